@@ -1,0 +1,1 @@
+"""Make a pretrained video-to-video generator fast."""

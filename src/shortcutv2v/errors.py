@@ -1,0 +1,101 @@
+"""Every error the package raises on purpose.
+
+    ShortcutError(ValueError)
+    ├── CutError                 the cut cannot be made as asked
+    │   ├── UnknownLayerError    no module of that name
+    │   ├── NeverCalledError     the module exists, but did not run
+    │   ├── AmbiguousCallError   the module ran more than once
+    │   ├── OutputTypeError      the module's output is no single feature map
+    │   ├── CutOrderError        dec_layer does not depend on enc_layer
+    │   ├── SpatialMismatchError a and f have different spatial sizes
+    │   └── LeakError            the tail needs something else from inside the middle
+    ├── CaptureError             no strategy captured the teacher faithfully
+    ├── InputError               a call's inputs do not fit the model or its reference
+    ├── CheckpointError          a saved block cannot be read, or belongs elsewhere
+    └── VideoError               a clip cannot be read or written
+
+One `except shortcutv2v.ShortcutError` catches them all, and so does `except ValueError`.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+__all__ = [
+    "AmbiguousCallError",
+    "CaptureError",
+    "CheckpointError",
+    "CutError",
+    "CutOrderError",
+    "InputError",
+    "LeakError",
+    "NeverCalledError",
+    "OutputTypeError",
+    "ShortcutError",
+    "SpatialMismatchError",
+    "UnknownLayerError",
+    "VideoError",
+    "near_matches",
+]
+
+
+class ShortcutError(ValueError):
+    """Base of every error raised on purpose by this package."""
+
+
+class CutError(ShortcutError):
+    """The cut given by `enc_layer` and `dec_layer` cannot be made."""
+
+
+class UnknownLayerError(CutError):
+    """The teacher has no module of that name; the message lists near matches."""
+
+
+class NeverCalledError(CutError):
+    """The module exists, but the teacher did not call it on the example inputs."""
+
+
+class AmbiguousCallError(CutError):
+    """The module is called more than once; the message says how to name one call."""
+
+
+class OutputTypeError(CutError):
+    """The module returns something else than one (B, C, H, W) tensor."""
+
+
+class CutOrderError(CutError):
+    """`f` does not depend on `a`: the layers are swapped, or lie on independent paths."""
+
+
+class SpatialMismatchError(CutError):
+    """`a` and `f` differ in height or width; the message states both shapes."""
+
+
+class LeakError(CutError):
+    """The tail needs features from inside the middle that do not pass through `f`."""
+
+
+class CaptureError(ShortcutError):
+    """No capture strategy reproduced the teacher; the message says what each one met."""
+
+
+class InputError(ShortcutError):
+    """Inputs of a call do not fit the model, or do not fit the reference given with them."""
+
+
+class CheckpointError(ShortcutError):
+    """A saved block is damaged, of another format, or belongs to another cut or teacher."""
+
+
+class VideoError(ShortcutError):
+    """A video or a folder of frames cannot be read or written."""
+
+
+def near_matches(name: str, known: Iterable[str], n: int = 5) -> list[str]:
+    """The entries of `known` closest to `name` in spelling, best first.
+
+    >>> near_matches("down_1", ["down1", "down2", "up1"])
+    ['down1', 'down2']
+    """
+    return difflib.get_close_matches(name, list(known), n=n, cutoff=0.5)

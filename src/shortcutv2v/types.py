@@ -1,0 +1,63 @@
+"""The two containers that travel between the parts: what the head hands on, and what a reference is.
+
+Both are pytrees (`torch.utils._pytree`), so that they can be moved, stacked, compiled over and exported
+with `tree_map` like any nested tuple of tensors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+__all__ = ["Carry", "Reference"]
+
+
+@dataclass(frozen=True)
+class Carry:
+    """What the head hands on.
+
+    Attributes:
+        a: one feature map of shape (B, C_a, H, W) per branch (the outputs of a tuple of `enc_layer`s are
+            concatenated along C).
+        kept: everything else that the middle or the tail needs, such as encoder skips or the inputs themselves.
+        signature: which capture the carry belongs to (input shapes, dtypes, structure); not a tensor, static
+            for `tree_map`.
+    """
+
+    a: tuple[Tensor, ...]
+    kept: tuple[Any, ...]
+    signature: Hashable = None
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What a full pass leaves behind for the shortcut passes that follow.
+
+    Attributes:
+        a: `a_ref`, one (B, C_a, H, W) per branch.
+        f: `f_ref`, one (B, C_f, H, W) per branch; behind them the leaking features kept by `on_leak="reuse"`.
+        state: per branch, whatever the block has computed from `a_ref` and `f_ref` alone, so that it is
+            computed once per refresh and not once per frame.
+    """
+
+    a: tuple[Tensor, ...]
+    f: tuple[Tensor, ...]
+    state: tuple[Any, ...]
+
+
+pytree.register_pytree_node(
+    Carry,
+    lambda carry: ([carry.a, carry.kept], carry.signature),
+    lambda children, signature: Carry(*children, signature),
+    serialized_type_name="shortcutv2v.types.Carry",
+)
+pytree.register_pytree_node(
+    Reference,
+    lambda ref: ([ref.a, ref.f, ref.state], None),
+    lambda children, _: Reference(*children),
+    serialized_type_name="shortcutv2v.types.Reference",
+)
