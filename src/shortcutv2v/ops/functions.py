@@ -1,0 +1,197 @@
+"""The four operators: contract, checks and dispatch; the arithmetic lives in one module per implementation.
+
+Shared conventions. Offsets are in pixels, order (dy, dx), tap after tap in row-major order of the kernel, as in
+`torchvision.ops.deform_conv2d`. Values outside the feature map are zero and bilinear interpolation reaches one pixel
+into that zero border. "Same" padding: the output has the height and width of the offsets. Under autocast, features
+and weights take the autocast dtype as in a convolution; positions are computed in float32 at least, because bfloat16
+cannot tell pixel 300 from pixel 301.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from shortcutv2v.errors import InputError
+from shortcutv2v.ops import reference
+from shortcutv2v.ops.selection import choose
+
+__all__ = ["adabd", "align", "deform", "warp"]
+
+
+def adabd(
+    f_ref: Tensor, a_t: Tensor, offset: Tensor, mask: Tensor, weight: Tensor, *, implementation: str | None = None
+) -> Tensor:
+    r"""Adaptive blending and deformation, equation 7 of the paper.
+
+    .. math:: \hat f(p) = \sum_k w(k) \{ a_t(p + k) m(k) + f_{ref}(p + k + \Delta p(k)) (1 - m(k)) \}
+
+    Both terms share the weight, so the sampled columns are blended first and multiplied once.
+
+    Args:
+        f_ref: reference feature, aligned and reduced, of shape (B, C, H, W).
+        a_t: current encoder feature, reduced, of shape (B, C, H, W).
+        offset: pixels (dy, dx) per tap, of shape (B, 2*K, H, W) with K = k*k.
+        mask: share of `a_t` per tap, in [0, 1], of shape (B, K, H, W).
+        weight: of shape (C_out, C, k, k), k odd.
+        implementation: one of `ops.implementations()`; None chooses by device and dtype.
+
+    Returns:
+        `f_hat` of shape (B, C_out, H, W), in the promoted dtype of `f_ref`, `a_t` and `weight`.
+
+    Raises:
+        InputError: a shape does not fit, or there is no such implementation.
+
+    Example:
+        >>> f, a, w = torch.rand(1, 2, 5, 6), torch.rand(1, 2, 5, 6), torch.rand(4, 2, 3, 3)
+        >>> offset, mask = torch.zeros(1, 18, 5, 6), torch.ones(1, 9, 5, 6)
+        >>> out = adabd(f, a, offset, mask, w)                    # mask 1 uses the current feature alone ...
+        >>> torch.allclose(out, torch.nn.functional.conv2d(a, w, padding=1), atol=1e-6)       # ... a plain convolution
+        True
+    """
+    _check_columns("adabd", f_ref, offset, weight)
+    _expect("adabd", "a_t", a_t, tuple(f_ref.shape))
+    _expect("adabd", "mask", mask, (f_ref.shape[0], weight.shape[-1] ** 2, *f_ref.shape[2:]))
+    return _blend(f_ref, a_t, offset, mask, weight, implementation)
+
+
+def deform(f: Tensor, offset: Tensor, weight: Tensor, *, implementation: str | None = None) -> Tensor:
+    r"""Deformable convolution without modulation, :math:`\sum_k w(k) f(p + k + \Delta p(k))`, for the alignment loss.
+
+    Args:
+        f: of shape (B, C, H, W).
+        offset: pixels (dy, dx) per tap, of shape (B, 2*K, H, W) with K = k*k.
+        weight: of shape (C_out, C, k, k), k odd.
+        implementation: one of `ops.implementations()`; None chooses by device and dtype.
+
+    Returns:
+        A feature of shape (B, C_out, H, W).
+
+    Raises:
+        InputError: a shape does not fit, or there is no such implementation.
+
+    Example:
+        >>> f, w = torch.rand(1, 2, 5, 6), torch.rand(4, 2, 3, 3)
+        >>> out = deform(f, torch.zeros(1, 18, 5, 6), w)
+        >>> torch.allclose(out, torch.nn.functional.conv2d(f, w, padding=1), atol=1e-6)
+        True
+    """
+    _check_columns("deform", f, offset, weight)
+    return _blend(f, None, offset, None, weight, implementation)
+
+
+def align(f: Tensor, offset: Tensor, weight: Tensor, *, implementation: str | None = None) -> Tensor:
+    r"""Global alignment (section 3.2): one offset per position, applied to all taps of the kernel.
+
+    :math:`\sum_k w(k) f(p + k + \Delta p)`, equal to a deformable convolution whose offset is repeated for every tap.
+    Interpolation is linear and the offset is the same for all taps, so convolving first and warping the result once
+    gives the same numbers. The convolution is padded by k - 1, so that positions beside the frame are right too; it
+    depends on `f` alone, so a caller may keep `conv2d(f, weight, padding=k - 1)` and call `warp(..., border=k // 2)`.
+
+    Args:
+        f: of shape (B, C, H, W).
+        offset: pixels (dy, dx), of shape (B, 2, H, W).
+        weight: of shape (C_out, C, k, k), k odd.
+        implementation: one of `ops.implementations()`; None chooses by device and dtype.
+
+    Returns:
+        A feature of shape (B, C_out, H, W).
+
+    Raises:
+        InputError: a shape does not fit, or there is no such implementation.
+
+    Example:
+        >>> f, offset, w = torch.rand(1, 2, 5, 6), torch.randn(1, 2, 5, 6), torch.rand(4, 2, 3, 3)
+        >>> torch.allclose(align(f, offset, w), deform(f, offset.repeat(1, 9, 1, 1), w), atol=1e-5)
+        True
+    """
+    _check_weight("align", f, weight)
+    _expect("align", "offset", offset, (f.shape[0], 2, *f.shape[2:]))
+    if choose(implementation, f) == "reference":
+        repeated = offset.repeat(1, weight.shape[-1] ** 2, 1, 1)
+        return _blend(f, None, repeated, None, weight, implementation)
+    reach = weight.shape[-1] // 2
+    f, weight = _same_dtype(f, weight)
+    return warp(F.conv2d(f, weight, padding=2 * reach), offset, border=reach, implementation=implementation)
+
+
+def warp(f: Tensor, offset: Tensor, *, border: int = 0, implementation: str | None = None) -> Tensor:
+    r"""Bilinear warp, :math:`f(p + \Delta p)`, zero outside; a zero offset returns `f` bit for bit.
+
+    Args:
+        f: of shape (B, C, H + 2*border, W + 2*border).
+        offset: pixels (dy, dx), of shape (B, 2, H, W).
+        border: how many known pixels of `f` lie around the frame that the offsets belong to.
+        implementation: one of `ops.implementations()`; None chooses by device and dtype.
+
+    Returns:
+        A feature of shape (B, C, H, W).
+
+    Raises:
+        InputError: a shape does not fit, or there is no such implementation.
+
+    Example:
+        >>> f = torch.tensor([[[[1.0, 2.0, 3.0]]]])
+        >>> warp(f, torch.tensor([0.0, 0.5]).view(1, 2, 1, 1).expand(1, 2, 1, 3))
+        tensor([[[[1.5000, 2.5000, 1.5000]]]])
+    """
+    _check_feature("warp", "f", f)
+    b, _, h, w = f.shape
+    _expect("warp", "offset", offset, (b, 2, h - 2 * border, w - 2 * border))
+    choose(implementation, f)
+    with torch.autocast(f.device.type, enabled=False):
+        return reference.warp(f, offset, border)
+
+
+def _blend(
+    f: Tensor, a: Tensor | None, offset: Tensor, mask: Tensor | None, weight: Tensor, implementation: str | None
+) -> Tensor:
+    choose(implementation, f)
+    if a is None:
+        f, weight = _same_dtype(f, weight)
+    else:
+        f, a, weight = _same_dtype(f, a, weight)
+    with torch.autocast(f.device.type, enabled=False):
+        return reference.blend(f, a, offset, mask, weight)
+
+
+def _same_dtype(*tensors: Tensor) -> tuple[Tensor, ...]:
+    """All in one dtype: that of autocast where it is on (float64 stays, as in torch), else the promoted one."""
+    dtype = tensors[0].dtype
+    for tensor in tensors[1:]:
+        dtype = torch.promote_types(dtype, tensor.dtype)
+    device = tensors[0].device.type
+    if dtype != torch.float64 and torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
+        dtype = torch.get_autocast_dtype(device)
+    return tuple(tensor.to(dtype) for tensor in tensors)
+
+
+def _check_columns(name: str, f: Tensor, offset: Tensor, weight: Tensor) -> None:
+    _check_weight(name, f, weight)
+    _expect(name, "offset", offset, (f.shape[0], 2 * weight.shape[-1] ** 2, *f.shape[2:]))
+
+
+def _check_weight(name: str, f: Tensor, weight: Tensor) -> None:
+    _check_feature(name, "f", f)
+    ok = weight.dim() == 4 and weight.shape[1] == f.shape[1]
+    if not ok or weight.shape[2] != weight.shape[3] or weight.shape[3] % 2 == 0:
+        msg = (
+            f"`ops.{name}`: `weight` has shape {tuple(weight.shape)}, but must be (C_out, {f.shape[1]}, k, k) "
+            "with k odd; its second size is the number of channels of the feature."
+        )
+        raise InputError(msg)
+
+
+def _check_feature(name: str, argument: str, f: Tensor) -> None:
+    if f.dim() != 4 or not f.is_floating_point():
+        msg = (
+            f"`ops.{name}`: `{argument}` must be a floating point tensor (B, C, H, W), got {f.dtype} {tuple(f.shape)}."
+        )
+        raise InputError(msg)
+
+
+def _expect(name: str, argument: str, tensor: Tensor, shape: tuple[int, ...]) -> None:
+    if tuple(tensor.shape) != shape:
+        msg = f"`ops.{name}`: `{argument}` has shape {tuple(tensor.shape)}, but must have shape {shape}."
+        raise InputError(msg)

@@ -1,0 +1,72 @@
+"""Which implementation an operator call runs on: by device and dtype, by argument, or inside `use(...)`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from difflib import get_close_matches
+
+import torch
+
+from shortcutv2v.errors import InputError
+
+__all__ = ["choose", "implementations", "use"]
+
+_NAMES = ("reference",)
+_forced: ContextVar[str | None] = ContextVar("shortcutv2v_ops_implementation", default=None)
+
+
+def implementations() -> tuple[str, ...]:
+    """The names that `implementation=` and `use` accept.
+
+    >>> "reference" in implementations()
+    True
+    """
+    return _NAMES
+
+
+@contextmanager
+def use(implementation: str) -> Iterator[None]:
+    """Run every operator call inside the `with` block on one implementation.
+
+    An `implementation=` given with a call wins over it. The choice holds for the current thread (or task) only.
+
+    Args:
+        implementation: one of `implementations()`.
+
+    Raises:
+        InputError: there is no implementation of that name.
+
+    Example:
+        >>> from shortcutv2v import ops
+        >>> f = torch.rand(1, 2, 3, 4)
+        >>> with ops.use("reference"):
+        ...     torch.equal(ops.warp(f, torch.zeros(1, 2, 3, 4)), f)
+        True
+    """
+    token = _forced.set(_known(implementation))
+    try:
+        yield
+    finally:
+        _forced.reset(token)
+
+
+def choose(implementation: str | None, like: torch.Tensor) -> str:
+    """The implementation for a call on a tensor such as `like`: the argument, else `use`, else the default.
+
+    Raises:
+        InputError: there is no implementation of that name.
+    """
+    if implementation is not None:
+        return _known(implementation)
+    return _forced.get() or "reference"
+
+
+def _known(name: str) -> str:
+    if name in _NAMES:
+        return name
+    near = get_close_matches(name, _NAMES, n=1)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    msg = f"`implementation` is {name!r}, but must be one of {', '.join(map(repr, _NAMES))}.{hint}"
+    raise InputError(msg)
