@@ -1,0 +1,17 @@
+"""Video in and out: read a clip as a stream, convert it frame by frame, reach into it at random.
+
+    open(path)                     frames in order, from a video file or a folder of images
+    create(path)                   a writer for frames of your own
+    convert(source, target, step)  read, call step on every frame, write; sound and time stamps kept
+    Frames(path)                   random access, for training
+
+Frames are uint8 tensors of shape (3, H, W), RGB, everywhere. PyAV is imported when first needed; without it every call
+raises a `VideoError` that says what to install.
+"""
+
+from shortcutv2v.video.clip import Clip, open  # noqa: A004
+from shortcutv2v.video.convert import convert
+from shortcutv2v.video.frames import Frames
+from shortcutv2v.video.write import Writer, create
+
+__all__ = ["Clip", "Frames", "Writer", "convert", "create", "open"]

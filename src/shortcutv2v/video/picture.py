@@ -1,0 +1,200 @@
+"""Single pictures: FFmpeg frames to tensors and back, image files to tensors and back, and sizes.
+
+Resizing is done by swscale, in the same pass that turns YUV into RGB: bicubic with the kernel widened when it shrinks,
+so it does not alias, and nothing is computed twice. Rejected: torch's antialiased `interpolate`, equal in quality, but
+a second pass over full-size float frames; area averaging, softer at the mild ratios common here.
+
+Image files are read and written by PyAV too. Rejected: torchvision.io, which would make a second decoder with its own
+rounding of JPEG colours and its own list of formats; Pillow and OpenCV, which would be one more dependency each.
+"""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from shortcutv2v.errors import VideoError
+from shortcutv2v.video._av import load, reason
+
+if TYPE_CHECKING:
+    from av.video.frame import VideoFrame
+
+__all__ = ["IMAGE_SUFFIXES", "ImageEncoder", "Size", "ToTensor", "check_frame", "fit", "read_image", "to_frame"]
+
+Size = tuple[int, int] | int | None
+"""A size to read at: (H, W); one int, the height, with the width following the aspect ratio; None, as stored."""
+
+IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".ppm"})
+
+# The numbers of libswscale/swscale.h: PyAV hands integers through, while its enum has changed between releases.
+_BICUBIC, _FULL_CHROMA_OUT, _FULL_CHROMA_IN, _ACCURATE = 4, 0x2000, 0x4000, 0x40000
+_FLAGS = _BICUBIC | _FULL_CHROMA_OUT | _FULL_CHROMA_IN | _ACCURATE
+_BT709, _BT601, _UNSPECIFIED, _LIMITED = 1, 5, 2, 1
+
+_MAGIC = {
+    b"\x89PNG": "png",
+    b"\xff\xd8\xff": "mjpeg",
+    b"RIFF": "webp",
+    b"BM": "bmp",
+    b"II*\x00": "tiff",
+    b"MM\x00*": "tiff",
+    b"P6": "ppm",
+}
+
+
+def fit(size: Size, stored: tuple[int, int]) -> tuple[int, int]:
+    """The (H, W) that frames of `stored` size come out with when read at `size`.
+
+    Raises:
+        VideoError: `size` is no positive height or pair.
+
+    >>> fit(180, (720, 1280))
+    (180, 320)
+    >>> fit((64, 64), (720, 1280))
+    (64, 64)
+    """
+    if size is None:
+        return stored
+    pair = (size, max(1, round(stored[1] * size / stored[0]))) if isinstance(size, int) else tuple(size)
+    if len(pair) != 2 or min(pair) < 1:
+        raise VideoError(
+            f"size={size!r} is no size; expected a height, as in size=180, or a pair, as in size=(180, 320)"
+        )
+    return pair[0], pair[1]
+
+
+class ToTensor:
+    """Turns decoded frames into uint8 RGB tensors of one size, upright.
+
+    Args:
+        size: what to read at, see `Size`.
+    """
+
+    def __init__(self, size: Size = None) -> None:
+        load()
+        from av.video.reformatter import VideoReformatter
+
+        self._size = size
+        # One scaler for the clip: a frame's own `reformat` would plan the conversion anew each time.
+        self._scaler = VideoReformatter()
+
+    def size(self, frame: VideoFrame) -> tuple[int, int]:
+        """The (H, W) that `frame` comes out with."""
+        stored = frame.height, frame.width
+        return fit(self._size, stored[::-1] if _quarter_turns(frame) % 2 else stored)
+
+    def __call__(self, frame: VideoFrame) -> Tensor:
+        """`frame` as uint8 (3, H, W), RGB in 0..255, its display rotation applied."""
+        turns = _quarter_turns(frame)
+        height, width = self.size(frame)[::-1] if turns % 2 else self.size(frame)
+        rgb = self._scaler.reformat(
+            frame,
+            width=width,
+            height=height,
+            format="rgb24",
+            src_colorspace=_matrix(frame),
+            interpolation=_FLAGS,
+        )
+        pixels = torch.from_numpy(rgb.to_ndarray()).permute(2, 0, 1)
+        return torch.rot90(pixels, turns, (1, 2)).contiguous()
+
+
+def _quarter_turns(frame: VideoFrame) -> int:
+    """How many quarter turns counterclockwise bring the stored picture upright (phones store videos lying)."""
+    return round(getattr(frame, "rotation", 0) / 90) % 4
+
+
+def _matrix(frame: VideoFrame) -> int:
+    """The YUV matrix to decode with; where the file does not say, what players assume: BT.709 from 720 lines up."""
+    stated = int(frame.colorspace)
+    if stated != _UNSPECIFIED:
+        return stated
+    return _BT709 if frame.height >= 720 else _BT601
+
+
+def check_frame(frame: Tensor, name: str) -> Tensor:
+    """`frame` itself, on the CPU, if it is a picture.
+
+    Raises:
+        VideoError: it is not a uint8 tensor of shape (3, H, W); the message begins with `name`.
+    """
+    if not isinstance(frame, Tensor):
+        raise VideoError(f"{name} is a {type(frame).__name__}; expected a uint8 tensor of shape (3, H, W)")
+    if frame.dtype != torch.uint8 or frame.ndim != 3 or frame.shape[0] != 3 or frame.numel() == 0:
+        raise VideoError(
+            f"{name} is {frame.dtype} of shape {tuple(frame.shape)}; expected uint8 of shape (3, H, W): "
+            "for floats in 0..1 use (x.clamp(0, 1) * 255).round().to(torch.uint8)"
+        )
+    return frame.detach().cpu()
+
+
+def to_frame(picture: Tensor, pixel_format: str = "rgb24", scaler: Any = None) -> VideoFrame:
+    """A uint8 (3, H, W) tensor as an FFmpeg frame; with a scaler, as YUV by the BT.709 matrix in limited range."""
+    av = load()
+    frame: VideoFrame = av.VideoFrame.from_ndarray(picture.permute(1, 2, 0).contiguous().numpy(), format="rgb24")
+    if scaler is None:
+        return frame
+    converted: VideoFrame = scaler.reformat(
+        frame,
+        format=pixel_format,
+        dst_colorspace=_BT709,
+        dst_color_range=_LIMITED,
+        interpolation=_FLAGS,
+    )
+    return converted
+
+
+def read_image(path: Path) -> VideoFrame:
+    """The one picture in an image file, recognised by its content and not by its name.
+
+    Raises:
+        VideoError: the file is missing, damaged, or no image of a known kind.
+    """
+    av = load()
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise VideoError(f"{path}: cannot be read ({reason(error)})") from error
+    codec = next((codec for magic, codec in _MAGIC.items() if data.startswith(magic)), None)
+    if codec is None:
+        raise VideoError(f"{path}: not an image; expected one of {', '.join(sorted(IMAGE_SUFFIXES))}")
+    decoder = av.CodecContext.create(codec, "r")
+    decoder.thread_count = 1
+    try:
+        frames = [*decoder.decode(av.Packet(data)), *decoder.decode(None)]
+    except av.error.FFmpegError as error:
+        raise VideoError(f"{path}: damaged image ({reason(error)}); replace the file or remove it") from error
+    if not frames:
+        raise VideoError(f"{path}: damaged image (nothing decoded); replace the file or remove it")
+    frame: VideoFrame = frames[0]
+    return frame
+
+
+class ImageEncoder:
+    """Encodes pictures of one size, one file's bytes each.
+
+    Args:
+        suffix: `.png` (lossless) or `.jpg` (best quality, full-resolution colour).
+        size: (H, W) of the pictures.
+    """
+
+    def __init__(self, suffix: str, size: tuple[int, int]) -> None:
+        av = load()
+        codec, self._format = ("png", "rgb24") if suffix == ".png" else ("mjpeg", "yuvj444p")
+        self._encoder = av.CodecContext.create(codec, "w")
+        self._encoder.height, self._encoder.width = size
+        self._encoder.pix_fmt = self._format
+        self._encoder.time_base = Fraction(1, 25)
+        self._encoder.thread_count = 1
+
+    def __call__(self, picture: Tensor) -> bytes:
+        """The file content for one uint8 (3, H, W) picture."""
+        frame = to_frame(picture)
+        if self._format != "rgb24":
+            # JPEG has its own convention: BT.601, full range.
+            frame = frame.reformat(format=self._format, dst_colorspace=_BT601, dst_color_range=2, interpolation=_FLAGS)
+        return b"".join(bytes(packet) for packet in self._encoder.encode(frame))

@@ -1,0 +1,307 @@
+"""Writing a clip: to a temporary name first, to its own name only when it is whole.
+
+H.264 holds 4:2:0 colour (yuv420p), which every player shows, only at even sizes. A clip of odd height or width is
+written with full colour resolution (yuv444p) instead, at exactly its size. Rejected: padding or cropping by a line,
+since then the file would not hold what the model made; scaling, for the same reason.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+from abc import ABC, abstractmethod
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from torch import Tensor
+
+from shortcutv2v.errors import VideoError
+from shortcutv2v.video._av import PathLike, load, reason
+from shortcutv2v.video.audio import AudioCopy
+from shortcutv2v.video.picture import IMAGE_SUFFIXES, ImageEncoder, check_frame, to_frame
+
+__all__ = ["VIDEO_SUFFIXES", "FolderWriter", "VideoWriter", "Writer", "create"]
+
+VIDEO_SUFFIXES = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska"}
+_TAGGED_BT709 = {"colorspace": 1, "color_primaries": 1, "color_trc": 1, "color_range": 1}
+
+
+class Writer(ABC):
+    """Takes frames one by one; the target appears when the `with` block ends well, and not at all when it does not.
+
+    Attributes:
+        target: the final path.
+        count: frames written so far.
+    """
+
+    def __init__(self, target: Path) -> None:
+        load()
+        self.target = target
+        self.count = 0
+        self.size: tuple[int, int] | None = None
+        self._temporary = target.parent / f".{target.name}.{secrets.token_hex(4)}.part"
+        if not target.parent.is_dir():
+            raise VideoError(f"{target}: the folder {target.parent} does not exist; create it first")
+
+    def write(self, frame: Tensor, time: Fraction | None = None) -> None:
+        """Append a frame.
+
+        Args:
+            frame: uint8 (3, H, W), RGB; every frame of the size of the first.
+            time: its time stamp in seconds, above the one before; default: the next at the given rate.
+
+        Raises:
+            VideoError: no such picture, another size, or the target cannot be written.
+        """
+        frame = check_frame(frame, f"{self.target}: frame {self.count} to be written")
+        size = frame.shape[1], frame.shape[2]
+        if self.size is None:
+            self.size = size
+        elif size != self.size:
+            raise VideoError(
+                f"{self.target}: frame {self.count} to be written is {size[0]}x{size[1]} (height x width), frame 0 was "
+                f"{self.size[0]}x{self.size[1]}; expected one size throughout"
+            )
+        self._write(frame, time)
+        self.count += 1
+
+    def __enter__(self) -> Writer:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self.close()
+        else:
+            self.discard()
+
+    def close(self) -> None:
+        """Finish the clip and give it its name.
+
+        Raises:
+            VideoError: nothing was written, or the disk refuses.
+        """
+        try:
+            if not self.count:
+                raise VideoError(f"{self.target}: no frame was written; expected at least one")
+            self._finish()
+        except OSError as error:
+            raise self._refused(error) from error
+        finally:
+            self.discard()
+
+    def _refused(self, error: BaseException) -> VideoError:
+        return VideoError(
+            f"{self.target}: cannot be written ({reason(error)}); choose a place with write access and room"
+        )
+
+    @abstractmethod
+    def _write(self, frame: Tensor, time: Fraction | None) -> None:
+        """Append one checked frame."""
+
+    @abstractmethod
+    def _finish(self) -> None:
+        """Complete the temporary and rename it."""
+
+    @abstractmethod
+    def discard(self) -> None:
+        """Remove what was written under the temporary name, if anything."""
+
+
+class VideoWriter(Writer):
+    """Encodes H.264; see `create`."""
+
+    def __init__(
+        self, target: Path, rate: Fraction, time_base: Fraction, crf: float, preset: str, audio: AudioCopy | None = None
+    ) -> None:
+        super().__init__(target)
+        self._rate = rate.limit_denominator(1_000_000)
+        self._base, self._crf, self._preset, self._audio = time_base, crf, preset, audio
+        self._container: Any = None
+        self._stream: Any = None
+        self._scaler: Any = None
+        self._last: int | None = None
+        try:
+            with self._temporary.open("xb"):
+                pass
+        except OSError as error:
+            raise self._refused(error) from error
+
+    def _write(self, frame: Tensor, time: Fraction | None) -> None:
+        av = load()
+        try:
+            if self._container is None:
+                self._start(av, frame.shape[1], frame.shape[2])
+            picture = to_frame(frame, self._stream.pix_fmt, self._scaler)
+            picture.pts, picture.time_base = self._tick(time), self._base
+            if self._audio is not None:
+                self._audio.write_until(self._container, picture.pts * self._base)
+            self._mux(self._stream.encode(picture))
+        except av.error.FFmpegError as error:
+            raise self._refused(error) from error
+
+    def _start(self, av: Any, height: int, width: int) -> None:
+        from av.video.reformatter import VideoReformatter
+
+        kind = VIDEO_SUFFIXES[self.target.suffix.lower()]
+        # The index goes to the front, so that a browser can begin to play before it has the whole file.
+        options = {"movflags": "+faststart"} if kind in {"mp4", "mov"} else {}
+        self._container = av.open(f"file:{self._temporary}", "w", format=kind, options=options)
+        try:
+            self._stream = self._container.add_stream("libx264", rate=self._rate)
+        except ValueError as error:
+            raise VideoError(
+                "this PyAV cannot encode H.264 (libx264); type: pip install --force-reinstall av"
+            ) from error
+        self._stream.height, self._stream.width = height, width
+        self._stream.pix_fmt = "yuv444p" if height % 2 or width % 2 else "yuv420p"
+        self._stream.options = {"crf": str(self._crf), "preset": self._preset}
+        self._stream.codec_context.time_base = self._base
+        for name, value in _TAGGED_BT709.items():
+            setattr(self._stream.codec_context, name, value)
+        self._scaler = VideoReformatter()
+        if self._audio is not None:
+            self._audio.attach(self._container, self.target)
+
+    def _tick(self, time: Fraction | None) -> int:
+        tick = round((self.count / self._rate if time is None else time) / self._base)
+        if self._last is not None and tick <= self._last:
+            raise VideoError(
+                f"{self.target}: frame {self.count} has time {float(tick * self._base)} s, not above the one before; "
+                "expected rising times"
+            )
+        self._last = tick
+        return tick
+
+    def _mux(self, packets: list[Any]) -> None:
+        for packet in packets:
+            self._container.mux(packet)
+
+    def _finish(self) -> None:
+        av = load()
+        try:
+            self._mux(self._stream.encode(None))
+            if self._audio is not None:
+                self._audio.write_until(self._container, None)
+            self._container.close()
+            self._container = None
+        except av.error.FFmpegError as error:
+            raise self._refused(error) from error
+        self._temporary.replace(self.target)
+
+    def discard(self) -> None:
+        """Remove what was written under the temporary name, if anything."""
+        if self._container is not None:
+            container, self._container = self._container, None
+            try:
+                container.close()
+            except load().error.FFmpegError:
+                pass
+        self._temporary.unlink(missing_ok=True)
+
+
+class FolderWriter(Writer):
+    """Writes one image per frame; see `create`."""
+
+    def __init__(self, target: Path, suffix: str, names: list[str] | None = None) -> None:
+        super().__init__(target)
+        if target.exists() and any(target.iterdir()):
+            raise VideoError(f"{target}: the folder is not empty; choose another name, or empty it yourself first")
+        self._suffix, self._names = suffix, names
+        self._encoder: ImageEncoder | None = None
+        try:
+            self._temporary.mkdir()
+        except OSError as error:
+            raise self._refused(error) from error
+
+    def _write(self, frame: Tensor, time: Fraction | None) -> None:
+        if self._encoder is None:
+            self._encoder = ImageEncoder(self._suffix, (frame.shape[1], frame.shape[2]))
+        stem = f"{self.count:06d}" if self._names is None else self._names[self.count]
+        try:
+            (self._temporary / f"{stem}{self._suffix}").write_bytes(self._encoder(frame))
+        except OSError as error:
+            raise self._refused(error) from error
+
+    def _finish(self) -> None:
+        if self.target.is_dir():
+            self.target.rmdir()  # empty, or this refuses
+        os.replace(self._temporary, self.target)
+
+    def discard(self) -> None:
+        """Remove what was written under the temporary name, if anything."""
+        shutil.rmtree(self._temporary, ignore_errors=True)
+
+
+def create(
+    target: PathLike,
+    *,
+    rate: Fraction | float = 25,
+    time_base: Fraction | None = None,
+    crf: float = 16,
+    preset: str = "medium",
+    image: str = ".png",
+) -> Writer:
+    """Begin a clip of your own frames: a video file, or a folder of images if the name has no suffix.
+
+    Args:
+        target: `.mp4`, `.m4v`, `.mov` or `.mkv` for H.264 video; a name without suffix for a folder.
+        rate: frames per second.
+        time_base: unit of the time stamps in seconds; default one frame.
+        crf: H.264 quality, 0 (lossless apart from colour) to 51; 16 is hard to tell from the original.
+        preset: x264's trade of time for size, `ultrafast` to `veryslow`.
+        image: kind of images in a folder, `.png` or `.jpg`.
+
+    Returns:
+        A `Writer` to use in a `with` block.
+
+    Raises:
+        VideoError: a suffix that cannot be written, no such folder to write in, no access, a folder already filled.
+
+    Example:
+        ```python
+        with video.create("out.mp4", rate=25) as out:
+            for frame in frames:            # uint8 (3, H, W)
+                out.write(frame)
+        ```
+    """
+    target = Path(target)
+    frame_rate = Fraction(rate).limit_denominator(1_000_000)
+    if is_folder(target):
+        return FolderWriter(target, check_image_suffix(image))
+    check_video_target(target)
+    return VideoWriter(target, frame_rate, time_base or 1 / frame_rate, crf, preset)
+
+
+def is_folder(target: Path) -> bool:
+    """Whether a target means a folder of frames."""
+    return target.is_dir() or not target.suffix
+
+
+def check_image_suffix(image: str) -> str:
+    """`image` if frames can be written so.
+
+    Raises:
+        VideoError: they cannot.
+    """
+    if image not in {".png", ".jpg"}:
+        raise VideoError(f"image={image!r}: frames cannot be written so; expected '.png' or '.jpg'")
+    return image
+
+
+def check_video_target(target: Path) -> None:
+    """Refuse suffixes that H.264 cannot go into.
+
+    Raises:
+        VideoError: the suffix is none of `VIDEO_SUFFIXES`.
+    """
+    if target.suffix.lower() in VIDEO_SUFFIXES:
+        return
+    hint = "; for single frames give a folder, a name without suffix" if target.suffix.lower() in IMAGE_SUFFIXES else ""
+    raise VideoError(
+        f"{target}: cannot write {target.suffix} files; expected {', '.join(sorted(VIDEO_SUFFIXES))}, or a folder{hint}"
+    )
