@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from shortcutv2v.errors import VideoError
 from shortcutv2v.video import _stream
 from shortcutv2v.video._av import load, opened, reason
 
@@ -50,14 +49,14 @@ def index(path: Path) -> Index:
     """
     with opened(path) as (container, stream):
         promise = _stream.promised(container, stream)
-        found = _from_packets(path, container, stream) if stream.codec_context.name in _ONE_PER_PACKET else None
-    if found is None:
-        with opened(path) as (container, stream):
-            found = _from_frames(path, container, stream)
-    if not found.stamps:
-        raise VideoError(f"{path}: empty video, not one frame in it; expected at least one")
-    if promise is not None and len(found.stamps) < promise:
-        raise _stream.damaged(path, len(found.stamps), f"the file promises {promise} frames and has fewer")
+        countable = stream.codec_context.name in _ONE_PER_PACKET and not _stream.stores_no_stamps(container)
+        found = _from_packets(path, container, stream) if countable else None
+    with opened(path) as (container, stream):
+        found = found or _from_frames(path, container, stream)
+        if not found.stamps:
+            raise _stream.nothing_came(path, promise)
+        span = (found.stamps[0], found.stamps[-1]) if found.seekable else None
+        _stream.check_complete(path, stream, promise, len(found.stamps), span)
     return found
 
 
@@ -67,7 +66,7 @@ def _from_packets(path: Path, container: InputContainer, stream: VideoStream) ->
     stamps: dict[int, bool] = {}
     try:
         for packet in container.demux(stream):
-            if not packet.size or packet.is_discard:
+            if not packet.size or packet.is_discard or not (stamps or packet.is_keyframe):
                 continue
             if packet.pts is None or packet.pts in stamps:
                 return None

@@ -15,7 +15,17 @@ if TYPE_CHECKING:
     from av.video.frame import VideoFrame
     from av.video.stream import VideoStream
 
-__all__ = ["Clock", "check_complete", "damaged", "decode", "promised", "rate", "time_base"]
+__all__ = [
+    "Clock",
+    "check_complete",
+    "damaged",
+    "decode",
+    "nothing_came",
+    "promised",
+    "rate",
+    "stores_no_stamps",
+    "time_base",
+]
 
 
 def rate(stream: VideoStream) -> Fraction:
@@ -29,6 +39,11 @@ def rate(stream: VideoStream) -> Fraction:
 def time_base(stream: VideoStream) -> Fraction:
     """Seconds per tick of the stream's time stamps."""
     return Fraction(stream.time_base) if stream.time_base else Fraction(1, 90_000)
+
+
+def stores_no_stamps(container: InputContainer) -> bool:
+    """Whether the container keeps frames in order, but no time stamps."""
+    return container.format.name == "avi"
 
 
 def promised(container: InputContainer, stream: VideoStream) -> int | None:
@@ -60,70 +75,116 @@ def decode(
     Raises:
         VideoError: FFmpeg meets damage; the message says at which frame and how to read what lies before.
     """
-    av = load()
     number = 0
+    for frame, error in _tries(container, stream):
+        if since is not None and frame is not None and frame.pts is not None and frame.pts < since:
+            continue
+        if error is not None:
+            raise damaged(path, number, reason(error)) from error
+        if frame is None or frame.is_corrupt:
+            raise damaged(path, number, "pieces of the picture are missing")
+        yield frame
+        number += 1
+
+
+def _tries(
+    container: InputContainer, stream: VideoStream
+) -> Iterator[tuple[VideoFrame, None] | tuple[None, Exception | None]]:
+    """Every frame, and at the first damage (None, the error if there is one), then the end."""
+    av = load()
+    started = False
     try:
         for packet in container.demux(stream):
+            # A recording that began midway opens with frames that lean on others never recorded.
+            started = started or packet.is_keyframe
+            if not started:
+                continue
+            if packet.is_corrupt:
+                yield from ((frame, None) for frame in _drain(stream))
+                yield None, None
+                return
             for frame in packet.decode():
-                if since is not None and frame.pts is not None and frame.pts < since:
-                    continue
-                if frame.is_corrupt:
-                    raise damaged(path, number, "pieces of the picture are missing")
-                yield frame
-                number += 1
+                yield frame, None
     except av.error.FFmpegError as error:
-        raise damaged(path, number, reason(error)) from error
+        yield from ((frame, None) for frame in _drain(stream))
+        yield None, error
+
+
+def _drain(stream: VideoStream) -> list[VideoFrame]:
+    """The whole frames that the decoder's threads had ready when it met damage."""
+    try:
+        return [frame for frame in stream.codec_context.decode(None) if not frame.is_corrupt]
+    except load().error.FFmpegError:
+        return []
 
 
 def damaged(path: Path, number: int, why: str) -> VideoError:
     """The error for a file that breaks off or breaks down at frame `number`."""
-    keep = f"read only the part before with stop={number}" if number else "there is nothing readable before it"
-    return VideoError(f"{path}: damaged or truncated near frame {number} ({why}); get a whole copy, or {keep}")
+    keep = f", or read only the part before with stop={number}" if number else ""
+    return VideoError(f"{path}: damaged or truncated near frame {number} ({why}); get a whole copy{keep}")
+
+
+def nothing_came(path: Path, promise: int | None) -> VideoError:
+    """The error for a file with a video stream and no frame in it."""
+    if promise:
+        return damaged(path, 0, f"the file promises {promise} frames, not one came")
+    return VideoError(f"{path}: empty video, not one frame in it; expected at least one")
 
 
 class Clock:
     """Turns the time stamps of decoded frames into whole ticks that always rise.
 
     A missing stamp continues at the stated rate; one that does not rise (some broadcast recordings) is moved to the
-    next tick, since no container accepts it and no frame may be dropped. All others pass unchanged.
+    next tick, since no container accepts it and no frame may be dropped. All others pass unchanged,
+    except in AVI files: these store no time stamps, frames follow one another at the stated rate, and what FFmpeg makes
+    up is wrong with B-frames.
     """
 
-    def __init__(self, base: Fraction, frame_rate: Fraction) -> None:
-        self.step = max(1, round(1 / (base * frame_rate)))
-        self.first: int | None = None
-        self.last: int | None = None
+    def __init__(self, container: InputContainer, stream: VideoStream) -> None:
+        self.step = max(1, round(1 / (time_base(stream) * rate(stream))))
+        self._count_only = stores_no_stamps(container)
+        self.span: tuple[int, int] | None = None
 
     def __call__(self, frame: VideoFrame) -> int:
         """The tick of the next frame."""
-        stamp = frame.pts if frame.pts is not None else frame.dts
-        if stamp is None:
-            stamp = 0 if self.last is None else self.last + self.step
-        if self.last is not None:
-            stamp = max(stamp, self.last + 1)
-        if self.first is None:
-            self.first = stamp
-        self.last = stamp
+        stamp = None if self._count_only else frame.pts
+        if self.span is None:
+            stamp = stamp or 0
+            self.span = stamp, stamp
+            return stamp
+        first, last = self.span
+        stamp = last + self.step if stamp is None else max(stamp, last + 1)
+        self.span = first, stamp
         return stamp
 
 
-def check_complete(path: Path, stream: VideoStream, count: int, promise: int | None, clock: Clock) -> None:
+def check_complete(
+    path: Path, stream: VideoStream, promise: int | None, count: int, span: tuple[int, int] | None
+) -> None:
     """Compare what came with what the container said.
+
+    Args:
+        path: the file's name, for messages.
+        stream: its video stream.
+        promise: what `promised` said.
+        count: how many frames came.
+        span: ticks of the first and the last of them.
 
     Raises:
         VideoError: frames are missing at the end: by count in the mp4 family, elsewhere by the stated duration.
     """
     if promise is not None:
         if count < promise:
-            raise damaged(path, count, f"the file promises {promise} frames, {count} came")
+            raise damaged(path, count, f"the file promises {promise} frames")
         return
-    if clock.first is None or clock.last is None:
+    if span is None:
         return
-    base = time_base(stream)
-    end = (clock.last + clock.step) * base
-    stated = (clock.first + stream.duration) * base if stream.duration else _stated_end(stream)
+    base, step = time_base(stream), 1 / rate(stream)
+    end = span[1] * base + step
+    stated = (span[0] + stream.duration) * base if stream.duration else _stated_end(stream)
     # Half a second of grace: containers round, and guess the length of the last frame.
-    if stated - end > max(Fraction(1, 2), 2 * clock.step * base):
-        raise damaged(path, count, f"the file promises {float(stated - end):.2f} s more than came")
+    if stated - end > max(Fraction(1, 2), 2 * step):
+        raise damaged(path, count, f"the file promises {float(stated - end):.2f} s more")
 
 
 def _stated_end(stream: VideoStream) -> Fraction:

@@ -120,7 +120,7 @@ class VideoClip(Clip):
             # The first frame is decoded at once: its size and rotation count, and an unusable file fails here.
             first = next(_stream.decode(path, container, stream), None)
             if first is None:
-                raise VideoError(f"{path}: empty video, not one frame in it; expected at least one")
+                raise _stream.nothing_came(path, self._promise)
             self.size = self._convert.size(first)
             self._stored = first.height, first.width
 
@@ -130,13 +130,13 @@ class VideoClip(Clip):
     def _decode(self) -> Iterator[tuple[Fraction, Callable[[], Tensor]]]:
         with opened(self.path) as (container, stream):
             stream.thread_type = "AUTO"
-            clock = _stream.Clock(self.time_base, self.rate)
+            clock = _stream.Clock(container, stream)
             count = 0
             for frame in _stream.decode(self.path, container, stream):
                 self._same_size(frame, count)
                 count += 1
                 yield clock(frame) * self.time_base, lambda frame=frame: self._convert(frame)  # type: ignore[misc]
-            _stream.check_complete(self.path, stream, count, self._promise, clock)
+            _stream.check_complete(self.path, stream, self._promise, count, clock.span)
 
     def _same_size(self, frame: VideoFrame, number: int) -> None:
         if (frame.height, frame.width) != self._stored:

@@ -124,7 +124,8 @@ class VideoWriter(Writer):
         self._container: Any = None
         self._stream: Any = None
         self._scaler: Any = None
-        self._last: int | None = None
+        self._held: tuple[Any, int] | None = None
+        self._durations: dict[int, int] = {}
         try:
             with self._temporary.open("xb"):
                 pass
@@ -136,11 +137,11 @@ class VideoWriter(Writer):
         try:
             if self._container is None:
                 self._start(av, frame.shape[1], frame.shape[2])
+            tick = self._tick(time)
+            self._encode_held(tick)
             picture = to_frame(frame, self._stream.pix_fmt, self._scaler)
-            picture.pts, picture.time_base = self._tick(time), self._base
-            if self._audio is not None:
-                self._audio.write_until(self._container, picture.pts * self._base)
-            self._mux(self._stream.encode(picture))
+            picture.pts, picture.time_base = tick, self._base
+            self._held = picture, tick
         except av.error.FFmpegError as error:
             raise self._refused(error) from error
 
@@ -169,21 +170,34 @@ class VideoWriter(Writer):
 
     def _tick(self, time: Fraction | None) -> int:
         tick = round((self.count / self._rate if time is None else time) / self._base)
-        if self._last is not None and tick <= self._last:
+        if self._held is not None and tick <= self._held[1]:
             raise VideoError(
                 f"{self.target}: frame {self.count} has time {float(tick * self._base)} s, not above the one before; "
                 "expected rising times"
             )
-        self._last = tick
         return tick
+
+    def _encode_held(self, following: int) -> None:
+        """Encode the frame held back, now that the time of the following one says how long it lasts."""
+        if self._held is None:
+            return
+        picture, tick = self._held
+        self._durations[tick] = following - tick
+        if self._audio is not None:
+            self._audio.write_until(self._container, tick * self._base)
+        self._mux(self._stream.encode(picture))
 
     def _mux(self, packets: list[Any]) -> None:
         for packet in packets:
+            # The encoder knows only the nominal rate; without this the file's length is wrong where the rate varies.
+            packet.duration = self._durations.pop(packet.pts, packet.duration)
             self._container.mux(packet)
 
     def _finish(self) -> None:
         av = load()
         try:
+            last = self._held[1] if self._held else 0
+            self._encode_held(last + max(1, round(1 / self._rate / self._base)))
             self._mux(self._stream.encode(None))
             if self._audio is not None:
                 self._audio.write_until(self._container, None)
