@@ -1,0 +1,14 @@
+"""Any `nn.Module`, cut in three: capture what the teacher does, and run head, middle and tail alone.
+
+cut = parse_cut(teacher, "down1", "up1")        # names checked
+cap = Capture(teacher, cut, (frame,), {})       # captured and verified on the example
+split = cap.at((frame,), {})                    # the programs for these shapes
+carry = split.head(frame)
+out = split.tail(carry, split.middle(carry))    # equals teacher(frame) bit for bit
+"""
+
+from .capture import Capture
+from .cut import Branch, Cut, Layer, parse_cut
+from .split import Split
+
+__all__ = ["Branch", "Capture", "Cut", "Layer", "Split", "parse_cut"]

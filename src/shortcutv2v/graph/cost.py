@@ -1,0 +1,35 @@
+"""Multiply-adds of whatever runs inside a block, counted at the dispatcher."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
+
+__all__ = ["MacCounter"]
+
+
+class MacCounter(TorchDispatchMode):
+    """Counts multiply-adds (half the floating-point operations) of matrix products, convolutions and attention.
+
+    >>> with MacCounter() as count:
+    ...     _ = torch.nn.Conv2d(2, 3, 1)(torch.zeros(1, 2, 4, 4))
+    >>> count.total
+    96
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.total = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        out = func(*args, **kwargs)
+        formula = flop_registry.get(func._overloadpacket)
+        if formula is not None:
+            self.total += int(formula(*args, **kwargs, out_val=out)) // 2
+        elif func._overloadpacket.__name__ == "deform_conv2d":
+            # torchvision::deform_conv2d(input, weight, ...): one multiply-add per output and weight of a filter.
+            self.total += out.numel() * args[1][0].numel()
+        return out

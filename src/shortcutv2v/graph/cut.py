@@ -1,0 +1,150 @@
+"""Which layers a cut is made of: names checked and normalised, before anything runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from torch import nn
+
+from ..errors import CutError, UnknownLayerError, near_matches
+
+__all__ = ["Branch", "Cut", "Layer", "parse_cut"]
+
+Names = str | Sequence["str | tuple[str, ...]"]
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One call of one module.
+
+    Attributes:
+        name: dotted name in the teacher, the first one if the module has several.
+        call: which of its calls, counted from 0; None where the module is called once.
+    """
+
+    name: str
+    call: int | None = None
+
+    def __str__(self) -> str:
+        return self.name if self.call is None else f"{self.name}:{self.call}"
+
+
+@dataclass(frozen=True)
+class Branch:
+    """One pair of cut points: the outputs of `enc` (concatenated along channels) are `a`, that of `dec` is `f`."""
+
+    enc: tuple[Layer, ...]
+    dec: Layer
+
+    def __str__(self) -> str:
+        return f"{' + '.join(map(str, self.enc))} -> {self.dec}"
+
+
+@dataclass(frozen=True)
+class Cut:
+    """A checked cut: its branches, and how token features become maps.
+
+    Attributes:
+        branches: one or more pairs of cut points.
+        layout: an einops pattern from the features as the layers give them to (B, C, H, W), such as
+            `"b (h w) c -> b c h w"`; None where they are (B, C, H, W) already.
+    """
+
+    branches: tuple[Branch, ...]
+    layout: str | None = None
+
+    @property
+    def layers(self) -> tuple[Layer, ...]:
+        """All layers of the cut, each once, in the order of the branches."""
+        found = [layer for branch in self.branches for layer in (*branch.enc, branch.dec)]
+        return tuple(dict.fromkeys(found))
+
+    def __str__(self) -> str:
+        return "; ".join(map(str, self.branches))
+
+
+def parse_cut(
+    teacher: nn.Module, enc_layer: str | Sequence, dec_layer: str | Sequence, layout: str | None = None
+) -> Cut:
+    """Check the names of a cut against the teacher's modules.
+
+    Args:
+        teacher: the network to cut.
+        enc_layer: name of the module whose output is `a`. A tuple of names: their outputs concatenated along
+            channels. A list: one entry per branch.
+        dec_layer: name of the module whose output is `f`; a list of the same length for several branches.
+            `"name:1"` means the second call of a module that is called more than once.
+        layout: see `Cut`.
+
+    Returns:
+        The cut with every name replaced by the module's first name.
+
+    Raises:
+        UnknownLayerError: no module of that name; the message lists near matches.
+        CutError: the lists differ in length, a name is no text, or `layout` is no einops pattern.
+
+    >>> net = nn.Sequential(nn.Conv2d(3, 3, 1), nn.ReLU(), nn.Conv2d(3, 3, 1))
+    >>> str(parse_cut(net, "0", "2"))
+    '0 -> 2'
+    """
+    enc = list(enc_layer) if isinstance(enc_layer, list) else [enc_layer]
+    dec = list(dec_layer) if isinstance(dec_layer, list) else [dec_layer]
+    if len(enc) != len(dec) or not enc:
+        raise CutError(
+            f"enc_layer names {len(enc)} branches and dec_layer {len(dec)}; give lists of equal length, one entry each "
+            "per branch (several encoder names within one branch go into a tuple)"
+        )
+    known = canonical_names(teacher)
+    branches = tuple(_branch(known, e, d) for e, d in zip(enc, dec, strict=True))
+    return Cut(branches, None if layout is None else _check_layout(layout))
+
+
+def canonical_names(teacher: nn.Module) -> dict[str, str]:
+    """Every name of every module (aliases included) with the first name of the same module."""
+    first: dict[int, str] = {}
+    return {name: first.setdefault(id(m), name) for name, m in teacher.named_modules(remove_duplicate=False) if name}
+
+
+def _branch(known: dict[str, str], enc: object, dec: object) -> Branch:
+    names = enc if isinstance(enc, tuple) else (enc,)
+    if not names:
+        raise CutError("an empty tuple was given as enc_layer; name at least one layer")
+    if isinstance(dec, tuple):
+        raise CutError("a tuple was given as dec_layer; f is the output of one layer. Several branches go into lists")
+    return Branch(tuple(_layer(known, n, "enc_layer") for n in names), _layer(known, dec, "dec_layer"))
+
+
+def _layer(known: dict[str, str], text: object, argument: str) -> Layer:
+    if not isinstance(text, str):
+        raise CutError(f"{argument} wants dotted module names (text), not {type(text).__name__}: {text!r}")
+    if text in known:
+        return Layer(known[text])
+    name, colon, number = text.rpartition(":")
+    if colon and number.isdigit() and name in known:
+        return Layer(known[name], int(number))
+    wanted = name if colon and number.isdigit() else text
+    raise UnknownLayerError(f"the teacher has no module named {wanted!r} ({argument}). {_advice(known, wanted)}")
+
+
+def _advice(known: dict[str, str], wanted: str) -> str:
+    close = near_matches(wanted, known)
+    if close:
+        return f"Did you mean {' or '.join(map(repr, close))}?"
+    top = ", ".join(repr(n) for n in _shallow(known))
+    return f"Its outermost modules are {top or '(none)'}; list all with [n for n, _ in teacher.named_modules()]"
+
+
+def _shallow(known: dict[str, str]) -> Iterator[str]:
+    yield from [name for name in known if "." not in name][:20]
+
+
+def _check_layout(layout: str) -> str:
+    left, arrow, right = (part.strip() for part in layout.partition("->"))
+    names = set(left.replace("(", " ").replace(")", " ").split())
+    if not arrow or right.split() != ["b", "c", "h", "w"] or names != {"b", "c", "h", "w"}:
+        raise CutError(
+            f"layout={layout!r} is not understood; write an einops pattern that ends in '-> b c h w', for example "
+            "'b (h w) c -> b c h w' (tokens) or 'b h w c -> b c h w' (channels last)"
+        )
+    return layout

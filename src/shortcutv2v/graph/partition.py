@@ -1,0 +1,147 @@
+"""Head, middle and tail as sets of nodes, by data flow alone (design section 3)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from torch.fx import Node
+
+from ..errors import CutOrderError, LeakError
+from .cut import Cut
+from .traced import Traced, describe
+
+__all__ = ["Partition", "Points", "check_order", "find_leaks", "partition"]
+
+
+@dataclass(frozen=True)
+class Points:
+    """The nodes of a cut: the parts of `a` per branch, and `f` per branch."""
+
+    a: tuple[tuple[Node, ...], ...]
+    f: tuple[Node, ...]
+
+    @property
+    def flat_a(self) -> tuple[Node, ...]:
+        """Every part of every `a`, each once."""
+        return tuple(dict.fromkeys(n for part in self.a for n in part))
+
+
+@dataclass(frozen=True)
+class Partition:
+    """Which nodes run where. `leaks` are the nodes handed to the tail beside `f` (`on_leak="reuse"`)."""
+
+    points: Points
+    leaks: tuple[Node, ...]
+    head: set[Node]
+    middle: set[Node]
+    tail: set[Node]
+
+    @property
+    def injected(self) -> tuple[Node, ...]:
+        """What the tail is given: `f` per branch, then the leaks."""
+        return (*self.points.f, *self.leaks)
+
+
+def upstream(roots: Iterable[Node], stop: Iterable[Node] = ()) -> set[Node]:
+    """The roots and all they depend on; nodes of `stop` are neither entered nor listed."""
+    barrier = set(stop)
+    found: set[Node] = set()
+    stack = [n for n in roots if n not in barrier]
+    while stack:
+        node = stack.pop()
+        if node not in found:
+            found.add(node)
+            stack.extend(n for n in node.all_input_nodes if n not in barrier and n not in found)
+    return found
+
+
+def downstream(roots: Iterable[Node], within: set[Node] | None = None) -> set[Node]:
+    """All that depends on the roots, without the roots themselves (unless they depend on each other)."""
+    found: set[Node] = set()
+    stack = list(roots)
+    while stack:
+        for user in stack.pop().users:
+            if user not in found and (within is None or user in within):
+                found.add(user)
+                stack.append(user)
+    return found
+
+
+def partition(traced: Traced, points: Points, cut: Cut, on_leak: str = "error") -> Partition:
+    """Divide a recording at the cut.
+
+    Raises:
+        LeakError: something between `a` and `f` is needed by the tail; names the layers.
+    """
+    leaks = find_leaks(traced, points)
+    if leaks and on_leak == "error":
+        raise LeakError(leak_text(cut, leaks))
+    injected = [*points.f, *leaks]
+    live = upstream(traced.outputs, injected)
+    tail = downstream(injected, live)
+    head = (live - tail) | upstream(points.flat_a)
+    middle = upstream(injected, head)
+    return Partition(points, tuple(leaks), head, middle, tail)
+
+
+def check_order(traced: Traced, points: Points, cut: Cut) -> None:
+    """Every `f` must depend on its `a`, and the output on every `f`.
+
+    Raises:
+        CutOrderError: one does not; says whether the layers are swapped or lie on independent paths.
+    """
+    used = upstream(traced.outputs, points.f)
+    for branch, a, f in zip(cut.branches, points.a, points.f, strict=True):
+        before = upstream([f])
+        loose = [str(e) for e, n in zip(branch.enc, a, strict=True) if n not in before or n is f]
+        if loose:
+            swapped = any(f in upstream([n]) for n in a)
+            reason = (
+                "it runs before; the two are swapped: enc_layer comes first, dec_layer after it"
+                if swapped and a[0] is not f
+                else "they are the same layer; choose a dec_layer further down"
+                if f in a
+                else "they lie on independent paths; choose a dec_layer that is computed from enc_layer"
+            )
+            raise CutOrderError(f"dec_layer {branch.dec!s} does not depend on enc_layer {loose[0]}: {reason}")
+        if not any(u in used or u in traced.outputs for u in f.users) and f not in traced.outputs:
+            raise CutOrderError(
+                f"the teacher's output does not depend on dec_layer {branch.dec!s}; choose a layer that the output needs"
+            )
+
+
+def find_leaks(traced: Traced, points: Points) -> list[Node]:
+    """The nodes between `a` and `f` that the tail needs other than through `f`.
+
+    What follows `a` without real work (an activation, a normalisation, a reshape) is no leak: the head computes it.
+    """
+    live = upstream(traced.outputs, points.f)
+    tail = downstream(points.f, live)
+    rest = live - tail
+    between = downstream(points.flat_a) & upstream(points.f) & rest
+    worked = {n for n in between if n.meta.get("heavy")}
+    between &= worked | downstream(worked)
+    between -= set(points.flat_a)
+    outputs = set(traced.outputs)
+    edge = [
+        n
+        for n in traced.graph.nodes
+        if n in between and (n in outputs or any(_outside(u, between, live) for u in n.users))
+    ]
+    return edge
+
+
+def _outside(user: Node, between: set[Node], live: set[Node]) -> bool:
+    return user in live and user not in between
+
+
+def leak_text(cut: Cut, leaks: list[Node]) -> str:
+    """The message of a `LeakError`, without advice on other cuts."""
+    names = describe(leaks)
+    return (
+        f"the tail needs more than f of the cut {cut}: the output{'s' if len(names) > 1 else ''} of "
+        f"{', '.join(map(repr, names[:8]))}{' and more' if len(names) > 8 else ''} lie{'s' if len(names) == 1 else ''} "
+        f"between a and f and go{'es' if len(names) == 1 else ''} around f. Choose another cut, or keep these features "
+        'from the reference with on_leak="reuse"'
+    )

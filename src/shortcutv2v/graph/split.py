@@ -1,0 +1,181 @@
+"""Head, middle and tail as runnable programs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.fx import Graph, Node
+from torch.fx.node import map_arg
+
+from ..types import Carry
+from .layout import Layout
+from .partition import Partition
+from .signature import take_apart
+from .traced import Traced, compile_graph
+
+__all__ = ["GraphSplit", "Maps", "Split"]
+
+
+class Split(Protocol):
+    """A teacher cut for one signature of inputs. All three programs are pure and read the live teacher.
+
+    Attributes:
+        strategy: "fx", "export" or "hooks".
+        limits: what this split cannot do, in sentences.
+        maps: the shapes of `a` and `f`.
+        signature: what the split is valid for.
+    """
+
+    strategy: str
+    limits: tuple[str, ...]
+    maps: Maps
+    signature: Hashable
+
+    def head(self, *args: Any, **kwargs: Any) -> Carry:
+        """Compute `a`, and what else the middle and the tail need that does not depend on `f`."""
+        ...
+
+    def middle(self, carry: Carry) -> tuple[Tensor, ...]:
+        """Compute `f` per branch, then the leaking tensors."""
+        ...
+
+    def tail(self, carry: Carry, f: Sequence[Tensor]) -> Any:
+        """Compute the teacher's output from `f` as `middle` returns it."""
+        ...
+
+
+@dataclass(frozen=True)
+class Maps:
+    """Between the tensors that the layers give and the maps that a carry holds.
+
+    Attributes:
+        enc: per branch, the place of each part of `a` in the flat list of parts, and its layout.
+        dec: per branch, the layout of `f`.
+        a_shapes: (B, C_a, H, W) per branch.
+        f_shapes: (B, C_f, H, W) per branch.
+        widths: per branch, the channels of each part of `a`.
+    """
+
+    enc: tuple[tuple[tuple[int, Layout], ...], ...]
+    dec: tuple[Layout, ...]
+    a_shapes: tuple[tuple[int, ...], ...]
+    f_shapes: tuple[tuple[int, ...], ...]
+    widths: tuple[tuple[int, ...], ...]
+
+    def join(self, parts: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """`a` per branch, from the outputs of the encoder layers."""
+        found = []
+        for branch in self.enc:
+            maps = [layout.to_map(parts[i]) for i, layout in branch]
+            found.append(maps[0] if len(maps) == 1 else torch.cat(maps, 1))
+        return tuple(found)
+
+    def part(self, a: Sequence[Tensor]) -> list[Tensor]:
+        """The inverse of `join`."""
+        found: dict[int, Tensor] = {}
+        for branch, widths, value in zip(self.enc, self.widths, a, strict=True):
+            pieces = (value,) if len(branch) == 1 else torch.split(value, list(widths), 1)
+            for (i, layout), piece in zip(branch, pieces, strict=True):
+                found.setdefault(i, layout.from_map(piece))
+        return [found[i] for i in range(len(found))]
+
+    def give(self, f: Sequence[Tensor]) -> list[Tensor]:
+        """`f` as maps; what follows the branches (leaks) stays as it is."""
+        extra = list(f[len(self.dec) :])
+        return [layout.to_map(x) for layout, x in zip(self.dec, f, strict=False)] + extra
+
+    def take(self, f: Sequence[Tensor]) -> list[Tensor]:
+        """The inverse of `give`."""
+        extra = list(f[len(self.dec) :])
+        return [layout.from_map(x) for layout, x in zip(self.dec, f, strict=False)] + extra
+
+
+class GraphSplit:
+    """A split made of three generated functions (strategies "fx" and "export")."""
+
+    def __init__(self, teacher: nn.Module, traced: Traced, part: Partition, maps: Maps, signature: Hashable) -> None:
+        self._teacher = teacher
+        self._result = traced.result
+        self._programs = _programs(traced, part)
+        self.strategy = traced.strategy
+        self.limits = traced.limits
+        self.random = tuple(traced.random)
+        self.maps = maps
+        self.part = part
+        self.signature = signature
+
+    def head(self, *args: Any, **kwargs: Any) -> Carry:
+        """See `Split.head`."""
+        tensors, _ = take_apart(args, kwargs)
+        parts, kept = self._programs.head(self._teacher, *tensors)
+        return Carry(self.maps.join(parts), kept, self.signature)
+
+    def middle(self, carry: Carry) -> tuple[Tensor, ...]:
+        """See `Split.middle`."""
+        return tuple(self.maps.give(self._programs.middle(self._teacher, *self.maps.part(carry.a), *carry.kept)))
+
+    def tail(self, carry: Carry, f: Sequence[Tensor]) -> Any:
+        """See `Split.tail`."""
+        given = (*self.maps.part(carry.a), *carry.kept, *self.maps.take(f))
+        return self._result.rebuild(self._programs.tail(self._teacher, *given))
+
+    def __repr__(self) -> str:
+        return f"Split(strategy={self.strategy!r}, a={self.maps.a_shapes}, f={self.maps.f_shapes})"
+
+
+@dataclass(frozen=True)
+class _Programs:
+    head: Callable[..., Any]
+    middle: Callable[..., Any]
+    tail: Callable[..., Any]
+
+
+def _programs(traced: Traced, part: Partition) -> _Programs:
+    a = list(part.points.flat_a)
+    out_of_head = part.head - set(a)
+    needed = {n for group in (part.middle, part.tail) for node in group for n in node.all_input_nodes}
+    # Parameters are read where they are used, not carried.
+    needed = {n for n in needed | set(traced.outputs) if n in out_of_head and n.op != "get_attr"}
+    kept = [n for n in traced.graph.nodes if n in needed]
+    return _Programs(
+        _program(traced.inputs, part.head, (tuple(a), tuple(kept))),
+        _program([*a, *kept], part.middle, part.injected),
+        _program([*a, *kept, *part.injected], part.tail, tuple(traced.outputs)),
+    )
+
+
+def _program(inputs: Sequence[Node], nodes: set[Node], outputs: Any) -> Callable[..., Any]:
+    """A function of the live teacher and `inputs` that runs `nodes` in their recorded order."""
+    graph = Graph()
+    new: dict[Node, Node] = {}
+    for node in inputs:
+        new[node] = graph.placeholder(f"p{len(new)}")
+    order = next(iter(nodes | set(inputs))).graph.nodes if nodes or inputs else ()
+    wanted = nodes | {n for n in _all(outputs) if n.op == "get_attr"}
+    wanted |= {n for node in nodes for n in node.all_input_nodes if n.op == "get_attr"}
+    for node in order:
+        if node in wanted and node not in new:
+            new[node] = graph.node_copy(node, lambda n: new[n])
+    graph.output(map_arg(outputs, lambda n: new[n]))
+    _drop_copies(graph)
+    return compile_graph(graph)
+
+
+def _all(outputs: Any) -> list[Node]:
+    found: list[Node] = []
+    map_arg(outputs, found.append)
+    return found
+
+
+def _drop_copies(graph: Graph) -> None:
+    """Work in place again where nobody else sees the memory: the copied value is fresh and has no other reader."""
+    for node in list(graph.nodes):
+        if node.meta.get("elidable"):
+            source = node.args[0]
+            if source.op not in ("placeholder", "get_attr") and source.meta.get("fresh") and len(source.users) == 1:
+                node.replace_all_uses_with(source)
+                graph.erase_node(node)

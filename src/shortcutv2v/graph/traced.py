@@ -1,0 +1,191 @@
+"""The common language of the strategies that yield a graph: what was recorded, and how to run a part of it."""
+
+from __future__ import annotations
+
+import keyword
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor, nn
+from torch.fx import Graph, Node
+from torch.fx.node import map_arg
+
+from .structure import Structure
+
+__all__ = ["Call", "Const", "Traced", "Untraceable", "compile_graph", "nodes_in"]
+
+
+class Untraceable(Exception):  # noqa: N818 - internal: a strategy gives up, the next one is tried
+    """A strategy cannot capture the teacher; the text completes "the teacher cannot be recorded: ..."."""
+
+
+class Const:
+    """A Python value that has no literal; it travels in the graph by reference."""
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+    def __repr__(self) -> str:
+        return f"Const({type(self.value).__name__})"
+
+
+@dataclass
+class Call:
+    """One recorded call of a module.
+
+    Attributes:
+        name: the module's first dotted name.
+        node: the node of its output, None if the output is no single tensor.
+        kind: the type of the output, for messages.
+        index: how many calls of any module came before.
+    """
+
+    name: str
+    node: Node | None
+    kind: str
+    index: int
+
+
+@dataclass
+class Traced:
+    """One forward pass of the teacher, recorded.
+
+    Every node that holds a tensor has `meta["shape"]`, `meta["macs"]` (multiply-adds), `meta["owner"]` (the module
+    it belongs to) and `meta["heavy"]` (does real work: multiply-adds or weights of two dimensions and more).
+
+    Attributes:
+        graph: `torch.fx` graph without output node; targets of `call_module` and `get_attr` are names in the teacher.
+        inputs: one placeholder per input tensor.
+        outputs: one entry per output tensor.
+        result: the structure that rebuilds the teacher's output.
+        calls: the module calls in order.
+        strategy: "fx" or "export".
+        limits: what this capture cannot do, in sentences.
+    """
+
+    graph: Graph
+    inputs: list[Node]
+    outputs: list[Node]
+    result: Structure
+    calls: list[Call]
+    strategy: str
+    limits: tuple[str, ...] = ()
+    random: list[str] = field(default_factory=list)
+
+    def calls_of(self, name: str) -> list[Call]:
+        """The calls of one module, in order."""
+        return [call for call in self.calls if call.name == name]
+
+
+def nodes_in(value: Any) -> list[Node]:
+    """The nodes inside a nested argument."""
+    found: list[Node] = []
+    map_arg(value, found.append)
+    return found
+
+
+def compile_graph(graph: Graph) -> Callable[..., Any]:
+    """Turn a graph into a Python function of the live teacher and the placeholders.
+
+    The generated code reads `self.layer1(x)` and `self.weight` at every call, so that `.to()`, `load_state_dict` and
+    hooks work on the teacher as ever, and nothing is copied. Values are freed after their last use.
+    """
+    writer = _Writer(graph)
+    source = writer.write()
+    namespace: dict[str, Any] = dict(writer.values)
+    exec(compile(source, "<shortcutv2v graph>", "exec"), namespace)  # noqa: S102 - code we wrote ourselves
+    function: Callable[..., Any] = namespace["program"]
+    function.__dict__["source"] = source
+    return function
+
+
+class _Writer:
+    def __init__(self, graph: Graph) -> None:
+        self.nodes = list(graph.nodes)
+        self.values: dict[str, Any] = {}
+        self.names: dict[Node, str] = {}
+        self.last = {used: node for node in self.nodes for used in node.all_input_nodes}
+
+    def write(self) -> str:
+        lines = []
+        params = ["self"]
+        for i, node in enumerate(self.nodes):
+            self.names[node] = f"v{i}"
+            if node.op == "placeholder":
+                params.append(f"v{i}")
+            elif node.op == "output":
+                lines.append(f"    return {self.text(node.args[0])}")
+            else:
+                lines.append(f"    v{i} = {self.expression(node)}")
+                gone = [self.names[n] for n in node.all_input_nodes if self.last[n] is node]
+                if node not in self.last:
+                    gone.append(f"v{i}")
+                if gone:
+                    lines.append(f"    {' = '.join(gone)} = None")
+        return f"def program({', '.join(params)}):\n" + "\n".join(lines or ["    pass"]) + "\n"
+
+    def expression(self, node: Node) -> str:
+        if node.op == "get_attr":
+            return attribute("self", str(node.target))
+        given = [self.text(a) for a in node.args]
+        given += [f"{k}={self.text(v)}" for k, v in node.kwargs.items()]
+        if node.op == "call_module":
+            return f"{attribute('self', str(node.target))}({', '.join(given)})"
+        if node.op == "call_method":
+            return f"{given[0]}.{node.target}({', '.join(given[1:])})"
+        return f"{self.constant(node.target)}({', '.join(given)})"
+
+    def text(self, value: Any) -> str:
+        if isinstance(value, Node):
+            return self.names[value]
+        if isinstance(value, tuple):
+            return "(" + "".join(self.text(v) + ", " for v in value) + ")"
+        if isinstance(value, list):
+            return "[" + ", ".join(map(self.text, value)) + "]"
+        if isinstance(value, dict):
+            return "{" + ", ".join(f"{k!r}: {self.text(v)}" for k, v in value.items()) + "}"
+        if isinstance(value, slice):
+            return f"slice({self.text(value.start)}, {self.text(value.stop)}, {self.text(value.step)})"
+        if value is None or value is Ellipsis or type(value) in (bool, int, str):
+            return repr(value)
+        return self.constant(value.value if isinstance(value, Const) else value)
+
+    def constant(self, value: Any) -> str:
+        name = f"c{len(self.values)}"
+        self.values[name] = value
+        return name
+
+
+def attribute(root: str, path: str) -> str:
+    """Python for a dotted name that may hold numbers: `getattr(self.layers, '0').weight`."""
+    text = root
+    for part in path.split(".") if path else []:
+        plain = part.isidentifier() and not keyword.iskeyword(part)
+        text = f"{text}.{part}" if plain else f"getattr({text}, {part!r})"
+    return text
+
+
+def lookup(root: nn.Module, path: str) -> Any:
+    """The object that `attribute` names."""
+    value: Any = root
+    for part in path.split(".") if path else []:
+        value = getattr(value, part)
+    return value
+
+
+def describe(nodes: Sequence[Node]) -> list[str]:
+    """The modules that the nodes belong to, each once, in order."""
+    return list(dict.fromkeys(str(n.meta.get("owner") or n.name) for n in nodes))
+
+
+def meta_of(value: Tensor) -> dict[str, Any]:
+    """What a node remembers of its tensor."""
+    return {"shape": tuple(value.shape), "dtype": value.dtype}
+
+
+def is_heavy(module: nn.Module | None, macs: int) -> bool:
+    """Whether a call does real work: multiply-adds, or weights of two dimensions and more."""
+    if macs:
+        return True
+    return module is not None and any(p.ndim > 1 for p in module.parameters())
