@@ -27,10 +27,14 @@ class Capture:
     Args:
         teacher: the network; nothing in it is changed.
         cut: from `parse_cut`.
-        args: positional example inputs.
+        args: positional example inputs; without args and kwargs the teacher is captured at the first call of `at`.
         kwargs: keyword example inputs.
         capture: "fx", "export" or "hooks" to force a strategy; None tries them in this order.
         on_leak: "error", or "reuse" to hand leaking features to the tail behind `f`.
+
+    Attributes:
+        teacher, cut, on_leak: as given.
+        forced: the forced strategy, None where they are tried in order.
 
     Raises:
         CutError: the cut cannot be made; a subclass says why.
@@ -41,7 +45,7 @@ class Capture:
         self,
         teacher: nn.Module,
         cut: Cut,
-        args: tuple[Any, ...],
+        args: tuple[Any, ...] | None = None,
         kwargs: dict[str, Any] | None = None,
         *,
         capture: str | None = None,
@@ -52,12 +56,13 @@ class Capture:
         if on_leak not in ("error", "reuse"):
             raise CaptureError(f'on_leak={on_leak!r} is unknown; choose "error" or "reuse"')
         self.cut = cut
-        self._teacher = teacher
+        self.teacher = teacher
         self._modules = list(teacher.modules())
-        self._forced = capture
-        self._on_leak = on_leak
+        self.forced = capture
+        self.on_leak = on_leak
         self._splits: dict[Hashable, Split] = {}
-        self.first = self.at(tuple(args), kwargs or {})
+        if args is not None or kwargs is not None:
+            self.at(tuple(args or ()), kwargs or {})
 
     def at(self, args: tuple[Any, ...], kwargs: dict[str, Any] | None = None) -> Split:
         """The split for the signature of these inputs, captured now if it is new."""
@@ -83,15 +88,15 @@ class Capture:
     def _capture(self, args: Any, kwargs: Any, tensors: list[Tensor], key: Hashable) -> Split:
         marked = {layer.name for layer in self.cut.layers}
         try:
-            with protected(self._teacher):
-                traced = record(self._teacher, args, kwargs, marked)
+            with protected(self.teacher):
+                traced = record(self.teacher, args, kwargs, marked)
         except Untraceable as reason:
             raise CaptureError(f"the teacher cannot be recorded: {reason}") from reason
         points = find_points(traced, self.cut)
         check_order(traced, points, self.cut)
         maps = find_maps(points, self.cut, tensors)
-        part = partition(traced, points, self.cut, self._on_leak)
-        return GraphSplit(self._teacher, traced, part, maps, key)
+        part = partition(traced, points, self.cut, self.on_leak)
+        return GraphSplit(self.teacher, traced, part, maps, key)
 
 
 def find_points(traced: Traced, cut: Cut) -> Points:
