@@ -62,7 +62,7 @@ class Capture:
         self.on_leak = on_leak
         self._splits: dict[Hashable, Split] = {}
         if args is not None or kwargs is not None:
-            self.at(tuple(args or ()), kwargs or {})
+            self.first = self.at(tuple(args or ()), kwargs or {})
 
     def at(self, args: tuple[Any, ...], kwargs: dict[str, Any] | None = None) -> Split:
         """The split for the signature of these inputs, captured now if it is new."""
