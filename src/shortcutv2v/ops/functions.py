@@ -9,15 +9,28 @@ cannot tell pixel 300 from pixel 301.
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from shortcutv2v.errors import InputError
-from shortcutv2v.ops import reference
+from shortcutv2v.ops import plain, reference, rows
 from shortcutv2v.ops.selection import choose
 
 __all__ = ["adabd", "align", "deform", "warp"]
+
+
+class _Implementation(Protocol):
+    """What an implementation's module offers."""
+
+    def blend(self, f: Tensor, a: Tensor | None, offset: Tensor, mask: Tensor | None, weight: Tensor) -> Tensor: ...
+
+    def warp(self, f: Tensor, offset: Tensor, border: int) -> Tensor: ...
+
+
+_MODULES: dict[str, _Implementation] = {"reference": reference, "rows": rows, "plain": plain}
 
 
 def adabd(
@@ -139,21 +152,26 @@ def warp(f: Tensor, offset: Tensor, *, border: int = 0, implementation: str | No
     _check_feature("warp", "f", f)
     b, _, h, w = f.shape
     _expect("warp", "offset", offset, (b, 2, h - 2 * border, w - 2 * border))
-    choose(implementation, f)
+    module = _MODULES[_runnable(choose(implementation, f), f)]
     with torch.autocast(f.device.type, enabled=False):
-        return reference.warp(f, offset, border)
+        return module.warp(f, offset, border)
 
 
 def _blend(
     f: Tensor, a: Tensor | None, offset: Tensor, mask: Tensor | None, weight: Tensor, implementation: str | None
 ) -> Tensor:
-    choose(implementation, f)
+    module = _MODULES[_runnable(choose(implementation, f), f)]
     if a is None:
         f, weight = _same_dtype(f, weight)
     else:
         f, a, weight = _same_dtype(f, a, weight)
     with torch.autocast(f.device.type, enabled=False):
-        return reference.blend(f, a, offset, mask, weight)
+        return module.blend(f, a, offset, mask, weight)
+
+
+def _runnable(name: str, f: Tensor) -> str:
+    """`name`, or `plain` where that implementation has no kernel for the device of `f`."""
+    return "plain" if name == "rows" and f.device.type != "cpu" else name
 
 
 def _same_dtype(*tensors: Tensor) -> tuple[Tensor, ...]:

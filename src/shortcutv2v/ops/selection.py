@@ -13,7 +13,7 @@ from shortcutv2v.errors import InputError
 
 __all__ = ["choose", "implementations", "use"]
 
-_NAMES = ("reference",)
+_NAMES = ("reference", "rows", "plain")
 _forced: ContextVar[str | None] = ContextVar("shortcutv2v_ops_implementation", default=None)
 
 
@@ -60,7 +60,13 @@ def choose(implementation: str | None, like: torch.Tensor) -> str:
     """
     if implementation is not None:
         return _known(implementation)
-    return _forced.get() or "reference"
+    return _forced.get() or _default(like)
+
+
+def _default(like: torch.Tensor) -> str:
+    if like.device.type == "cpu":
+        return "rows"
+    return "reference" if like.device.type in ("cuda", "meta") else "plain"
 
 
 def _known(name: str) -> str:

@@ -1,0 +1,146 @@
+"""Bilinear sampling as weighted sums of table rows: the index arithmetic behind the `rows` implementation.
+
+A feature map becomes a table with one row per pixel (channels last) and a zero border two pixels wide, so that every
+bilinear corner of every offset has a row: positions far outside are clamped onto border rows, which are zero. One
+sample is then a "bag" of four rows with the bilinear weights; AdaBD adds a fifth row, the tap of the current feature.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+__all__ = ["Bags", "Frame", "Layout", "bags", "feature_of", "table_of"]
+
+_EDGE = 2  # pixels of zero border: a corner of a clamped position lies at most two pixels outside
+
+
+@dataclass(frozen=True)
+class Frame:
+    """Geometry of one call.
+
+    Attributes:
+        height: of the offsets and of the output, in pixels.
+        width: likewise.
+        kernel: side of the square kernel, odd; 1 for a warp.
+        border: known pixels of the feature around the frame (`ops.warp`).
+    """
+
+    height: int
+    width: int
+    kernel: int
+    border: int = 0
+
+    @property
+    def taps(self) -> int:
+        """Number of kernel taps, K."""
+        return self.kernel**2
+
+    @property
+    def pixels(self) -> int:
+        """Number of positions, H * W."""
+        return self.height * self.width
+
+    @property
+    def rows(self) -> tuple[int, int]:
+        """Height and width of the table, zero border included."""
+        return self.height + 2 * (self.border + _EDGE), self.width + 2 * (self.border + _EDGE)
+
+
+class Layout(NamedTuple):
+    """What every chunk of positions of a frame shares: where each tap of each position lies without an offset.
+
+    Attributes:
+        y: row of each tap, of shape (K, P), in pixels of the feature.
+        x: column, likewise.
+        still: index of the table row there, in a second table that follows the first, int32 of shape (K, P).
+    """
+
+    y: Tensor
+    x: Tensor
+    still: Tensor
+
+    @classmethod
+    def of(cls, frame: Frame, dtype: torch.dtype) -> Layout:
+        """The layout of `frame`, with positions in `dtype`."""
+        reach, (height, width) = frame.kernel // 2, frame.rows
+        tap = torch.arange(frame.taps).unsqueeze(1)
+        pixel = torch.arange(frame.pixels)
+        y = torch.div(pixel, frame.width, rounding_mode="floor") + tap // frame.kernel - reach + frame.border
+        x = pixel % frame.width + tap % frame.kernel - reach + frame.border
+        still = (y + _EDGE + height) * width + x + _EDGE
+        return cls(y.to(dtype), x.to(dtype), still.int())
+
+
+class Bags(NamedTuple):
+    """The rows and weights of a chunk of n positions, R = 4 rows per sample, 5 with a current feature.
+
+    Attributes:
+        row: table rows, int32 of shape (n * K * R).
+        weight: their weights, in the position dtype, of shape (n * K * R).
+        down: fraction of the position below its upper row, of shape (K, n).
+        right: fraction right of its left column, of shape (K, n).
+        parts: R.
+    """
+
+    row: Tensor
+    weight: Tensor
+    down: Tensor
+    right: Tensor
+    parts: int
+
+
+def bags(frame: Frame, layout: Layout, offset: Tensor, mask: Tensor | None, start: int, stop: int) -> Bags:
+    """Rows and weights for positions start to stop; offset is (K, 2, P), mask (K, P) or None."""
+    (_, width), n = frame.rows, stop - start
+    down = offset[:, 0, start:stop] + layout.y[:, start:stop]
+    right = offset[:, 1, start:stop] + layout.x[:, start:stop]
+    top, left = down.floor(), right.floor()
+    # Integers are clamped, not positions: the fractions stay exact, and a NaN cannot index outside the table.
+    row = top.to(torch.int32).clamp_(-_EDGE, frame.height + 2 * frame.border)
+    column = left.to(torch.int32).clamp_(-_EDGE, frame.width + 2 * frame.border).add_(_EDGE * width + _EDGE)
+    down, right = down.sub_(top), right.sub_(left)
+    parts = 4 if mask is None else 5
+    index = torch.empty(frame.taps, parts, n, dtype=torch.int32)
+    weight = torch.empty(frame.taps, parts, n, dtype=offset.dtype)
+    corner = torch.add(column, row, alpha=width, out=index[:, 0])
+    for part, step in ((1, 1), (2, width), (3, width + 1)):
+        torch.add(corner, step, out=index[:, part])
+    if mask is None:
+        lower = down
+        upper = 1 - down
+    else:
+        share = mask[:, start:stop]
+        index[:, 4], weight[:, 4] = layout.still[:, start:stop], share
+        kept = 1 - share
+        lower = down * kept
+        upper = kept - lower
+    for part, side in ((1, upper), (3, lower)):
+        torch.mul(side, right, out=weight[:, part])
+        torch.sub(side, weight[:, part], out=weight[:, part - 1])
+    return Bags(_by_position(index), _by_position(weight), down, right, parts)
+
+
+def _by_position(tensor: Tensor) -> Tensor:
+    """From (K, R, n) to a flat tensor in the order (n, K, R)."""
+    taps, parts, n = tensor.shape
+    return tensor.view(taps * parts, n).t().contiguous().view(-1)
+
+
+def table_of(frame: Frame, features: list[Tensor], dtype: torch.dtype) -> Tensor:
+    """The tables of all `features` (each (C, h, w)) below each other, of shape (len * rows, C)."""
+    channels = features[0].shape[0]
+    table = torch.empty(len(features), *frame.rows, channels, dtype=dtype)
+    for part, feature in zip(table, features, strict=True):
+        for edge in (part[:_EDGE], part[-_EDGE:], part[:, :_EDGE], part[:, -_EDGE:]):
+            edge.zero_()
+        part[_EDGE:-_EDGE, _EDGE:-_EDGE].copy_(feature.permute(1, 2, 0))
+    return table.view(-1, channels)
+
+
+def feature_of(table: Tensor) -> Tensor:
+    """The inverse of `table_of`: from (B, tables, height, width, C), border included, to (tables, B, C, h, w) views."""
+    return table[:, :, _EDGE:-_EDGE, _EDGE:-_EDGE].permute(1, 0, 4, 2, 3)
