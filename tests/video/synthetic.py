@@ -60,7 +60,7 @@ def encode(
         stream.pix_fmt = pixels
         stream.codec_context.time_base = base
         stream.options = {"g": "4"} if options is None else options
-        voices: list[Any] = [out.add_stream(name, rate=48000) for name in sound]
+        voices: list[Any] = [out.add_stream(name, rate=48000, bit_rate=96_000) for name in sound]
         for number, tick in enumerate(ticks):
             frame = av.VideoFrame.from_ndarray(numbered(number, *size).permute(1, 2, 0).numpy().copy(), format="rgb24")
             frame = frame.reformat(format=pixels)
@@ -91,7 +91,7 @@ def packets(path: Path, kind: str = "audio") -> list[list[tuple[Fraction, bytes]
     with av.open(str(path)) as file:
         streams = [s for s in file.streams if s.type == kind]
         found: dict[int, list[tuple[Fraction, bytes]]] = {s.index: [] for s in streams}
-        for packet in file.demux(*streams):
+        for packet in file.demux(*streams) if streams else ():
             if packet.size and packet.pts is not None:
                 found[packet.stream_index].append((packet.pts * packet.time_base, bytes(packet)))
     return list(found.values())

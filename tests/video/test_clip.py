@@ -244,10 +244,10 @@ def test_damage_in_the_middle(tmp_path: Path) -> None:
 
 
 def test_size_changes_midway(tmp_path: Path) -> None:
-    for name, size in (("a.ts", (32, 64)), ("b.ts", (48, 64))):
+    for name, size in (("a.h264", (32, 64)), ("b.h264", (48, 64))):
         encode(tmp_path / name, 6, size=size)
-    both = tmp_path / "both.ts"
-    both.write_bytes((tmp_path / "a.ts").read_bytes() + (tmp_path / "b.ts").read_bytes())
+    both = tmp_path / "both.h264"
+    both.write_bytes((tmp_path / "a.h264").read_bytes() + (tmp_path / "b.h264").read_bytes())
     message = _trouble(both)
     assert "frame 6 is 48x64" in message
     assert "frame 0 is 32x64" in message
@@ -278,7 +278,7 @@ def test_rate_belongs_to_folders(tmp_path: Path) -> None:
 
 
 def test_package_does_not_import_av() -> None:
-    code = "import sys, shortcutv2v, shortcutv2v.video; assert 'av' not in sys.modules and 'tqdm' not in sys.modules"
+    code = "import sys, shortcutv2v, shortcutv2v.video; assert 'av' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 

@@ -26,6 +26,13 @@ from shortcutv2v.video.picture import IMAGE_SUFFIXES, ImageEncoder, check_frame,
 __all__ = ["VIDEO_SUFFIXES", "FolderWriter", "VideoWriter", "Writer", "create"]
 
 VIDEO_SUFFIXES = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska"}
+_CONTAINER_OPTIONS = {
+    # The index goes to the front, so that a browser can begin to play before it has the whole file.
+    "mp4": {"movflags": "+faststart"},
+    "mov": {"movflags": "+faststart"},
+    # AAC sound begins a moment before 0; by default the picture would be moved instead.
+    "matroska": {"avoid_negative_ts": "disabled"},
+}
 _TAGGED_BT709 = {"colorspace": 1, "color_primaries": 1, "color_trc": 1, "color_range": 1}
 
 
@@ -149,9 +156,7 @@ class VideoWriter(Writer):
         from av.video.reformatter import VideoReformatter
 
         kind = VIDEO_SUFFIXES[self.target.suffix.lower()]
-        # The index goes to the front, so that a browser can begin to play before it has the whole file.
-        options = {"movflags": "+faststart"} if kind in {"mp4", "mov"} else {}
-        self._container = av.open(f"file:{self._temporary}", "w", format=kind, options=options)
+        self._container = av.open(f"file:{self._temporary}", "w", format=kind, options=_CONTAINER_OPTIONS[kind])
         try:
             self._stream = self._container.add_stream("libx264", rate=self._rate)
         except ValueError as error:
