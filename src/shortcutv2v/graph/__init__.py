@@ -9,6 +9,6 @@ out = split.tail(carry, split.middle(carry))    # equals teacher(frame) bit for 
 
 from .capture import Capture
 from .cut import Branch, Cut, Layer, parse_cut
-from .split import Split
+from .split import Maps, Split
 
-__all__ = ["Branch", "Capture", "Cut", "Layer", "Split", "parse_cut"]
+__all__ = ["Branch", "Capture", "Cut", "Layer", "Maps", "Split", "parse_cut"]
