@@ -70,7 +70,7 @@ def test_true_f_gives_the_teacher(unet: UNet, enc: str, dec: str) -> None:
 @torch.no_grad()
 def test_a_shortcut_pass_runs_nothing_of_the_middle(unet: UNet) -> None:
     x = torch.randn(1, 3, 12, 12)
-    split = graph.Capture(unet, graph.parse_cut(unet, "down", "up"), (x,)).first
+    split = graph.Capture(unet, graph.parse_cut(unet, "down", "up"), (x,)).at((x,))
     f = split.middle(split.head(x))
     want = unet(x)
     for module in (unet.deep, unet.mid, unet.rise, unet.up):
@@ -93,7 +93,7 @@ def test_another_size_batch_or_constant_is_captured_anew(unet: UNet) -> None:
 @torch.no_grad()
 def test_the_live_teacher_is_read(unet: UNet) -> None:
     x = torch.randn(1, 3, 12, 12)
-    split = graph.Capture(unet, graph.parse_cut(unet, "down", "up"), (x,)).first
+    split = graph.Capture(unet, graph.parse_cut(unet, "down", "up"), (x,)).at((x,))
     fired = []
     handle = unet.mid[0].register_forward_hook(lambda *_: fired.append("mid"))
     unet.load_state_dict({k: v + 1 for k, v in unet.state_dict().items()})
@@ -125,14 +125,14 @@ def capture(net: nn.Module, enc: str, dec: str, **options: str) -> graph.Capture
 
 
 def test_a_leak_is_named() -> None:
-    with pytest.raises(errors.LeakError, match="'deep'.*on_leak"):
+    with pytest.raises(errors.LeakError, match=r"'deep'.*on_leak"):
         capture(Leaky(), "a", "f")
 
 
 @torch.no_grad()
 def test_a_leak_can_be_reused_from_the_reference() -> None:
     net = Leaky()
-    split = capture(net, "a", "f", on_leak="reuse").first
+    split = capture(net, "a", "f", on_leak="reuse").at((X,))
     carry = split.head(X)
     f = split.middle(carry)
     assert len(f) == 2

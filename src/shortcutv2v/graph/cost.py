@@ -13,6 +13,7 @@ __all__ = ["MacCounter"]
 class MacCounter(TorchDispatchMode):
     """Counts multiply-adds (half the floating-point operations) of matrix products, convolutions and attention.
 
+    >>> import torch
     >>> with MacCounter() as count:
     ...     _ = torch.nn.Conv2d(2, 3, 1)(torch.zeros(1, 2, 4, 4))
     >>> count.total

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
@@ -11,7 +12,10 @@ from ..errors import CutError, UnknownLayerError, near_matches
 
 __all__ = ["Branch", "Cut", "Layer", "parse_cut"]
 
-Names = str | Sequence["str | tuple[str, ...]"]
+if TYPE_CHECKING:
+    from .facts import Facts
+
+Names = str | tuple[str, ...] | list[Any]
 
 
 @dataclass(frozen=True)
@@ -49,10 +53,12 @@ class Cut:
         branches: one or more pairs of cut points.
         layout: an einops pattern from the features as the layers give them to (B, C, H, W), such as
             `"b (h w) c -> b c h w"`; None where they are (B, C, H, W) already.
+        facts: what a capture has found out about it; None before.
     """
 
     branches: tuple[Branch, ...]
     layout: str | None = None
+    facts: Facts | None = field(default=None, compare=False, repr=False)
 
     @property
     def layers(self) -> tuple[Layer, ...]:
@@ -60,13 +66,29 @@ class Cut:
         found = [layer for branch in self.branches for layer in (*branch.enc, branch.dec)]
         return tuple(dict.fromkeys(found))
 
-    def __str__(self) -> str:
+    @property
+    def enc_layer(self) -> Names:
+        """The names as `parse_cut` takes them: a text, or a list with one entry (text or tuple) per branch."""
+        names = [tuple(map(str, b.enc)) if len(b.enc) > 1 else str(b.enc[0]) for b in self.branches]
+        return names[0] if len(names) == 1 and isinstance(names[0], str) else names
+
+    @property
+    def dec_layer(self) -> str | list[str]:
+        """The names as `parse_cut` takes them: a text, or a list with one entry per branch."""
+        names = [str(b.dec) for b in self.branches]
+        return names if len(names) > 1 else names[0]
+
+    @property
+    def short(self) -> str:
+        """The names alone, for messages."""
         return "; ".join(map(str, self.branches))
 
+    def __str__(self) -> str:
+        """The names and, after a capture, what the cut saves."""
+        return "\n  ".join([self.short, *(self.facts.lines() if self.facts else ())])
 
-def parse_cut(
-    teacher: nn.Module, enc_layer: str | Sequence, dec_layer: str | Sequence, layout: str | None = None
-) -> Cut:
+
+def parse_cut(teacher: nn.Module, enc_layer: Names, dec_layer: Names, layout: str | None = None) -> Cut:
     """Check the names of a cut against the teacher's modules.
 
     Args:

@@ -46,7 +46,7 @@ def rebind(recorder: _Recorder, changed: Tensor, after: Node) -> None:
     node = after
     if base is not changed:
         size, stride, offset = geometry(changed)
-        args = (recorder.nodes[base], after, size, stride, offset - base.storage_offset())
+        args: tuple[Any, ...] = (recorder.nodes[base], after, size, stride, offset - base.storage_offset())
         node = recorder.plain_node(_scatter, args, base)
         recorder.bind(base, node)
         others = [t for t in others if t is not base]

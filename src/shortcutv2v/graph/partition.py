@@ -124,23 +124,15 @@ def find_leaks(traced: Traced, points: Points) -> list[Node]:
     between &= worked | downstream(worked)
     between -= set(points.flat_a)
     outputs = set(traced.outputs)
-    edge = [
-        n
-        for n in traced.graph.nodes
-        if n in between and (n in outputs or any(_outside(u, between, live) for u in n.users))
-    ]
-    return edge
-
-
-def _outside(user: Node, between: set[Node], live: set[Node]) -> bool:
-    return user in live and user not in between
+    beyond = live - between
+    return [n for n in traced.graph.nodes if n in between and (n in outputs or not beyond.isdisjoint(n.users))]
 
 
 def leak_text(cut: Cut, leaks: list[Node]) -> str:
     """The message of a `LeakError`, without advice on other cuts."""
     names = describe(leaks)
     return (
-        f"the tail needs more than f of the cut {cut}: the output{'s' if len(names) > 1 else ''} of "
+        f"the tail needs more than f of the cut {cut.short}: the output{'s' if len(names) > 1 else ''} of "
         f"{', '.join(map(repr, names[:8]))}{' and more' if len(names) > 8 else ''} lie{'s' if len(names) == 1 else ''} "
         f"between a and f and go{'es' if len(names) == 1 else ''} around f. Choose another cut, or keep these features "
         'from the reference with on_leak="reuse"'

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import random
+import sys
 from collections import deque
 from collections.abc import Iterator
 from typing import Any
@@ -10,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-__all__ = ["protected", "same_random_state"]
+__all__ = ["same_random_state", "untouched"]
 
 _LIMIT = 200_000
 
@@ -84,7 +86,7 @@ def _own_state(item: Any) -> list[Any]:
 
 
 @contextlib.contextmanager
-def protected(teacher: nn.Module) -> Iterator[None]:
+def untouched(teacher: nn.Module) -> Iterator[None]:
     """Restore the state of every module, and of the random generators, when the block ends.
 
     Restored are attributes (also lists, dicts and plain objects they hold), training flags, hooks, buffers and other
@@ -100,7 +102,14 @@ def protected(teacher: nn.Module) -> Iterator[None]:
 
 @contextlib.contextmanager
 def same_random_state() -> Iterator[None]:
-    """Leave the random generators (CPU and all CUDA devices in use) as they were found."""
+    """Leave the random generators (torch's on CPU and all CUDA devices in use, Python's, NumPy's) as found."""
+    python, numpy = random.getstate(), sys.modules.get("numpy")
+    state = numpy.random.get_state() if numpy is not None else None
     devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
     with torch.random.fork_rng(devices=devices):
-        yield
+        try:
+            yield
+        finally:
+            random.setstate(python)
+            if numpy is not None:
+                numpy.random.set_state(state)

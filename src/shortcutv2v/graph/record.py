@@ -24,6 +24,7 @@ from torch.utils.weak import TensorWeakRef, WeakTensorKeyDictionary
 from .cost import MacCounter
 from .cut import canonical_names
 from .inplace import rebind
+from .signature import autocast_state
 from .structure import flatten
 from .traced import Call, Const, Traced, Untraceable, is_heavy, meta_of
 
@@ -31,36 +32,14 @@ __all__ = ["record"]
 
 # Functions that read values out of a tensor into Python, or whose output shape depends on values.
 _READERS = frozenset(
-    [
-        "item",
-        "tolist",
-        "numpy",
-        "__array__",
-        "__bool__",
-        "__int__",
-        "__float__",
-        "__index__",
-        "__complex__",
-        "__contains__",
-        "is_nonzero",
-        "equal",
-        "allclose",
-        "nonzero",
-        "argwhere",
-        "unique",
-        "unique_consecutive",
-        "masked_select",
-        "bincount",
-        "histc",
-    ]
+    """item tolist numpy __array__ __bool__ __int__ __float__ __index__ __complex__ __contains__ is_nonzero equal
+    allclose nonzero argwhere unique unique_consecutive masked_select bincount histc""".split()  # noqa: SIM905
 )
 # Functions of which one tensor argument gives nothing but its shape, dtype and device: its position.
 _SHAPE_ONLY = {
-    **dict.fromkeys(
-        ["zeros_like", "ones_like", "empty_like", "full_like", "rand_like", "randn_like", "randint_like"], 0
-    ),
-    **dict.fromkeys(["new_zeros", "new_ones", "new_empty", "new_full", "new_tensor"], 0),
-    **dict.fromkeys(["expand_as", "view_as", "reshape_as", "type_as"], 1),
+    **dict.fromkeys(("zeros_like", "ones_like", "empty_like", "full_like", "rand_like", "randn_like"), 0),
+    **dict.fromkeys(("new_zeros", "new_ones", "new_empty", "new_full", "new_tensor"), 0),
+    **dict.fromkeys(("expand_as", "view_as", "reshape_as", "type_as"), 1),
 }
 _OPERATORS = {"__getitem__": operator.getitem, "__setitem__": operator.setitem}
 _ACTIVE = threading.local()
@@ -96,7 +75,7 @@ class _Recorder(TorchFunctionMode):
         self.teacher = teacher
         self.marked = marked
         self.fine = fine
-        self.graph = Graph()
+        self.graph: Any = Graph()
         canonical = canonical_names(teacher)
         self.modules = {id(teacher): ""}
         self.modules.update((id(m), canonical[n]) for n, m in teacher.named_modules() if n)
@@ -124,7 +103,7 @@ class _Recorder(TorchFunctionMode):
             inputs[-1].meta.update(meta_of(tensor), dep={"input"}, owner=f"input {i}")
             self.bind(tensor, inputs[-1])
         with self.macs, _patched_calls(self), _patched_forwards(self), torch.enable_grad(), self:
-            self.ambient = autocast_now()
+            self.ambient = autocast_state()
             out = self.teacher(*args, **kwargs)
         found, result = flatten(out)
         outputs = [self.node_of(t) for t in found]
@@ -241,13 +220,13 @@ class _Recorder(TorchFunctionMode):
 
     # --- nodes --------------------------------------------------------------------------------------------------
 
-    def emit_function(self, func: Any, name: str) -> Callable[..., Node]:
-        def emit(args: Any, kwargs: Any) -> Node:
+    def emit_function(self, func: Any, name: str) -> Callable[..., Any]:
+        def emit(args: Any, kwargs: Any) -> Any:
             position = _SHAPE_ONLY.get(name)
             if position is not None and len(args) > position and isinstance(args[position], Node):
                 args = list(args)
                 args[position] = self.blank(args[position])
-            state = autocast_now()
+            state = autocast_state()
             if state != self.ambient:
                 return self.graph.call_function(_under_autocast, (Const(state), Const(func), *args), kwargs)
             if name in _OPERATORS:
@@ -258,9 +237,9 @@ class _Recorder(TorchFunctionMode):
 
         return emit
 
-    def emit_module(self, name: str, method: str = "") -> Callable[..., Node]:
-        def emit(args: Any, kwargs: Any) -> Node:
-            state = autocast_now()
+    def emit_module(self, name: str, method: str = "") -> Callable[..., Any]:
+        def emit(args: Any, kwargs: Any) -> Any:
+            state = autocast_state()
             if state == self.ambient and not method:
                 return self.graph.call_module(name, tuple(args), kwargs)
             module = self.graph.get_attr(f"{name}.{method}" if method else name)
@@ -277,7 +256,7 @@ class _Recorder(TorchFunctionMode):
         args = (node.meta["shape"], Const(node.meta["dtype"]), device)
         return self.plain_node(_blank, args, None, shape=node.meta["shape"], dtype=node.meta["dtype"])
 
-    def plain_node(self, target: Any, args: Any, tensor: Tensor | None, **meta: Any) -> Node:
+    def plain_node(self, target: Any, args: Any, tensor: Tensor | None, **meta: Any) -> Any:
         """A node of bookkeeping: no work, no weights."""
         args = args if isinstance(args, tuple) else (args,)
         make = self.graph.call_method if isinstance(target, str) else self.graph.call_function
@@ -400,13 +379,6 @@ def _indexes_by_mask(name: str, args: Any) -> bool:
 def function_name(func: Any) -> str:
     """The bare name of a torch function, method or operator."""
     return str(getattr(func, "__name__", type(func).__name__))
-
-
-def autocast_now() -> tuple[Any, ...]:
-    """See `signature.autocast_state`; here because leaf modules inherit it."""
-    from .signature import autocast_state
-
-    return autocast_state()
 
 
 @contextlib.contextmanager

@@ -12,6 +12,7 @@ from torch.fx import Graph, Node
 from torch.fx.node import map_arg
 
 from ..types import Carry
+from .facts import Facts, graph_facts
 from .layout import Layout
 from .partition import Partition
 from .signature import take_apart
@@ -27,12 +28,14 @@ class Split(Protocol):
         strategy: "fx", "export" or "hooks".
         limits: what this split cannot do, in sentences.
         maps: the shapes of `a` and `f`.
+        facts: what the cut saves.
         signature: what the split is valid for.
     """
 
     strategy: str
     limits: tuple[str, ...]
     maps: Maps
+    facts: Facts
     signature: Hashable
 
     def head(self, *args: Any, **kwargs: Any) -> Carry:
@@ -100,12 +103,12 @@ class GraphSplit:
     def __init__(self, teacher: nn.Module, traced: Traced, part: Partition, maps: Maps, signature: Hashable) -> None:
         self._teacher = teacher
         self._result = traced.result
-        self._programs = _programs(traced, part)
+        kept = _kept(traced, part)
+        self._programs = _programs(traced, part, kept)
         self.strategy = traced.strategy
         self.limits = traced.limits
-        self.random = tuple(traced.random)
         self.maps = maps
-        self.part = part
+        self.facts = graph_facts(teacher, traced, part, (maps.a_shapes, maps.f_shapes), kept)
         self.signature = signature
 
     def head(self, *args: Any, **kwargs: Any) -> Carry:
@@ -134,13 +137,16 @@ class _Programs:
     tail: Callable[..., Any]
 
 
-def _programs(traced: Traced, part: Partition) -> _Programs:
+def _kept(traced: Traced, part: Partition) -> list[Node]:
+    """What the head hands on beside `a`. Parameters are read where they are used, not carried."""
+    ready = part.head - set(part.points.flat_a)
+    wanted = {n for group in (part.middle, part.tail) for node in group for n in node.all_input_nodes}
+    wanted.update(traced.outputs)
+    return [n for n in traced.graph.nodes if n in wanted and n in ready and n.op != "get_attr"]
+
+
+def _programs(traced: Traced, part: Partition, kept: list[Node]) -> _Programs:
     a = list(part.points.flat_a)
-    out_of_head = part.head - set(a)
-    needed = {n for group in (part.middle, part.tail) for node in group for n in node.all_input_nodes}
-    # Parameters are read where they are used, not carried.
-    needed = {n for n in needed | set(traced.outputs) if n in out_of_head and n.op != "get_attr"}
-    kept = [n for n in traced.graph.nodes if n in needed]
     return _Programs(
         _program(traced.inputs, part.head, (tuple(a), tuple(kept))),
         _program([*a, *kept], part.middle, part.injected),

@@ -1,0 +1,139 @@
+"""What a cut saves, in numbers and names."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import nn
+from torch.fx import Node
+
+from .partition import Partition
+from .traced import Traced, describe, lookup
+
+__all__ = ["Facts", "graph_facts"]
+
+
+Shapes = tuple[tuple[tuple[int, ...], ...], tuple[tuple[int, ...], ...]]
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a split was found to be.
+
+    Attributes:
+        strategy: "fx", "export" or "hooks".
+        modules: names of the modules that run in the middle only.
+        macs: multiply-adds of head, middle and tail for the example inputs.
+        parameters: numbers of parameters: of the teacher, and of the middle alone.
+        middle_only: names of the parameters that only the middle reads.
+        a: shapes of `a`, (B, C, H, W) per branch.
+        f: shapes of `f`, (B, C, H, W) per branch.
+        kept: what the carry holds beside `a`: owner and shape of each tensor.
+        leaks: owners and shapes of the features kept from the reference (`on_leak="reuse"`).
+        random: what draws random numbers.
+        limits: what the split cannot do, in sentences.
+        passed_over: strategies tried before, and why they were given up.
+    """
+
+    strategy: str
+    modules: tuple[str, ...]
+    macs: tuple[int, int, int]
+    parameters: tuple[int, int]
+    middle_only: tuple[str, ...]
+    a: tuple[tuple[int, ...], ...]
+    f: tuple[tuple[int, ...], ...]
+    kept: tuple[tuple[str, tuple[int, ...]], ...] = ()
+    leaks: tuple[tuple[str, tuple[int, ...]], ...] = ()
+    random: tuple[str, ...] = ()
+    limits: tuple[str, ...] = ()
+    passed_over: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def share_of_macs(self) -> float:
+        """The middle's part of the teacher's multiply-adds, 0 to 1."""
+        return self.macs[1] / max(1, sum(self.macs))
+
+    @property
+    def share_of_parameters(self) -> float:
+        """The middle's part of the teacher's parameters, 0 to 1."""
+        return self.parameters[1] / max(1, self.parameters[0])
+
+    def lines(self) -> list[str]:
+        """The explanation, line by line."""
+        text = [
+            f"captured by: {self.strategy}",
+            f"a {_shapes(self.a)}, f {_shapes(self.f)}",
+            f"the middle: {_few(self.modules)}",
+            (
+                f"it holds {self.share_of_macs:.1%} of the multiply-adds ({self.macs[1] / 1e9:.3g} of "
+                f"{sum(self.macs) / 1e9:.3g} G) and {self.share_of_parameters:.1%} of the parameters"
+            ),
+            f"the carry holds a and {_few([f'{owner} {shape}' for owner, shape in self.kept]) or 'nothing else'}",
+        ]
+        if self.leaks:
+            text.append(f"kept from the reference: {_few([f'{owner} {shape}' for owner, shape in self.leaks])}")
+        if self.random:
+            text.append(f"not deterministic: {_few(self.random)}")
+        text += [f"limit: {limit}" for limit in self.limits]
+        text += [f"passed over {name}: {reason}" for name, reason in self.passed_over]
+        return text
+
+
+def graph_facts(teacher: nn.Module, traced: Traced, part: Partition, shapes: Shapes, kept: list[Node]) -> Facts:
+    """The facts of a recorded split.
+
+    Args:
+        teacher: the network.
+        traced: its recording.
+        part: the recording, divided.
+        shapes: shapes of `a` and of `f`, per branch.
+        kept: the nodes that the carry holds beside `a`.
+    """
+    order = [n for n in traced.graph.nodes if n.op != "placeholder"]
+    macs = [sum(n.meta.get("macs", 0) for n in order if n in group) for group in (part.head, part.middle, part.tail)]
+    used = [_weights(teacher, [n for n in order if n in group]) for group in (part.head, part.middle, part.tail)]
+    only = [name for name in used[1] if name not in used[0] and name not in used[2]]
+    numbers = dict(teacher.named_parameters(remove_duplicate=False))
+    total = sum(p.numel() for p in teacher.parameters())
+    elsewhere = {n.meta.get("owner") for n in order if n in part.head or n in part.tail}
+    middle = [n for n in order if n in part.middle and (n.op == "call_module" or n.meta.get("module"))]
+    return Facts(
+        strategy=traced.strategy,
+        modules=tuple(m for m in describe(middle) if m not in elsewhere),
+        macs=(macs[0], macs[1], macs[2]),
+        parameters=(total, sum({id(numbers[n]): numbers[n].numel() for n in only}.values())),
+        middle_only=tuple(only),
+        a=shapes[0],
+        f=shapes[1],
+        kept=tuple((str(n.meta.get("owner")), n.meta.get("shape", ())) for n in kept),
+        leaks=tuple((str(n.meta.get("owner")), n.meta.get("shape", ())) for n in part.leaks),
+        random=tuple(traced.random),
+        limits=traced.limits,
+    )
+
+
+def _weights(teacher: nn.Module, nodes: list[Node]) -> list[str]:
+    """First names of the parameters that the nodes read, each once."""
+    names = {id(p): n for n, p in teacher.named_parameters()}
+    found: dict[str, None] = {}
+    for node in nodes:
+        reads = (
+            [node]
+            if node.op in ("call_module", "get_attr")
+            else [n for n in node.all_input_nodes if n.op == "get_attr"]
+        )
+        for read in reads:
+            item = lookup(teacher, str(read.target))
+            item = getattr(item, "__self__", item)
+            weights = item.parameters() if isinstance(item, nn.Module) else [item]
+            found.update((names[id(w)], None) for w in weights if id(w) in names)
+    return list(found)
+
+
+def _shapes(shapes: tuple[tuple[int, ...], ...]) -> str:
+    return " and ".join(map(str, shapes))
+
+
+def _few(items: tuple[str, ...] | list[str], most: int = 12) -> str:
+    text = ", ".join(items[:most])
+    return f"{text} and {len(items) - most} more" if len(items) > most else text

@@ -1,0 +1,202 @@
+"""Trust, but verify: a split must reproduce the teacher on two inputs, and leave the middle alone."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from ..errors import CaptureError, InputError
+from .protect import untouched
+from .split import Split
+from .structure import Structure, flatten
+from .traced import Untraceable
+
+__all__ = ["Expected", "expect", "verify"]
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What the teacher does, found by running it.
+
+    Attributes:
+        cases: pairs of input tensors and output tensors, for two different inputs (one, if the teacher rejects the
+            second).
+        random: whether the output depends on torch's random generators; the runs above had them tamed.
+    """
+
+    cases: tuple[tuple[list[Tensor], list[Tensor]], ...]
+    random: bool
+
+
+def expect(teacher: nn.Module, tensors: list[Tensor], structure: Structure) -> Expected:
+    """Run the teacher on the example inputs and on changed ones; find out whether it repeats itself.
+
+    Raises:
+        InputError: the teacher itself fails on the example inputs.
+        CaptureError: its output changes from call to call although all random generators are reset.
+    """
+    try:
+        first = _run(teacher, tensors, structure)
+    except Exception as error:
+        raise InputError(
+            f"the teacher itself failed on the example inputs with {type(error).__name__}: {error}. Check that "
+            "teacher(*example_inputs) works"
+        ) from error
+    random = not _equal(first, _run(teacher, tensors, structure, seed=1))
+    if random:
+        first = _run(teacher, tensors, structure, tame=True)
+    with untouched(teacher):
+        one = _call(teacher, tensors, structure, random, 0)
+        two = _call(teacher, tensors, structure, random, 0)
+    if not _equal(one, two) or not _equal(one, first):
+        raise CaptureError(
+            "the teacher's output changes from call to call, although the random generators of torch are reset"
+            f"{_kept_state(teacher, tensors, structure)}. A split cannot repeat that; make the teacher a pure function "
+            "of its inputs (pass the state in, or switch it off)"
+        )
+    cases = [(tensors, first)]
+    with contextlib.suppress(Exception):
+        other = [_changed(t) for t in tensors]
+        cases.append((other, _run(teacher, other, structure, tame=random)))
+    return Expected(tuple(cases), random)
+
+
+def verify(teacher: nn.Module, split: Split, structure: Structure, expected: Expected) -> None:
+    """Check a split against the teacher.
+
+    Checked are, for both inputs: the output with the true `f`, twice on the same carry; that neither carry nor inputs
+    change; and that head and tail give the same with the middle's own weights replaced by NaN.
+
+    Raises:
+        Untraceable: a check failed; says which.
+    """
+    for tensors, want in expected.cases:
+        args, kwargs = structure.rebuild([t.clone() for t in tensors])
+        with untouched(teacher), _tamed(expected.random):
+            carry = split.head(*args, **kwargs)
+            held = [t.clone() for t in flatten(carry)[0]]
+            f = split.middle(carry)
+            for attempt in ("", " the second time it runs on one carry"):
+                out = flatten(split.tail(carry, f))[0]
+                if not _close(out, want):
+                    raise Untraceable(f"its split does not give the teacher's output{attempt}{_difference(out, want)}")
+            if not _equal(flatten(carry)[0], held):
+                raise Untraceable("its split changes the carry in place")
+            if not _equal(flatten((args, kwargs))[0], tensors):
+                raise Untraceable("its split changes the inputs in place")
+        with untouched(teacher), _tamed(expected.random), _poisoned(teacher, split.facts.middle_only):
+            out = flatten(split.tail(split.head(*args, **kwargs), f))[0]
+        if not _close(out, want):
+            raise Untraceable("a shortcut pass still depends on the weights of the middle")
+
+
+def _run(
+    teacher: nn.Module, tensors: list[Tensor], structure: Structure, seed: int = 0, tame: bool = False
+) -> list[Tensor]:
+    with untouched(teacher):
+        return _call(teacher, tensors, structure, tame, seed)
+
+
+def _call(teacher: nn.Module, tensors: list[Tensor], structure: Structure, tame: bool, seed: int) -> list[Tensor]:
+    args, kwargs = structure.rebuild([t.clone() for t in tensors])
+    torch.manual_seed(seed)
+    with _tamed(tame):
+        return [t.clone() for t in flatten(teacher(*args, **kwargs))[0]]
+
+
+def _changed(tensor: Tensor) -> Tensor:
+    """Other values in the same range: pixels moved by one and dimmed; integers stay as they are."""
+    if not (tensor.is_floating_point() or tensor.is_complex()) or tensor.numel() < 2:
+        return tensor.clone()
+    moved = tensor.roll(1, -1) * 0.875
+    if torch.equal(moved, tensor * 0.875):
+        ramp = torch.linspace(0.0, 0.1, tensor.numel(), device=tensor.device).reshape(tensor.shape).to(tensor.dtype)
+        moved = moved + ramp
+    return moved
+
+
+class _SeedEach(TorchDispatchMode):
+    """Before each random operation, seed by its name and shapes: the order of operations no longer matters."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if torch.Tag.nondeterministic_seeded in func.tags:
+            shapes = [tuple(t.shape) for t in flatten((args, kwargs))[0]]
+            torch.manual_seed(hash((str(func), str(shapes))) % 2**31)
+        return func(*args, **(kwargs or {}))
+
+
+@contextlib.contextmanager
+def _tamed(random: bool) -> Iterator[None]:
+    if not random:
+        yield
+        return
+    with _SeedEach():
+        yield
+
+
+@contextlib.contextmanager
+def _poisoned(teacher: nn.Module, names: Sequence[str]) -> Iterator[None]:
+    """Put NaN in the place of the named parameters, without touching their memory."""
+    saved = []
+    try:
+        for name in names:
+            owner, _, own = name.rpartition(".")
+            module = teacher.get_submodule(owner)
+            weight = module._parameters[own]
+            if weight is not None and weight.is_floating_point() and not isinstance(module, torch.jit.ScriptModule):
+                saved.append((module, own, weight))
+                poison = torch.full((), torch.nan, dtype=weight.dtype, device=weight.device).expand(weight.shape)
+                module._parameters[own] = nn.Parameter(poison, requires_grad=False)
+        yield
+    finally:
+        for module, own, weight in saved:
+            module._parameters[own] = weight
+
+
+def _kept_state(teacher: nn.Module, tensors: list[Tensor], structure: Structure) -> str:
+    """The attributes that a call leaves changed, for a message."""
+    with untouched(teacher):
+        before = {n: dict(vars(m)) for n, m in teacher.named_modules()}
+        _call(teacher, tensors, structure, tame=False, seed=0)
+        found = [
+            f"{name}.{key}".lstrip(".")
+            for name, module in teacher.named_modules()
+            for key, value in vars(module).items()
+            if before.get(name, {}).get(key) is not value
+        ]
+    return f"; it remembers from call to call: {', '.join(found[:8])}" if found else ""
+
+
+def _equal(left: list[Tensor], right: list[Tensor]) -> bool:
+    return len(left) == len(right) and all(_same(x, y) for x, y in zip(left, right, strict=True))
+
+
+def _same(x: Tensor, y: Tensor) -> bool:
+    if x.shape != y.shape or x.dtype != y.dtype:
+        return False
+    return torch.equal(x, y) or (x.is_floating_point() and bool(torch.isclose(x, y, 0, 0, equal_nan=True).all()))
+
+
+def _close(left: list[Tensor], right: list[Tensor]) -> bool:
+    """Equal bit for bit on the CPU; elsewhere up to what kernels chosen anew may differ by."""
+    if _equal(left, right):
+        return True
+    if len(left) != len(right) or all(t.device.type == "cpu" for t in right):
+        return False
+    return all(
+        x.shape == y.shape and x.dtype == y.dtype and bool((x - y).abs().max() <= 1e-3 * (y.abs().max() + 1e-6))
+        for x, y in zip(left, right, strict=True)
+    )
+
+
+def _difference(left: list[Tensor], right: list[Tensor]) -> str:
+    if len(left) != len(right) or any(x.shape != y.shape for x, y in zip(left, right, strict=True)):
+        return " (other shapes)"
+    worst = max((float((x.double() - y.double()).abs().max()) for x, y in zip(left, right, strict=True)), default=0.0)
+    return f" (largest difference {worst:.3g})"
