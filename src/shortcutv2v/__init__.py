@@ -1,1 +1,40 @@
-"""Make a pretrained video-to-video generator fast."""
+"""Make a pretrained video-to-video generator fast: wrap it, distil a small block, skip its heavy middle.
+
+    model = shortcutv2v.wrap(teacher, enc_layer="down1", dec_layer="up1", example_inputs=(frame,))
+    output = model(frame)          # in a video loop: full passes at reference frames, shortcut passes between
+
+Training lives in `shortcutv2v.distill`, clips in `shortcutv2v.video`, counting and timing in `shortcutv2v.measure`;
+each is imported on first use, so that `import shortcutv2v` needs none of their dependencies.
+"""
+
+import importlib
+from typing import Any
+
+from shortcutv2v.adapter import Adapter
+from shortcutv2v.checkpoint import load
+from shortcutv2v.errors import ShortcutError
+from shortcutv2v.model import ShortcutV2V
+from shortcutv2v.refresh import Every
+from shortcutv2v.stream import Stream
+from shortcutv2v.types import Carry, Reference
+from shortcutv2v.wrap import wrap
+
+__all__ = [
+    "Adapter",
+    "Carry",
+    "Every",
+    "Reference",
+    "ShortcutError",
+    "ShortcutV2V",
+    "Stream",
+    "load",
+    "wrap",
+]
+
+_LAZY = {"blocks", "distill", "graph", "measure", "ops", "video"}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return importlib.import_module(f"shortcutv2v.{name}")
+    raise AttributeError(f"module 'shortcutv2v' has no attribute {name!r}")

@@ -52,7 +52,7 @@ class Reference:
 pytree.register_pytree_node(
     Carry,
     lambda carry: ([carry.a, carry.kept], carry.signature),
-    lambda children, signature: Carry(*children, signature),
+    lambda children, signature: Carry(*children, signature=signature),
     serialized_type_name="shortcutv2v.types.Carry",
 )
 pytree.register_pytree_node(

@@ -1,0 +1,68 @@
+"""How frames of a video become a teacher's inputs, and its outputs become frames.
+
+The command line, distillation and the measurements see a teacher through an adapter, so that recurrent teachers
+(vid2vid feeds its last outputs back in) and teachers with conditions (VToonify's style) are served like plain ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+__all__ = ["Adapter"]
+
+
+class Adapter:
+    """A plain teacher: one RGB frame in, one RGB frame out, values in [0, 1]. Subclass it for anything else.
+
+    Args:
+        teacher: the generator.
+        enc_layer: default cut, as `wrap()` takes it.
+        dec_layer: default cut, as `wrap()` takes it.
+
+    Attributes:
+        cuts: named alternative cuts, name -> (enc_layer, dec_layer).
+        input_channels: channels of a frame as `inputs()` expects it.
+
+    Example:
+        >>> import torch
+        >>> adapter = Adapter(nn.Conv2d(3, 3, 3, padding=1), "", "")
+        >>> frame = torch.rand(1, 3, 8, 8)
+        >>> state = adapter.start()
+        >>> args, kwargs = adapter.inputs(frame, state)
+        >>> output = adapter.teacher(*args, **kwargs)
+        >>> state = adapter.advance(state, frame, output)
+        >>> adapter.image(output).shape
+        torch.Size([1, 3, 8, 8])
+    """
+
+    cuts: Mapping[str, tuple[Any, Any]] = {}
+
+    def __init__(self, teacher: nn.Module, enc_layer: str | Sequence[Any], dec_layer: str | Sequence[Any]) -> None:
+        self.teacher = teacher
+        self.enc_layer = enc_layer
+        self.dec_layer = dec_layer
+
+    def start(self) -> Any:
+        """The recurrent state before the first frame of a video; None for a teacher without memory."""
+        return None
+
+    def inputs(self, frame: Tensor, state: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """The teacher's positional and keyword inputs for one frame.
+
+        Args:
+            frame: (B, 3, H, W) in [0, 1].
+            state: what `start()` or the last `advance()` returned.
+        """
+        return (frame,), {}
+
+    def image(self, output: Any) -> Tensor:
+        """The picture in the teacher's output: (B, 3, H', W') in [0, 1]; values outside are clipped when shown."""
+        picture: Tensor = output
+        return picture
+
+    def advance(self, state: Any, frame: Tensor, output: Any) -> Any:
+        """The recurrent state for the next frame."""
+        return state

@@ -1,0 +1,23 @@
+"""The Shortcut block and its parts (section 3.2 of the paper)."""
+
+from shortcutv2v.blocks.alignment import GlobalAlignment, OffsetGenerator
+from shortcutv2v.blocks.base import DEFAULT_VARIANT, Prediction, ShortcutBlock
+from shortcutv2v.blocks.blend import AdaBD
+from shortcutv2v.blocks.change import DeltaBlock, FlowBlock, MotionGenerator
+from shortcutv2v.blocks.hetconv import HetConv2d
+from shortcutv2v.blocks.paper import PaperBlock, ResidualBlock
+
+__all__ = [
+    "DEFAULT_VARIANT",
+    "AdaBD",
+    "DeltaBlock",
+    "FlowBlock",
+    "GlobalAlignment",
+    "HetConv2d",
+    "MotionGenerator",
+    "OffsetGenerator",
+    "PaperBlock",
+    "Prediction",
+    "ResidualBlock",
+    "ShortcutBlock",
+]

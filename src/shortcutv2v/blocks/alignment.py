@@ -1,0 +1,112 @@
+"""Coarse-to-fine alignment: the two offset generators and the coarse step (section 3.2, C.1; equations 2-4)."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from shortcutv2v import ops
+from shortcutv2v.blocks.hetconv import HetConv2d
+
+__all__ = ["GlobalAlignment", "OffsetGenerator", "enlarge_offset", "half_size", "resize"]
+
+
+def half_size(size: tuple[int, int]) -> tuple[int, int]:
+    """Half of (H, W), rounded up, so that odd and one-pixel maps work.
+
+    >>> half_size((5, 8))
+    (3, 4)
+    """
+    return (size[0] + 1) // 2, (size[1] + 1) // 2
+
+
+def resize(x: Tensor, size: tuple[int, int]) -> Tensor:
+    """Bilinear resize of (B, C, H, W) to `size`, pixel centres aligned as in the published block."""
+    return F.interpolate(x, size=size, mode="bilinear", align_corners=False)
+
+
+def enlarge_offset(offset: Tensor, size: tuple[int, int]) -> Tensor:
+    """Enlarge a map of offsets, and the offsets with it.
+
+    Args:
+        offset: (B, 2, h, w), (dy, dx) in pixels of the small map.
+        size: (H, W) of the large map.
+
+    Returns:
+        (B, 2, H, W), (dy, dx) in pixels of the large map. Zero offsets stay exactly zero.
+
+    Example:
+        >>> enlarge_offset(torch.ones(1, 2, 2, 3), (4, 6)).unique()
+        tensor([2.])
+    """
+    scale = offset.new_tensor([size[0] / offset.shape[-2], size[1] / offset.shape[-1]])
+    return resize(offset, size) * scale.view(1, 2, 1, 1)
+
+
+class OffsetGenerator(nn.Module):
+    """Predicts offsets (and mask logits) from two feature maps: HetConv + ReLU, `depth` times, then a 1x1 convolution.
+
+    The last layer starts at zero: offsets are zero, and the mask is sigmoid(0) = 0.5 (section C.3).
+
+    Args:
+        in_channels: channels of the two concatenated maps.
+        channels: hidden width h.
+        out_channels: 2 for the global generator, 27 (9 offsets, 9 mask logits) for the local one.
+        depth: number of HetConv layers: 2 in the global generator, 3 in the local one.
+
+    Shape:
+        (B, in_channels, H, W) -> (B, out_channels, H, W)
+    """
+
+    def __init__(self, in_channels: int, channels: int, out_channels: int, depth: int) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        for width in [in_channels] + [channels] * (depth - 1):
+            layers += [HetConv2d(width, channels), nn.ReLU()]
+        self.layers = nn.Sequential(*layers)
+        self.head = nn.Conv2d(channels, out_channels, 1)
+        nn.init.zeros_(self.head.weight)
+        nn.init.zeros_(self.head.bias)  # type: ignore[arg-type]
+
+    def forward(self, current: Tensor, reference: Tensor) -> Tensor:
+        """Compare the two maps; see the class. The order is that of the published checkpoints."""
+        out: Tensor = self.head(self.layers(torch.cat((current, reference), 1)))
+        return out
+
+
+class GlobalAlignment(nn.Module):
+    """The coarse step: one offset per position at half resolution, applied to every tap of a 3x3 kernel.
+
+        f_ref'(p) = up( sum_k w_g(k) f_ref_down(p + k + dp_g(p)) )        (equations 2 and 3)
+
+    The same offsets and the same kernel `w_g` (no bias, no modulation) align the reduced `f_ref` and `a_ref`.
+
+    Args:
+        a_channels: channels of the unreduced encoder features that the generator compares.
+        channels: reduced width h.
+    """
+
+    def __init__(self, a_channels: int, channels: int) -> None:
+        super().__init__()
+        self.generator = OffsetGenerator(2 * a_channels, channels, 2, depth=2)
+        self.weight = nn.Parameter(torch.empty(channels, channels, 3, 3))
+        nn.init.kaiming_uniform_(self.weight, a=5**0.5)
+
+    def offsets(self, a_t_down: Tensor, a_ref_down: Tensor) -> Tensor:
+        """`dp_g` (B, 2, h, w) in half-resolution pixels from the halved encoder features (B, C_a, h, w)."""
+        offset: Tensor = self.generator(a_t_down, a_ref_down)
+        return offset
+
+    def forward(self, reduced_down: Tensor, offset: Tensor, size: tuple[int, int]) -> Tensor:
+        """Align halved, reduced reference features.
+
+        Args:
+            reduced_down: (B, h, H/2, W/2).
+            offset: `dp_g`, (B, 2, H/2, W/2).
+            size: (H, W) of the result.
+
+        Returns:
+            (B, h, H, W)
+        """
+        return resize(ops.align(reduced_down, offset, self.weight), size)

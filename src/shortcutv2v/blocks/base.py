@@ -1,0 +1,136 @@
+"""What every Shortcut block is: the interface, the choice of the variant, and the containers it returns."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, NamedTuple
+
+from torch import Tensor, nn
+
+from shortcutv2v.errors import InputError
+
+__all__ = ["DEFAULT_VARIANT", "Prediction", "ShortcutBlock"]
+
+DEFAULT_VARIANT = "flow"
+"""The variant that measured best at equal training time; see docs/quality.md."""
+
+
+class Prediction(NamedTuple):
+    """What a block predicts, and what it looked at: for the losses and for pictures.
+
+    Attributes:
+        f_hat: the predicted features, (B, C_f, H, W).
+        f_star: `f*_ref`, the aligned reference without the current frame's features, (B, C_f, H, W) (equation 8).
+        global_offset: `dp_g`, (B, 2, H/2, W/2), (dy, dx) in half-resolution pixels.
+        local_offset: `dp_l`, (B, 2*K, H, W), (dy, dx) per tap in pixels; K is 9, or 1 where one offset serves all.
+        mask: `m_b`, (B, 9, H, W), in [0, 1], 1 takes the current frame; None where the variant does not blend.
+    """
+
+    f_hat: Tensor
+    f_star: Tensor
+    global_offset: Tensor
+    local_offset: Tensor
+    mask: Tensor | None
+
+
+class ShortcutBlock(nn.Module):
+    """Predicts `f_t` from `f_ref`, `a_ref` and `a_t`. `ShortcutBlock(..., variant=name)` gives the variant's class.
+
+    | variant    | result                                                             | untrained      | still scene |
+    |------------|--------------------------------------------------------------------|----------------|-------------|
+    | `paper`    | the published block, published initialisation                      | arbitrary      | approximate |
+    | `residual` | `f_ref` + the published block, its reconstruction starting at zero | `f_ref`, exact | approximate |
+    | `delta`    | `f_ref` warped coarsely + AdaBD of what changed                    | `f_ref`, exact | exact       |
+    | `flow`     | `f_ref` warped coarse-to-fine + a convolutional correction         | `f_ref`, exact | exact       |
+
+    Args:
+        a_channels: channels C_a of the encoder features.
+        f_channels: channels C_f of the features to predict.
+        channels: reduced width h; the paper uses C_f / 2.
+        variant: a key of `ShortcutBlock.variants`.
+
+    Shape:
+        f_ref (B, C_f, H, W), a_ref and a_t (B, C_a, H, W) -> (B, C_f, H, W); any B, H, W.
+
+    Raises:
+        InputError: an unknown variant, or widths below 1.
+
+    Example:
+        >>> import torch
+        >>> block = ShortcutBlock(a_channels=6, f_channels=10, channels=5, variant="delta")
+        >>> f_ref, a_ref, a_t = torch.rand(1, 10, 7, 9), torch.rand(1, 6, 7, 9), torch.rand(1, 6, 7, 9)
+        >>> torch.equal(block(f_ref, a_ref, a_t), f_ref)  # untrained: plain reuse
+        True
+    """
+
+    variants: ClassVar[dict[str, type[ShortcutBlock]]] = {}
+    variant: ClassVar[str] = ""
+
+    def __new__(cls, *args: Any, variant: str | None = None, **kwargs: Any) -> ShortcutBlock:
+        """Pick the class of the variant, as `pathlib.Path` picks that of the platform."""
+        wanted = variant or cls.variant or DEFAULT_VARIANT
+        if wanted not in ShortcutBlock.variants or wanted != (cls.variant or wanted):
+            known = ", ".join(ShortcutBlock.variants) if cls is ShortcutBlock else cls.variant
+            raise InputError(f"unknown variant {wanted!r}: expected one of {known}")
+        return super().__new__(ShortcutBlock.variants[wanted] if cls is ShortcutBlock else cls)
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "variant" in cls.__dict__:
+            ShortcutBlock.variants[cls.variant] = cls
+
+    def __init__(self, a_channels: int, f_channels: int, channels: int, variant: str | None = None) -> None:
+        super().__init__()
+        if min(a_channels, f_channels, channels) < 1:
+            raise InputError(
+                f"a block needs at least one channel everywhere, got a_channels={a_channels}, "
+                f"f_channels={f_channels}, channels={channels}"
+            )
+        self.a_channels, self.f_channels, self.channels = a_channels, f_channels, channels
+
+    def extra_repr(self) -> str:
+        """The arguments, as one would type them."""
+        return f"{self.a_channels}, {self.f_channels}, channels={self.channels}, variant={self.variant!r}"
+
+    def encode_reference(self, f_ref: Tensor, a_ref: Tensor) -> Any:
+        """Compute all that depends on the reference alone: once per refresh, not once per frame.
+
+        Args:
+            f_ref: (B, C_f, H, W).
+            a_ref: (B, C_a, H, W).
+
+        Returns:
+            A pytree of tensors for `predict` and `analyse`.
+        """
+        raise NotImplementedError
+
+    def predict(self, state: Any, a_t: Tensor) -> Tensor:
+        """Predict `f_t` (B, C_f, H, W) from the reference's state and `a_t` (B, C_a, H, W)."""
+        raise NotImplementedError
+
+    def analyse(self, state: Any, a_t: Tensor) -> Prediction:
+        """Predict as `predict` does, and return what the losses and pictures need beside it."""
+        raise NotImplementedError
+
+    def forward(self, f_ref: Tensor, a_ref: Tensor, a_t: Tensor) -> Tensor:
+        """Predict in one call; see the class for shapes."""
+        return self.predict(self.encode_reference(f_ref, a_ref), a_t)
+
+    @staticmethod
+    def from_authors(state_dict: Mapping[str, Tensor]) -> ShortcutBlock:
+        """The published Shortcut checkpoint as a `paper` block.
+
+        Args:
+            state_dict: the content of `latest_net_ShortcutV2V.pth`.
+
+        Raises:
+            CheckpointError: keys or shapes are not those of a published block.
+        """
+        from shortcutv2v.blocks import authors
+
+        translated = authors.translate(state_dict)
+        channels, f_channels = translated["reduce_f.0.weight"].shape[:2]
+        a_channels = translated["reduce_a.0.weight"].shape[1]
+        block = ShortcutBlock(a_channels, f_channels, channels, variant="paper")
+        authors.load(block, translated)
+        return block

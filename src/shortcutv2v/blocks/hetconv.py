@@ -1,0 +1,47 @@
+"""Heterogeneous convolution, the cheap layer of the offset generators (section C.1)."""
+
+from __future__ import annotations
+
+import math
+
+from torch import Tensor, nn
+
+__all__ = ["HetConv2d"]
+
+
+class HetConv2d(nn.Module):
+    """A 3x3 convolution that looks at the neighbourhood in 1/p of its input channels only.
+
+    Each output channel sees one group of input channels through a 3x3 kernel and all others through a 1x1
+    kernel (Singh et al., "HetConv", 2019). As in the published block it is written as
+
+        y = conv3x3_grouped(x) + conv1x1(x) - conv1x1_grouped(x)
+
+    where the last term takes the group's own channels out of the full 1x1 convolution.
+
+    Args:
+        in_channels: channels of the input.
+        out_channels: channels of the output.
+        p: wanted number of groups. Widths that it does not divide get the largest number of groups below it
+            that divides both, down to 1 (a plain 3x3 convolution with a redundant centre).
+
+    Shape:
+        (B, in_channels, H, W) -> (B, out_channels, H, W)
+
+    Example:
+        >>> HetConv2d(6, 10)(torch.rand(1, 6, 5, 7)).shape
+        torch.Size([1, 10, 5, 7])
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, p: int = 4) -> None:
+        super().__init__()
+        common = math.gcd(in_channels, out_channels)
+        self.groups = max(g for g in range(1, p + 1) if common % g == 0)
+        self.grouped = nn.Conv2d(in_channels, out_channels, 3, padding=1, groups=self.groups)
+        self.pointwise = nn.Conv2d(in_channels, out_channels, 1)
+        self.grouped_pointwise = nn.Conv2d(in_channels, out_channels, 1, groups=self.groups)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Apply the layer; see the class."""
+        y: Tensor = self.grouped(x) + self.pointwise(x) - self.grouped_pointwise(x)
+        return y

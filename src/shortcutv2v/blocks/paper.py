@@ -1,0 +1,106 @@
+"""The published block, and the same block as a correction of the reference (equations 2-7)."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from torch import Tensor, nn
+
+from shortcutv2v.blocks.alignment import GlobalAlignment, OffsetGenerator, half_size, resize
+from shortcutv2v.blocks.base import Prediction, ShortcutBlock
+from shortcutv2v.blocks.blend import TAPS, AdaBD
+
+__all__ = ["PaperBlock", "PaperState", "ResidualBlock"]
+
+
+class PaperState(NamedTuple):
+    """What the published block computes from the reference alone.
+
+    Shapes: `f` (B, C_f, H, W); `a_down` (B, C_a, H/2, W/2); `reduced_f`, `reduced_a` (B, h, H/2, W/2).
+    """
+
+    f: Tensor
+    a_down: Tensor
+    reduced_f: Tensor
+    reduced_a: Tensor
+
+
+class _Seen(NamedTuple):
+    """The intermediate results that `predict` and `analyse` share."""
+
+    f_ref: Tensor
+    a_t: Tensor
+    global_offset: Tensor
+    local_offset: Tensor
+    mask: Tensor
+
+
+class PaperBlock(ShortcutBlock):
+    """The published block: reduce, align coarsely, align finely while blending, reconstruct."""
+
+    variant = "paper"
+
+    def __init__(self, a_channels: int, f_channels: int, channels: int, variant: str | None = None) -> None:
+        super().__init__(a_channels, f_channels, channels, variant)
+        self.reduce_f = nn.Sequential(nn.Conv2d(f_channels, channels, 1), nn.ReLU())
+        self.reduce_a = nn.Sequential(nn.Conv2d(a_channels, channels, 1), nn.ReLU())
+        self.global_alignment = GlobalAlignment(a_channels, channels)
+        self.local_generator = OffsetGenerator(2 * channels, channels, 3 * TAPS, depth=3)
+        self.blend = AdaBD(channels)
+        self.reconstruct = nn.Conv2d(channels, f_channels, 1)
+
+    def encode_reference(self, f_ref: Tensor, a_ref: Tensor) -> PaperState:
+        """Reduce and halve the reference; see the base class."""
+        half = half_size((a_ref.shape[-2], a_ref.shape[-1]))
+        return PaperState(
+            f=f_ref,
+            a_down=resize(a_ref, half),
+            reduced_f=resize(self.reduce_f(f_ref), half),
+            reduced_a=resize(self.reduce_a(a_ref), half),
+        )
+
+    def predict(self, state: PaperState, a_t: Tensor) -> Tensor:
+        """Equation 7, reconstructed to C_f channels."""
+        seen = self._look(state, a_t)
+        return self._compose(state, self.blend(seen.f_ref, seen.a_t, seen.local_offset, seen.mask))
+
+    def analyse(self, state: PaperState, a_t: Tensor) -> Prediction:
+        """See the base class."""
+        seen = self._look(state, a_t)
+        blended = self.blend(seen.f_ref, seen.a_t, seen.local_offset, seen.mask)
+        aligned = self.blend.aligned(seen.f_ref, seen.local_offset)
+        return Prediction(
+            f_hat=self._compose(state, blended),
+            f_star=self._compose(state, aligned),
+            global_offset=seen.global_offset,
+            local_offset=seen.local_offset,
+            mask=seen.mask,
+        )
+
+    def _look(self, state: PaperState, a_t: Tensor) -> _Seen:
+        size = (a_t.shape[-2], a_t.shape[-1])
+        global_offset = self.global_alignment.offsets(resize(a_t, half_size(size)), state.a_down)
+        f_ref = self.global_alignment(state.reduced_f, global_offset, size)
+        a_ref = self.global_alignment(state.reduced_a, global_offset, size)
+        reduced_a_t = self.reduce_a(a_t)
+        # As published, the local generator sends no gradient into the coarse kernel.
+        raw = self.local_generator(reduced_a_t, a_ref.detach())
+        return _Seen(f_ref, reduced_a_t, global_offset, raw[:, : 2 * TAPS], raw[:, 2 * TAPS :].sigmoid())
+
+    def _compose(self, state: PaperState, blended: Tensor) -> Tensor:
+        out: Tensor = self.reconstruct(blended)
+        return out
+
+
+class ResidualBlock(PaperBlock):
+    """The published block as a correction: `f_ref + reconstruct(...)`, where the reconstruction starts at zero."""
+
+    variant = "residual"
+
+    def __init__(self, a_channels: int, f_channels: int, channels: int, variant: str | None = None) -> None:
+        super().__init__(a_channels, f_channels, channels, variant)
+        nn.init.zeros_(self.reconstruct.weight)
+        nn.init.zeros_(self.reconstruct.bias)  # type: ignore[arg-type]
+
+    def _compose(self, state: PaperState, blended: Tensor) -> Tensor:
+        return state.f + super()._compose(state, blended)

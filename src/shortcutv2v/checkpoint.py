@@ -1,0 +1,188 @@
+"""Save and load what was trained: the blocks and the recipe to wrap with, never the teacher.
+
+A saved model is a folder of two files: `block.safetensors`, the weights, and `shortcut.json`, the cut, the widths, the
+package's version and a fingerprint of the teacher. Pickles are neither written nor read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from shortcutv2v import graph
+from shortcutv2v.blocks import ShortcutBlock
+from shortcutv2v.errors import CheckpointError
+from shortcutv2v.model import Blocks, ShortcutV2V
+from shortcutv2v.refresh import Every
+
+__all__ = ["fingerprint", "load", "recipe", "save"]
+
+FORMAT = 1
+WEIGHTS, RECIPE = "block.safetensors", "shortcut.json"
+_SAMPLES = 4096
+_TOLERANCE = 0.02
+"""Relative difference allowed between two fingerprints of one tensor: a cast to bfloat16 or float16 stays below it."""
+
+
+def save(model: ShortcutV2V, folder: str | Path) -> None:
+    """Write `model`'s blocks and recipe to `folder`; files of that name are replaced, whole or not at all.
+
+    Raises:
+        CheckpointError: the folder cannot be written, or the refresh policy has no fixed interval.
+    """
+    folder = Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        weights = {name: value.detach().contiguous() for name, value in model.blocks.state_dict().items()}
+        for name, write in (
+            (WEIGHTS, lambda path: save_file(weights, path)),
+            (RECIPE, lambda path: Path(path).write_text(json.dumps(recipe(model), indent=2) + "\n")),
+        ):
+            partial = folder / f".{name}.partial"
+            try:
+                write(partial)
+                os.replace(partial, folder / name)
+            finally:
+                partial.unlink(missing_ok=True)
+    except OSError as error:
+        raise CheckpointError(f"cannot write to {folder}: {error.strerror or error}") from None
+
+
+def load(folder: str | Path, teacher: nn.Module, *, capture: str | None = None) -> ShortcutV2V:
+    """Wrap `teacher` as it was wrapped when `folder` was saved, and load the trained blocks.
+
+    The teacher is captured at the first call, when its inputs are known. The blocks go to the device of the
+    teacher's parameters, in the dtype in which they were saved.
+
+    Args:
+        folder: what `model.save(folder)` wrote.
+        teacher: the same pretrained generator.
+        capture: force a capture strategy instead of trying them in turn.
+
+    Raises:
+        CheckpointError: the folder is missing, damaged, of a newer format, or belongs to another teacher.
+        CutError: the teacher has no such layers.
+    """
+    folder = Path(folder)
+    settings = _read_recipe(folder)
+    _compare(settings["teacher"], fingerprint(teacher), folder)
+    enc_layer = [tuple(names) for names in settings["enc_layer"]]  # JSON has no tuples
+    cut = graph.parse_cut(teacher, enc_layer, settings["dec_layer"], settings["layout"])
+    captured = graph.Capture(teacher, cut, capture=capture, on_leak=settings["on_leak"])
+    blocks = Blocks(ShortcutBlock(**block) for block in settings["blocks"])
+    _load_weights(blocks, folder / WEIGHTS)
+    model = ShortcutV2V(captured, list(blocks), Every(settings["max_interval"]), settings["show_shortcut"])
+    model.blocks.to(next((p.device for p in teacher.parameters()), torch.device("cpu")))
+    return model
+
+
+def recipe(model: ShortcutV2V) -> dict[str, Any]:
+    """All that `load` needs beside the weights, as JSON-ready values.
+
+    Raises:
+        CheckpointError: the refresh policy is not a fixed interval, and so cannot be written down.
+    """
+    if model.max_interval is None:
+        raise CheckpointError(f"cannot save the refresh policy {model.refresh!r}: set model.refresh = Every(n) first")
+    return {
+        "format": FORMAT,
+        "shortcutv2v": importlib.metadata.version("shortcutv2v"),
+        "enc_layer": [[str(layer) for layer in branch.enc] for branch in model.cut.branches],
+        "dec_layer": [str(branch.dec) for branch in model.cut.branches],
+        "layout": model.cut.layout,
+        "on_leak": model.capture.on_leak,
+        "max_interval": model.max_interval,
+        "show_shortcut": model.show_shortcut,
+        "blocks": [
+            {
+                "variant": block.variant,
+                "a_channels": block.a_channels,
+                "f_channels": block.f_channels,
+                "channels": block.channels,
+            }
+            for block in model.blocks
+        ],
+        "teacher": fingerprint(model.teacher),
+    }
+
+
+@torch.no_grad()
+def fingerprint(teacher: nn.Module) -> dict[str, Any]:
+    """What tells one teacher from another, cheaply: parameter names, shapes and samples of their values.
+
+    Values are compared with a tolerance, so that a teacher cast to half precision is still the same teacher.
+    Buffers are left out, since running statistics change by use. Shape: a JSON-ready mapping.
+
+    Example:
+        >>> fingerprint(nn.Conv2d(3, 8, 3))["parameters"]
+        224
+    """
+    digest, values, count = hashlib.sha256(), [], 0
+    for name, parameter in teacher.named_parameters():
+        digest.update(f"{name}{tuple(parameter.shape)}".encode())
+        count += parameter.numel()
+        flat = parameter.detach().flatten()
+        sample = flat[:: max(1, flat.numel() // _SAMPLES)].double()
+        values.append(float(sample.abs().mean()) if flat.numel() else 0.0)
+    return {"class": type(teacher).__name__, "parameters": count, "structure": digest.hexdigest(), "values": values}
+
+
+def _compare(saved: dict[str, Any], found: dict[str, Any], folder: Path) -> None:
+    if saved["structure"] != found["structure"]:
+        raise CheckpointError(
+            f"{folder} was trained for another teacher: a {saved['class']} of {saved['parameters']} parameters, "
+            f"this is a {found['class']} of {found['parameters']}"
+        )
+    close = (math.isclose(a, b, rel_tol=_TOLERANCE) for a, b in zip(saved["values"], found["values"], strict=True))
+    if not all(close):
+        raise CheckpointError(
+            f"{folder} was trained for a {saved['class']} of the same shape but with other weights: "
+            "load the teacher's own checkpoint first"
+        )
+
+
+def _read_recipe(folder: Path) -> dict[str, Any]:
+    path = folder / RECIPE
+    if not path.is_file():
+        hint = "" if folder.is_dir() else " (no such folder)"
+        raise CheckpointError(
+            f"{folder} holds no {RECIPE}{hint}: expected a folder written by model.save() or `shortcutv2v train`"
+        )
+    try:
+        settings = json.loads(path.read_text())
+        version = settings["format"]
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise CheckpointError(f"{path} is damaged: {error}") from None
+    if version != FORMAT:
+        raise CheckpointError(f"{path} has format {version}, this release reads format {FORMAT}: upgrade shortcutv2v")
+    expected = {"enc_layer", "dec_layer", "layout", "on_leak", "max_interval", "show_shortcut", "blocks", "teacher"}
+    if missing := sorted(expected - settings.keys()):
+        raise CheckpointError(f"{path} is damaged: {', '.join(missing)} missing")
+    return dict(settings)
+
+
+def _load_weights(blocks: nn.ModuleList, path: Path) -> None:
+    try:
+        weights = load_file(path)
+    except FileNotFoundError:
+        raise CheckpointError(f"{path.parent} holds no {path.name}") from None
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{path} is no safetensors file (pickles are not read): {error}") from None
+    own = blocks.state_dict()
+    for key in sorted(own.keys() | weights.keys()):
+        got = tuple(weights[key].shape) if key in weights else None
+        expected = tuple(own[key].shape) if key in own else None
+        if got != expected:
+            raise CheckpointError(f"{path}, {key}: expected shape {expected}, got {got}; a block of another cut?")
+    dtype = next(iter(weights.values())).dtype
+    blocks.to(dtype).load_state_dict(weights)

@@ -1,0 +1,183 @@
+"""A wrapped teacher: its three parts, a block per branch, and the two passes. Everything here is pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+from torch import Tensor, nn
+
+from shortcutv2v.blocks import Prediction, ShortcutBlock
+from shortcutv2v.errors import InputError
+from shortcutv2v.graph import Capture, Cut
+from shortcutv2v.refresh import Every, RefreshPolicy
+from shortcutv2v.stream import Stream
+from shortcutv2v.types import Carry, Reference
+
+__all__ = ["ShortcutV2V"]
+
+
+class Blocks(nn.ModuleList):
+    """The Shortcut blocks of a model, one per branch: a ModuleList that knows what it holds."""
+
+    def __iter__(self) -> Iterator[ShortcutBlock]:
+        return cast(Iterator[ShortcutBlock], super().__iter__())
+
+
+class ShortcutV2V(nn.Module):
+    """What `wrap()` returns: a drop-in for the teacher in a video loop.
+
+    The teacher is held, but not registered: `parameters()`, `state_dict()`, `train()` and `eval()` concern the
+    blocks alone, the teacher's flags stay the user's, and no checkpoint ever contains the teacher. `to()`,
+    `half()` and their like move both.
+
+    Args:
+        capture: the captured and cut teacher.
+        blocks: one Shortcut block per branch.
+        refresh: the refresh policy of `model(frame)` and the default of `stream()`.
+        show_shortcut: default of `stream()`, see `Stream`.
+
+    Attributes:
+        teacher: the user's module, untouched.
+        cut: what was cut; print it.
+        blocks: the trainable Shortcut blocks, one per branch.
+    """
+
+    def __init__(
+        self,
+        capture: Capture,
+        blocks: Sequence[ShortcutBlock],
+        refresh: RefreshPolicy,
+        show_shortcut: bool = False,
+    ) -> None:
+        super().__init__()
+        self.capture = capture
+        self.blocks = Blocks(blocks)
+        self.refresh = refresh
+        self.show_shortcut = show_shortcut
+        self._default_stream = self.stream()
+
+    @property
+    def teacher(self) -> nn.Module:
+        """The wrapped module."""
+        return self.capture.teacher
+
+    @property
+    def cut(self) -> Cut:
+        """Where the teacher was cut."""
+        return self.capture.cut
+
+    @property
+    def max_interval(self) -> int | None:
+        """Frames from one refresh to the next; None when the refresh policy has no fixed interval."""
+        return self.refresh.interval if isinstance(self.refresh, Every) else None
+
+    def head(self, *args: Any, **kwargs: Any) -> Carry:
+        """Run what `a` needs. Takes the teacher's inputs."""
+        return self.capture.at(args, kwargs).head(*args, **kwargs)
+
+    def middle(self, carry: Carry) -> tuple[Tensor, ...]:
+        """Run what lies between `a` and `f`.
+
+        Returns:
+            `f`, one (B, C_f, H, W) per branch; behind them the leaking features kept by `on_leak="reuse"`.
+        """
+        return self.capture.of(carry).middle(carry)
+
+    def tail(self, carry: Carry, f: tuple[Tensor, ...]) -> Any:
+        """Run what the output needs once `f` is given.
+
+        Args:
+            carry: what the head handed on for the current frame.
+            f: as `middle()` or `predict()` returns it.
+
+        Returns:
+            The output in the teacher's own structure.
+        """
+        return self.capture.of(carry).tail(carry, f)
+
+    def make_reference(self, carry: Carry, f: tuple[Tensor, ...]) -> Reference:
+        """The reference that a full pass leaves: `a`, `f`, and all that the blocks compute from them alone."""
+        state = tuple(
+            block.encode_reference(f_ref, a_ref) for block, f_ref, a_ref in zip(self.blocks, f, carry.a, strict=False)
+        )
+        return Reference(carry.a, f, state)
+
+    def predict(self, reference: Reference, carry: Carry) -> tuple[Tensor, ...]:
+        """`f` of the current frame as the blocks predict it; leaking features are those of the reference.
+
+        Raises:
+            InputError: the current features differ in shape from those of the reference.
+        """
+        _check_same_shapes(reference, carry)
+        predicted = tuple(
+            block.predict(state, a) for block, state, a in zip(self.blocks, reference.state, carry.a, strict=True)
+        )
+        return predicted + reference.f[len(predicted) :]
+
+    def analyse(self, reference: Reference, carry: Carry) -> tuple[Prediction, ...]:
+        """As `predict`, with what each block looked at: one `Prediction` per branch, for losses and pictures."""
+        _check_same_shapes(reference, carry)
+        return tuple(
+            block.analyse(state, a) for block, state, a in zip(self.blocks, reference.state, carry.a, strict=True)
+        )
+
+    def reference(self, *args: Any, **kwargs: Any) -> tuple[Any, Reference]:
+        """A full pass.
+
+        Returns:
+            The teacher's own output, and the `Reference` for the shortcut passes that follow.
+        """
+        carry = self.head(*args, **kwargs)
+        f = self.middle(carry)
+        return self.tail(carry, f), self.make_reference(carry, f)
+
+    def shortcut(self, reference: Reference, *args: Any, **kwargs: Any) -> Any:
+        """A shortcut pass: the output predicted from `reference` and the current inputs; the middle does not run."""
+        carry = self.head(*args, **kwargs)
+        return self.tail(carry, self.predict(reference, carry))
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """The next frame of a video, as `teacher(*args, **kwargs)` would give it; refreshes by policy."""
+        return self._default_stream(*args, **kwargs)
+
+    def reset(self) -> None:
+        """Begin a new video: forget the reference of `model(frame)`."""
+        self._default_stream.reset()
+
+    def stream(self, refresh: RefreshPolicy | None = None, show_shortcut: bool | None = None) -> Stream:
+        """A video stream with its own state.
+
+        Args:
+            refresh: a policy instead of the model's.
+            show_shortcut: instead of the model's, see `Stream`.
+        """
+        show = self.show_shortcut if show_shortcut is None else show_shortcut
+        return Stream(self, refresh or self.refresh, show)
+
+    def save(self, folder: str | Path) -> None:
+        """Save the blocks and the recipe, never the teacher; see `shortcutv2v.load`."""
+        from shortcutv2v.checkpoint import save
+
+        save(self, folder)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> ShortcutV2V:
+        """Move the teacher along with the blocks (`to`, `half`, `cuda`, ...)."""
+        self.teacher._apply(fn)
+        super()._apply(fn)
+        self.reset()
+        return self
+
+    def extra_repr(self) -> str:
+        """The cut and the policy."""
+        return f"{self.cut}, refresh={self.refresh}"
+
+
+def _check_same_shapes(reference: Reference, carry: Carry) -> None:
+    for ref, a in zip(reference.a, carry.a, strict=True):
+        if ref.shape != a.shape:
+            raise InputError(
+                f"the reference was made from features of shape {tuple(ref.shape)}, the current frame gives "
+                f"{tuple(a.shape)}: call model.reference() on a frame of the new size first"
+            )

@@ -1,0 +1,52 @@
+"""When to refresh: a policy says, frame by frame, whether the reference is still good enough.
+
+A policy is any callable `policy(distance, reference, carry) -> bool`; `Every` is the paper's constant interval.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from shortcutv2v.errors import InputError
+from shortcutv2v.types import Carry, Reference
+
+__all__ = ["Every", "RefreshPolicy"]
+
+
+class RefreshPolicy(Protocol):
+    """Decides whether a frame gets a full pass. The first frame of a video always does, without being asked."""
+
+    def __call__(self, distance: int, reference: Reference, carry: Carry) -> bool:
+        """Whether to refresh now.
+
+        Args:
+            distance: frames since the reference, 1 for the frame right behind it.
+            reference: the current reference.
+            carry: what the head made of the current frame; `carry.a` may be compared with `reference.a`.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Every:
+    """Refresh every `interval` frames (Algorithm 1; the paper's alpha).
+
+    Raises:
+        InputError: `interval` is below 1.
+
+    Example:
+        >>> policy = Every(3)
+        >>> [policy(d, None, None) for d in (1, 2, 3)]
+        [False, False, True]
+    """
+
+    interval: int
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.interval, int) or self.interval < 1:
+            raise InputError(f"max_interval must be a whole number of at least 1, got {self.interval!r}")
+
+    def __call__(self, distance: int, reference: Reference, carry: Carry) -> bool:
+        """Whether `distance` has reached the interval."""
+        return distance >= self.interval

@@ -1,0 +1,106 @@
+"""`wrap()`: the main path. Capture, cut, probe the shapes, build the blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from shortcutv2v import graph
+from shortcutv2v.blocks import DEFAULT_VARIANT, ShortcutBlock
+from shortcutv2v.errors import InputError
+from shortcutv2v.model import ShortcutV2V
+from shortcutv2v.refresh import Every, RefreshPolicy
+
+__all__ = ["Layers", "wrap"]
+
+Layers = str | tuple[str, ...] | list[Any]
+"""A module name; a list of names for several branches; a tuple of names where outputs are concatenated."""
+
+
+def wrap(
+    teacher: nn.Module,
+    enc_layer: Layers,
+    dec_layer: Layers,
+    *,
+    example_inputs: tuple[Any, ...] | Tensor = (),
+    example_kwargs: Mapping[str, Any] | None = None,
+    max_interval: int = 3,
+    channels: int | Sequence[int] | None = None,
+    variant: str = DEFAULT_VARIANT,
+    capture: str | None = None,
+    on_leak: str = "error",
+    layout: str | None = None,
+    refresh: RefreshPolicy | None = None,
+    show_shortcut: bool = False,
+) -> ShortcutV2V:
+    """Wrap a pretrained generator so that its heavy middle runs at reference frames only.
+
+    The teacher is not modified: parameters are shared, its train and eval flags stay yours.
+
+    Args:
+        teacher: the frozen generator.
+        enc_layer: name of the module whose output is `a`, the encoder features (see `teacher.named_modules()`).
+            A list gives several branches; inside a branch a tuple of names means their outputs concatenated.
+        dec_layer: name of the module whose output is `f`, the features that the block predicts.
+        example_inputs: positional inputs of the teacher; a single tensor may stand alone.
+        example_kwargs: keyword inputs of the teacher.
+        max_interval: frames from one refresh to the next, the paper's alpha.
+        channels: reduced width h of the blocks, one for all branches or one per branch; default half of `f`'s channels.
+        variant: the block, see `ShortcutBlock`.
+        capture: force a capture strategy instead of trying them in turn.
+        on_leak: "error", or "reuse" to take leaking features from the reference.
+        layout: how token features become maps, in einops terms, such as `"b (h w) c -> b c h w"`.
+        refresh: a refresh policy instead of `max_interval`.
+        show_shortcut: show the block's prediction at reference frames too, see `Stream`.
+
+    Returns:
+        A `ShortcutV2V`, on the teacher's device and in its dtype. Its blocks are untrained: with the default
+        variant it returns what plain reuse of `f_ref` gives. Distil them with `shortcutv2v.distill`.
+
+    Raises:
+        CutError: the cut cannot be made; the subclasses say why and what to type next.
+        CaptureError: the teacher cannot be captured.
+        InputError: another argument is off.
+
+    Example:
+        >>> teacher = nn.Sequential(*(nn.Conv2d(3, 3, 3, padding=1) for _ in range(4)))
+        >>> frame = torch.rand(1, 3, 8, 8)
+        >>> model = wrap(teacher, enc_layer="0", dec_layer="2", example_inputs=(frame,))
+        >>> output, reference = model.reference(frame)
+        >>> torch.equal(output, teacher(frame))
+        True
+        >>> model.shortcut(reference, frame).shape
+        torch.Size([1, 3, 8, 8])
+    """
+    args = (example_inputs,) if isinstance(example_inputs, Tensor) else tuple(example_inputs)
+    kwargs = dict(example_kwargs or {})
+    if not args and not kwargs:
+        raise InputError("wrap() needs example_inputs=(frame,): the inputs that teacher(frame) would get")
+    cut = graph.parse_cut(teacher, enc_layer, dec_layer, layout)
+    captured = graph.Capture(teacher, cut, args, kwargs, capture=capture, on_leak=on_leak)
+    blocks = _build_blocks(captured.at(args, kwargs).maps, channels, variant)
+    model = ShortcutV2V(captured, blocks, refresh or Every(max_interval), show_shortcut)
+    model.blocks.to(*_placement(teacher))
+    return model
+
+
+def _build_blocks(maps: graph.Maps, channels: int | Sequence[int] | None, variant: str) -> list[ShortcutBlock]:
+    branches = len(maps.a_shapes)
+    widths = [channels] * branches if channels is None or isinstance(channels, int) else list(channels)
+    if len(widths) != branches:
+        raise InputError(f"channels has {len(widths)} entries for {branches} branches: give one, or one per branch")
+    return [
+        ShortcutBlock(a[1], f[1], max(1, f[1] // 2) if width is None else width, variant=variant)
+        for a, f, width in zip(maps.a_shapes, maps.f_shapes, widths, strict=True)
+    ]
+
+
+def _placement(teacher: nn.Module) -> tuple[torch.device, torch.dtype]:
+    """Device and dtype of the teacher's floating-point parameters; the defaults for a teacher without any."""
+    for parameter in teacher.parameters():
+        if parameter.is_floating_point():
+            return parameter.device, parameter.dtype
+    return torch.device("cpu"), torch.get_default_dtype()
