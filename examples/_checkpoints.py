@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from shortcutv2v.errors import CheckpointError
 
-__all__ = ["Config", "State", "load_into", "read_state"]
+__all__ = ["Config", "State", "load_into", "read_file", "read_state", "read_tensor"]
 
 State = dict[str, Tensor]
 Config = dict[str, Any]
@@ -42,15 +42,20 @@ def read_state(path: str | os.PathLike[str]) -> State:
             or no weights inside.
     """
     name = os.fspath(path)
+    return _strip(_unwrap(read_file(name), name))
+
+
+def read_file(path: str | os.PathLike[str]) -> Any:
+    """Whatever tensors and plain containers a file holds, on the CPU; `read_state` says what may go wrong."""
+    name = os.fspath(path)
     if not os.path.isfile(name):
         raise CheckpointError(f"no checkpoint at {name!r}")
     try:
         if name.endswith(".safetensors"):
             from safetensors.torch import load_file
 
-            found: Any = load_file(name)
-        else:
-            found = torch.load(name, map_location="cpu", weights_only=True)
+            return load_file(name)
+        return torch.load(name, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise CheckpointError(
             f"{name!r} holds more than tensors and plain containers, or is no checkpoint, and is not opened: a pickle "
@@ -60,7 +65,33 @@ def read_state(path: str | os.PathLike[str]) -> State:
         ) from error
     except Exception as error:  # torch and safetensors raise many kinds for damaged files
         raise CheckpointError(f"{name!r} cannot be read as a checkpoint: {_first_line(error)}") from error
-    return _strip(_unwrap(found, name))
+
+
+def read_tensor(path: str | os.PathLike[str]) -> Tensor:
+    """The one array in a `.npy`, `.pt` or `.safetensors` file.
+
+    Raises:
+        CheckpointError: no such file, a pickle, or not exactly one array.
+    """
+    name = os.fspath(path)
+    if not os.path.isfile(name):
+        raise CheckpointError(f"no file at {name!r}")
+    if name.endswith(".npy"):
+        import numpy as np
+
+        try:
+            return torch.from_numpy(np.load(name, allow_pickle=False))
+        except ValueError as error:
+            raise CheckpointError(
+                f"{name!r} is pickled and is not opened: a pickle can run any code. If you trust its source, take the "
+                "one array out: numpy.save('style.npy', numpy.load(path, allow_pickle=True).item()[name])"
+            ) from error
+    found = read_file(name)
+    if isinstance(found, Mapping) and len(found) == 1:
+        found = next(iter(found.values()))
+    if not isinstance(found, Tensor):
+        raise CheckpointError(f"{name!r} holds a {type(found).__name__}; one array is expected")
+    return found
 
 
 def _first_line(error: Exception) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -62,11 +63,12 @@ class InstanceNorm(nn.InstanceNorm2d):
         return F.instance_norm(input, self.running_mean, self.running_var, use_input_stats=self.training, eps=self.eps)
 
 
+Network = TypeVar("Network", bound=nn.Module)
 Norm = Callable[[int], nn.Module]
 NORMS: dict[str, Norm] = {"batch": BatchNorm, "instance": InstanceNorm}
 
 
-def frame_statistics(net: nn.Module, on: bool = True) -> nn.Module:
+def frame_statistics(net: Network, on: bool = True) -> Network:
     """Make every norm of `net` use the frame's own statistics (`on`), or follow train and eval mode again."""
     for module in net.modules():
         if isinstance(module, (BatchNorm, InstanceNorm)):

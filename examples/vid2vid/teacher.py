@@ -111,6 +111,7 @@ class CompositeGenerator(nn.Module):
         use_raw_only: bool = False,
     ) -> None:
         super().__init__()
+        self.input_nc, self.prev_output_nc, self.output_nc = input_nc, prev_output_nc, output_nc
         self.fg, self.no_flow, self.n_downsampling = fg, no_flow, n_downsampling
         self.flow_multiplier, self.align_corners, self.use_raw_only = flow_multiplier, align_corners, use_raw_only
         make = NORMS[norm]

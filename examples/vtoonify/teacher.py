@@ -116,6 +116,7 @@ class VToonify(nn.Module):
         self.fusion_out = nn.ModuleList(
             Fusion(width) if self.dual else nn.Conv2d(2 * width, width, 3, padding=1) for width in fused
         )
+        self.channels = fused[0]  # of the encoder's last feature, and of the generator's first levels
         self.fusion_skip = nn.ModuleList(nn.Conv2d(width + 3, 3, 3, padding=1) for width in fused)
         if self.dual:
             # One block beyond those of 4x4 that nothing runs, then two each of 8x8, 16x16 and 32x32, run at 32x32.
