@@ -30,6 +30,7 @@ Size = tuple[int, int] | int | None
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".ppm"})
 
+# Without ACCURATE, swscale's quick tables make every picture about one grey level too dark.
 # The numbers of libswscale/swscale.h: PyAV hands integers through, while its enum has changed between releases.
 _BICUBIC, _FULL_CHROMA_OUT, _FULL_CHROMA_IN, _ACCURATE = 4, 0x2000, 0x4000, 0x40000
 _FLAGS = _BICUBIC | _FULL_CHROMA_OUT | _FULL_CHROMA_IN | _ACCURATE
@@ -91,16 +92,20 @@ class ToTensor:
         """`frame` as uint8 (3, H, W), RGB in 0..255, its display rotation applied."""
         turns = _quarter_turns(frame)
         height, width = self.size(frame)[::-1] if turns % 2 else self.size(frame)
-        rgb = self._scaler.reformat(
+        # Planar, because swscale has a fast exact path there, and the planes need no transposing.
+        planar = self._scaler.reformat(
             frame,
             width=width,
             height=height,
-            format="rgb24",
+            format="gbrp",
             src_colorspace=_matrix(frame),
             interpolation=_FLAGS,
         )
-        pixels = torch.from_numpy(rgb.to_ndarray()).permute(2, 0, 1)
-        return torch.rot90(pixels, turns, (1, 2)).contiguous()
+        pixels = torch.empty(3, height, width, dtype=torch.uint8)
+        for channel, plane in enumerate(planar.planes[place] for place in (2, 0, 1)):
+            rows = torch.frombuffer(plane, dtype=torch.uint8)[: height * plane.line_size]
+            pixels[channel] = rows.view(height, plane.line_size)[:, :width]
+        return torch.rot90(pixels, turns, (1, 2)).contiguous() if turns else pixels
 
 
 def _quarter_turns(frame: VideoFrame) -> int:
