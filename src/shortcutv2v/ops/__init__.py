@@ -7,7 +7,10 @@ the same numbers up to rounding; `docs/speed.md` says how fast each one is and w
 
 from __future__ import annotations
 
+from shortcutv2v.ops import flops
 from shortcutv2v.ops.functions import adabd, align, deform, warp
 from shortcutv2v.ops.selection import implementations, use
 
 __all__ = ["adabd", "align", "deform", "implementations", "use", "warp"]
+
+flops.register()

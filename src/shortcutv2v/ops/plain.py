@@ -24,17 +24,17 @@ def blend(f: Tensor, a: Tensor | None, offset: Tensor, mask: Tensor | None, weig
     columns = _sample(f, offset.reshape(b, k * k, 2, h, w), shift, 0)
     if a is not None and mask is not None:
         share = mask.to(f.dtype).flatten(2).unsqueeze(1)
-        still = F.unfold(a, k, padding=k // 2).view(b, -1, k * k, h * w)
+        still = F.unfold(a, k, padding=k // 2).view(b, f.shape[1], k * k, h * w)
         columns = columns * (1 - share) + still * share
     out = weight.flatten(1) @ columns.flatten(1, 2)
-    return out.view(b, -1, h, w)
+    return out.view(b, weight.shape[0], h, w)
 
 
 def warp(f: Tensor, offset: Tensor, border: int) -> Tensor:
     """`f` sampled at every position plus its offset; see `functions.warp`."""
     none = torch.zeros(1, 1, 2, 1, 1, dtype=torch.long, device=f.device)
     b, _, h, w = offset.shape
-    return _sample(f, offset.unsqueeze(1), none, border).view(b, -1, h, w)
+    return _sample(f, offset.unsqueeze(1), none, border).view(b, f.shape[1], h, w)
 
 
 def _sample(f: Tensor, offset: Tensor, shift: Tensor, border: int) -> Tensor:
@@ -56,6 +56,6 @@ def _sample(f: Tensor, offset: Tensor, shift: Tensor, border: int) -> Tensor:
         (width + 2 * _EDGE, down * (1 - right)),
         (width + 2 * _EDGE + 1, down * right),
     ):
-        index = (corner + step).view(b, 1, -1).expand(-1, c, -1)
-        total = total + padded.gather(2, index) * share.reshape(b, 1, -1)
+        index = (corner + step).reshape(b, 1, taps * h * w).expand(-1, c, -1)
+        total = total + padded.gather(2, index) * share.reshape(b, 1, taps * h * w)
     return total.view(b, c, taps, h * w)

@@ -17,7 +17,7 @@ def blend(f: Tensor, a: Tensor | None, offset: Tensor, mask: Tensor | None, weig
     """AdaBD (`a` and `mask` given) or deformable convolution (both None), "same" padding; see `functions`."""
     dtype = _computed_in(f)
     pad = weight.shape[-1] // 2
-    at, w = offset.to(dtype), weight.to(dtype)
+    at, w = _readable(offset, dtype), weight.to(dtype)
     if a is None or mask is None:
         out: Tensor = deform_conv2d(f.to(dtype), at, w, padding=pad)
         return out.to(f.dtype)
@@ -33,11 +33,16 @@ def warp(f: Tensor, offset: Tensor, border: int) -> Tensor:
     _, c, h, w = f.shape
     # Channels become groups of one: the product with the weight one is exact, so a zero offset changes no bit.
     one = torch.ones(c, 1, 1, 1, dtype=dtype, device=f.device)
-    at = offset.to(dtype)
+    at = _readable(offset, dtype)
     if border:
         at = torch.nn.functional.pad(at, (border, border, border, border))
     out: Tensor = deform_conv2d(f.to(dtype), at, one)
     return out.to(f.dtype)[:, :, border : h - border, border : w - border]
+
+
+def _readable(offset: Tensor, dtype: torch.dtype) -> Tensor:
+    """Offsets without NaN, which make torchvision's CPU kernel read outside its input and crash; they sample zero."""
+    return offset.to(dtype).nan_to_num(nan=torch.finfo(dtype).max)
 
 
 def _computed_in(f: Tensor) -> torch.dtype:
