@@ -11,7 +11,12 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from shortcutv2v.model import ShortcutV2V
+from shortcutv2v.wrap import wrap
+
 __all__ = ["Adapter"]
+
+_SETTINGS = ("enc_layer", "dec_layer", "max_interval", "channels", "on_leak", "layout", "show_shortcut")
 
 
 class Adapter:
@@ -24,7 +29,7 @@ class Adapter:
 
     Attributes:
         cuts: named alternative cuts, name -> (enc_layer, dec_layer).
-        input_channels: channels of a frame as `inputs()` expects it.
+        max_interval, channels, on_leak, layout, show_shortcut: what suits this teacher, as `wrap()` takes them.
 
     Example:
         >>> import torch
@@ -39,11 +44,27 @@ class Adapter:
     """
 
     cuts: Mapping[str, tuple[Any, Any]] = {}
+    max_interval: int = 3
+    channels: int | Sequence[int] | None = None
+    on_leak: str = "error"
+    layout: str | None = None
+    show_shortcut: bool = False
 
     def __init__(self, teacher: nn.Module, enc_layer: str | Sequence[Any], dec_layer: str | Sequence[Any]) -> None:
         self.teacher = teacher
         self.enc_layer = enc_layer
         self.dec_layer = dec_layer
+
+    def wrap(self, frame: Tensor, **changes: Any) -> ShortcutV2V:
+        """Wrap the teacher with this adapter's cut and settings.
+
+        Args:
+            frame: an example frame, (B, 3, H, W) in [0, 1].
+            changes: arguments of `wrap()` that replace the adapter's.
+        """
+        args, kwargs = self.inputs(frame, self.start())
+        settings = {name: getattr(self, name) for name in _SETTINGS}
+        return wrap(self.teacher, **{**settings, "example_inputs": args, "example_kwargs": kwargs, **changes})
 
     def start(self) -> Any:
         """The recurrent state before the first frame of a video; None for a teacher without memory."""

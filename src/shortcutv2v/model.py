@@ -22,7 +22,7 @@ class Blocks(nn.ModuleList):
     """The Shortcut blocks of a model, one per branch: a ModuleList that knows what it holds."""
 
     def __iter__(self) -> Iterator[ShortcutBlock]:
-        return cast(Iterator[ShortcutBlock], super().__iter__())
+        return cast("Iterator[ShortcutBlock]", super().__iter__())
 
 
 class ShortcutV2V(nn.Module):

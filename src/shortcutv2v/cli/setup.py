@@ -1,0 +1,48 @@
+"""What several commands begin with: the adapter, the device, the model."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import torch
+
+from shortcutv2v import checkpoint
+from shortcutv2v.adapter import Adapter
+from shortcutv2v.cli.adapters import find_adapter
+from shortcutv2v.errors import InputError, near_matches
+from shortcutv2v.model import ShortcutV2V
+from shortcutv2v.refresh import Every
+
+__all__ = ["load_model", "open_adapter"]
+
+
+def open_adapter(options: argparse.Namespace) -> Adapter:
+    """The adapter of `--adapter`, `--set` and `--cut`, its teacher on `--device`."""
+    adapter = find_adapter(options.adapter, options.set)
+    if options.cut is not None:
+        if options.cut not in adapter.cuts:
+            hint = near_matches(options.cut, adapter.cuts) or sorted(adapter.cuts)
+            raise InputError(f"the adapter has no cut {options.cut!r}: expected one of {', '.join(hint)}")
+        adapter.enc_layer, adapter.dec_layer = adapter.cuts[options.cut]
+    adapter.teacher.to(_device(options.device))
+    return adapter
+
+
+def load_model(folder: Path, adapter: Adapter, interval: int | None = None) -> ShortcutV2V:
+    """The model saved in `folder`, around the adapter's teacher."""
+    model = checkpoint.load(folder, adapter.teacher)
+    if interval is not None:
+        model.refresh = Every(interval)
+    return model.eval()
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(f"--device {name}: {str(error).splitlines()[0]}") from None
+    return device

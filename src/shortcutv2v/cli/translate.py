@@ -1,0 +1,23 @@
+"""`shortcutv2v translate`: video in, video out."""
+
+from __future__ import annotations
+
+import argparse
+
+from shortcutv2v import video
+from shortcutv2v.cli.setup import load_model, open_adapter
+from shortcutv2v.translate import Translator
+
+__all__ = ["run"]
+
+
+def run(options: argparse.Namespace) -> None:
+    """Translate one clip; the target appears under its name only when it is complete."""
+    with video.open(options.source, size=options.height):
+        pass  # a bad clip is told before the network is loaded
+    adapter = open_adapter(options)
+    model = load_model(options.block, adapter, options.interval) if options.block else None
+    count = video.convert(
+        options.source, options.target, Translator(adapter, model), size=options.height, crf=options.crf
+    )
+    print(f"{options.target}: {count} frames")

@@ -1,0 +1,160 @@
+"""Distillation in one call, with settings that suit a few minutes on whatever hardware is at hand."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+from pytorch_lightning.callbacks import ModelCheckpoint
+from torch import Tensor
+from torch.utils.data import DataLoader, Sampler
+
+from shortcutv2v import video
+from shortcutv2v.adapter import Adapter
+from shortcutv2v.distill.data import FrameSource, Pairs, Windows
+from shortcutv2v.distill.losses import LossWeights
+from shortcutv2v.distill.module import Distiller
+from shortcutv2v.errors import InputError
+from shortcutv2v.model import ShortcutV2V
+
+__all__ = ["ClipData", "fit"]
+
+Source = str | Path | FrameSource
+
+
+class ClipData(pl.LightningDataModule):
+    """Pairs to train on and windows to validate on; goes on where a resumed run had stopped.
+
+    Args:
+        pairs: the training pairs.
+        windows: validation windows, None for no validation.
+        batch_size: pairs per step.
+        num_workers: processes that read frames; 0 reads in the training process.
+    """
+
+    def __init__(self, pairs: Pairs, windows: Windows | None = None, batch_size: int = 8, num_workers: int = 0) -> None:
+        super().__init__()
+        self.pairs, self.windows = pairs, windows
+        self.batch_size, self.num_workers = batch_size, num_workers
+
+    def train_dataloader(self) -> DataLoader[Tensor]:
+        """Batches (B, 2, 3, h, w), from the first pair that the run has not seen."""
+        trainer = self.trainer
+        seen = trainer.global_step * trainer.accumulate_grad_batches * self.batch_size if trainer else 0
+        sampler = _From(seen, len(self.pairs))
+        return DataLoader(self.pairs, self.batch_size, sampler=sampler, num_workers=self.num_workers, drop_last=True)
+
+    def val_dataloader(self) -> Any:
+        """Windows (1, T, 3, H, W), or nothing."""
+        return DataLoader(self.windows, batch_size=1) if self.windows is not None else []
+
+
+class _From(Sampler[int]):
+    """`length` sample numbers from `start` on."""
+
+    def __init__(self, start: int, length: int) -> None:
+        self.start, self.length = start, length
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(range(self.start, self.start + self.length))
+
+    def __len__(self) -> int:
+        return self.length
+
+
+def fit(
+    model: ShortcutV2V,
+    source: Source | Sequence[Source],
+    *,
+    minutes: float | None = 5.0,
+    max_steps: int = -1,
+    adapter: Adapter | None = None,
+    validation: Source | Sequence[Source] | None = None,
+    size: int | tuple[int, int] | None = None,
+    crop: int = 96,
+    batch_size: int = 8,
+    lr: float = 1e-3,
+    weights: LossWeights | None = None,
+    seed: int = 0,
+    folder: str | Path | None = None,
+    resume: str | Path | None = None,
+    progress: bool = True,
+) -> Distiller:
+    """Distil the blocks of `model` on some clips, in place.
+
+    Args:
+        model: a wrapped teacher.
+        source: video files, folders of frames, or objects with `len` and `[i] -> uint8 (3, H, W)`; one or several.
+        minutes: how long to train, validation not counted; None to go by `max_steps` alone.
+        max_steps: how many steps to train at most; -1 to go by time alone.
+        adapter: see `Distiller`.
+        validation: clips that are not trained on; gives PSNR to the teacher beside the free baselines.
+        size: read clips at this size: a height, or (H, W).
+        crop: side of the square training crops, in pixels; smaller frames are used whole.
+        batch_size: pairs per step.
+        lr: learning rate at the start; decays linearly to zero over the second half.
+        weights: of the losses.
+        seed: decides crops, pairs and nothing else.
+        folder: where checkpoints (`last.ckpt`) go; None writes nothing.
+        resume: a checkpoint to go on from.
+        progress: show a progress bar.
+
+    Returns:
+        The `Distiller`, whose `trainer.callback_metrics` hold the last losses and PSNR values.
+
+    Raises:
+        InputError: neither a time nor a number of steps is given, or the clips do not serve.
+        VideoError: a clip cannot be read.
+        CheckpointError: `resume` is of another cut or teacher.
+    """
+    if minutes is None and max_steps < 0:
+        raise InputError("give minutes=, max_steps= or both: training would never end")
+    clips = _open(source, size)
+    pairs = Pairs(clips, model.max_interval or 3, crop=_crop(clips, crop), length=batch_size * 1_000_000, seed=seed)
+    held_out = None if validation is None else Windows(_open(validation, size), model.max_interval or 3)
+    distiller = Distiller(model, adapter, weights=weights, lr=lr, betas=(0.9, 0.99))
+    trainer = _trainer(minutes, max_steps, held_out, folder, progress)
+    with warnings.catch_warnings():
+        # The data is generated on the fly; advice about workers and logging intervals does not apply.
+        warnings.filterwarnings("ignore", module="pytorch_lightning")
+        data = ClipData(pairs, held_out, batch_size)
+        trainer.fit(distiller, data, ckpt_path=None if resume is None else str(resume), weights_only=False)
+    model.eval()
+    return distiller
+
+
+def _trainer(
+    minutes: float | None, max_steps: int, held_out: Windows | None, folder: str | Path | None, progress: bool
+) -> pl.Trainer:
+    checkpoints: list[pl.Callback] = []
+    if folder is not None:
+        checkpoints.append(ModelCheckpoint(folder, "last", every_n_train_steps=50))
+    return pl.Trainer(
+        max_steps=max_steps,
+        max_epochs=-1,
+        max_time=None if minutes is None else timedelta(minutes=minutes),
+        val_check_interval=100 if held_out is not None else None,
+        check_val_every_n_epoch=None,
+        limit_val_batches=8,
+        num_sanity_val_steps=0,
+        callbacks=checkpoints,
+        enable_checkpointing=folder is not None,
+        enable_model_summary=False,
+        enable_progress_bar=progress,
+        logger=False,
+    )
+
+
+def _open(source: Source | Sequence[Source], size: int | tuple[int, int] | None) -> list[FrameSource]:
+    entries: Iterable[Any] = source if isinstance(source, list | tuple) else [source]
+    return [video.Frames(entry, size=size) if isinstance(entry, str | Path) else entry for entry in entries]
+
+
+def _crop(clips: Sequence[FrameSource], side: int) -> tuple[int, int] | None:
+    """The square crop, cut down to what the smallest clip allows."""
+    shapes = [clip[0].shape for clip in clips]
+    return min(side, *(int(s[-2]) for s in shapes), side), min(side, *(int(s[-1]) for s in shapes), side)

@@ -1,0 +1,140 @@
+"""Multiply-adds and parameters of any callable, counted while it runs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import FlopCounterMode
+
+from shortcutv2v import ops as _ops  # registers what deformable convolutions cost
+from shortcutv2v.errors import InputError
+
+__all__ = ["Convention", "Cost", "cost"]
+
+Convention = Literal["true", "paper"]
+_ = _ops
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one call takes.
+
+    Attributes:
+        macs: multiply-adds.
+        parameters: numbers in the parameters that the call read.
+    """
+
+    macs: int
+    parameters: int
+
+
+def cost(function: Callable[..., Any], *args: Any, convention: Convention = "true", **kwargs: Any) -> Cost:
+    """Run `function` once, without gradients, and count.
+
+    Args:
+        function: any callable: a module, `model.head`, a lambda.
+        *args: its arguments.
+        convention: "true" counts every matrix product and convolution as the multiply-adds it really takes,
+            deformable ones included. "paper" counts as the tables of the paper do (thop): transposed convolutions
+            at the size of their output, two operations per element of a norm (four with weights), deformable
+            convolutions and their parameters not at all. The paper's way prices the published operators; run it with
+            `ops.use("reference")` where a block folds or fuses them.
+        **kwargs: its keyword arguments.
+
+    Returns:
+        The cost of this call. A parameter that is read twice counts once. Elementwise steps, resizing and the
+        bilinear sampling itself are free in both conventions.
+
+    Raises:
+        InputError: an unknown convention.
+
+    Example:
+        >>> layer = torch.nn.ConvTranspose2d(4, 6, 4, stride=2, padding=1)
+        >>> x = torch.zeros(1, 4, 8, 8)
+        >>> cost(layer, x)
+        Cost(macs=24576, parameters=390)
+        >>> cost(layer, x, convention="paper").macs // cost(layer, x).macs
+        4
+    """
+    if convention not in ("true", "paper"):
+        raise InputError(f"`convention` is {convention!r}, but must be 'true' or 'paper'")
+    if convention == "paper":
+        with torch.no_grad(), _PaperCounter() as paper:
+            function(*args, **kwargs)
+        return Cost(paper.macs, paper.parameters)
+    with torch.no_grad(), _Parameters() as seen, FlopCounterMode(display=False) as flops:
+        function(*args, **kwargs)
+    return Cost(flops.get_total_flops() // 2, seen.parameters)
+
+
+class _Parameters(TorchDispatchMode):
+    """Notes the parameters that operators read."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._seen: dict[int, Tensor] = {}
+
+    @property
+    def parameters(self) -> int:
+        return sum(parameter.numel() for parameter in self._seen.values())
+
+    def note(self, values: Any) -> None:
+        for value in pytree.tree_leaves(values):
+            if isinstance(value, nn.Parameter):
+                self._seen[id(value)] = value
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.note((args, kwargs))
+        return func(*args, **(kwargs or {}))
+
+
+class _PaperCounter(_Parameters):
+    """thop's arithmetic on the operators that its module hooks know."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.macs = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        name = func._overloadpacket.__name__
+        counted = _PAPER.get(name)
+        if counted is not None:
+            self.macs += counted(args, out)
+            self.note((args, kwargs))
+        return out
+
+
+def _paper_convolution(args: Any, out: Tensor) -> int:
+    """Output elements x input channels per group x kernel area, whether transposed or not."""
+    x, weight, groups = args[0], args[1], args[8]
+    return out.numel() * (x.shape[1] // groups) * math.prod(weight.shape[2:])
+
+
+def _paper_norm(args: Any, out: Any) -> int:
+    """Two operations per element, four with weights; args[1] is the weight."""
+    return int(args[0].numel()) * (2 if args[1] is None else 4)
+
+
+def _paper_linear(args: Any, out: Tensor) -> int:
+    return out.numel() * int(args[-2].shape[-1])
+
+
+_PAPER: dict[str, Callable[[Any, Any], int]] = {
+    "convolution": _paper_convolution,
+    "native_batch_norm": _paper_norm,
+    "_native_batch_norm_legit": _paper_norm,
+    "_native_batch_norm_legit_no_training": _paper_norm,
+    "_batch_norm_with_update": _paper_norm,
+    "cudnn_batch_norm": _paper_norm,
+    "native_layer_norm": lambda args, out: int(args[0].numel()) * (2 if args[2] is None else 4),
+    "addmm": _paper_linear,
+    "mm": _paper_linear,
+}

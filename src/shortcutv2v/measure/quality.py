@@ -1,0 +1,89 @@
+"""How near a picture is to the teacher's: PSNR and SSIM (kornia's), and flicker. kornia is imported on first use."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from shortcutv2v.errors import InputError
+
+__all__ = ["flicker", "psnr", "ssim"]
+
+
+def psnr(output: Tensor, teacher: Tensor, max_value: float = 1.0) -> float:
+    """Peak signal-to-noise ratio in dB over all pictures together; infinite where they are equal.
+
+    Args:
+        output: pictures of any shape, values in [0, max_value].
+        teacher: the teacher's pictures, same shape.
+        max_value: the largest possible value.
+
+    Raises:
+        InputError: the shapes differ.
+        ImportError: kornia is missing; it comes with `pip install shortcutv2v[train]`.
+
+    Example:
+        >>> import torch
+        >>> round(psnr(torch.full((1, 3, 8, 8), 0.5), torch.full((1, 3, 8, 8), 0.6)), 2)
+        20.0
+    """
+    _same_shape(output, teacher)
+    return float(_kornia().psnr(output, teacher, max_value))
+
+
+def ssim(output: Tensor, teacher: Tensor, max_value: float = 1.0) -> float:
+    """Structural similarity, mean over pictures and channels, window 11; 1 where they are equal.
+
+    Args:
+        output: pictures (B, C, H, W), values in [0, max_value].
+        teacher: the teacher's pictures, same shape.
+        max_value: the largest possible value.
+
+    Raises:
+        InputError: the shapes differ.
+        ImportError: kornia is missing; it comes with `pip install shortcutv2v[train]`.
+
+    Example:
+        >>> import torch
+        >>> picture = torch.rand(1, 3, 16, 16)
+        >>> round(ssim(picture, picture), 4)
+        1.0
+    """
+    _same_shape(output, teacher)
+    return float(_kornia().ssim(output, teacher, 11, max_value).mean())
+
+
+def flicker(output: Tensor, teacher: Tensor) -> float:
+    """Temporal error: mean absolute difference between the frame-to-frame changes of both videos.
+
+    A constant error does not flicker; one that jumps at every refresh does.
+
+    Args:
+        output: a video (T, C, H, W), T at least 2.
+        teacher: the teacher's video, same shape.
+
+    Raises:
+        InputError: the shapes differ, or there is only one frame.
+
+    Example:
+        >>> import torch
+        >>> video = torch.rand(4, 3, 8, 8)
+        >>> flicker(video + 0.1, video) < 1e-6
+        True
+    """
+    _same_shape(output, teacher)
+    if output.shape[0] < 2:
+        raise InputError("flicker needs at least two frames (T, C, H, W)")
+    return float((output.diff(dim=0) - teacher.diff(dim=0)).abs().mean())
+
+
+def _kornia():  # type: ignore[no-untyped-def]
+    try:
+        from kornia import metrics
+    except ImportError as error:
+        raise ImportError("PSNR and SSIM need kornia: pip install 'shortcutv2v[train]'") from error
+    return metrics
+
+
+def _same_shape(output: Tensor, teacher: Tensor) -> None:
+    if output.shape != teacher.shape:
+        raise InputError(f"the pictures differ in shape: {tuple(output.shape)} and {tuple(teacher.shape)}")
