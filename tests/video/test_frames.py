@@ -10,7 +10,7 @@ import torch
 from synthetic import encode, folder, number_of, numbers
 from test_clip import FILES
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import ConcatDataset, DataLoader, Dataset
 
 from shortcutv2v import video
 from shortcutv2v.errors import VideoError
@@ -78,21 +78,22 @@ def test_memory_is_bounded(tmp_path: Path, room: int) -> None:
         frames = video.Frames(path, cache_bytes=room * one)
         for number in (0, 5, 2, 9, 9, 1, 11):
             frames[number]
-            assert sum(frame.nbytes for frame in frames._cache.values()) <= room * one
+            assert frames.cache.bytes <= room * one
+            assert frames.cache.bytes == sum(frame.nbytes for frame in frames.cache._frames.values())
 
 
 def test_cache_drops_the_longest_unused(tmp_path: Path) -> None:
     frames = video.Frames(encode(tmp_path / "clip.mp4"), cache_bytes=2 * 3 * 32 * 64)
     for number in (0, 1, 0, 2):
         frames[number]
-    assert list(frames._cache) == [0, 2]
+    assert [number for _, number in frames.cache._frames] == [0, 2]
 
 
 def test_close_and_go_on(tmp_path: Path) -> None:
     frames = video.Frames(encode(tmp_path / "clip.mp4"))
     frames[5]
     frames.close()
-    assert not frames._cache
+    assert frames.cache.bytes == 0
     assert number_of(frames[6]) == 6
 
 
@@ -105,6 +106,21 @@ def test_pickle_is_small_and_works(tmp_path: Path) -> None:
         again = pickle.loads(data)
         assert (len(again), again.size) == (12, (16, 32))
         assert torch.equal(again.window(2, 5), frames.window(2, 5))
+
+
+def test_many_clips_share_one_cache(tmp_path: Path) -> None:
+    one = 3 * 32 * 64
+    cache = video.Cache(max_bytes=20 * one, max_open=2)
+    clips = [video.Frames(encode(tmp_path / f"{i}.mp4", 12), cache=cache) for i in range(4)]
+    clips.append(video.Frames(folder(tmp_path / "frames", 12), cache=cache))
+    for clip, number in [(c, n) for n in (3, 7, 0, 11, 5) for c in clips]:
+        assert number_of(clip[number]) == number
+        assert cache.bytes <= 20 * one
+        assert len(cache._runs) <= 2
+    again = pickle.loads(pickle.dumps(clips))
+    assert len({id(clip.cache) for clip in again}) == 1
+    assert again[0].cache.bytes == 0
+    assert [number_of(clip[4]) for clip in again] == [4] * 5
 
 
 class Pairs(Dataset[Tensor]):
@@ -121,12 +137,14 @@ class Pairs(Dataset[Tensor]):
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 @pytest.mark.parametrize("way", ["fork", "spawn"])
 def test_workers(tmp_path: Path, way: str) -> None:
-    frames = video.Frames(encode(tmp_path / "clip.mp4"), cache_bytes=1)
-    assert number_of(frames[6]) == 6  # the file is open, and in the middle, when the workers start
-    loader = DataLoader(Pairs(frames), batch_size=1, shuffle=True, num_workers=2, multiprocessing_context=way)
+    clips = [encode(tmp_path / "clip.mp4"), folder(tmp_path / "frames", 12)]
+    frames = [video.Frames(path, size=48, cache_bytes=1) for path in clips]
+    assert [number_of(clip[6]) for clip in frames] == [6, 6]  # open, and in the middle, when the workers start
+    both = ConcatDataset([Pairs(clip) for clip in frames])
+    loader = DataLoader(both, batch_size=1, num_workers=2, multiprocessing_context=way, timeout=60)
     pairs = sorted(tuple(numbers(batch[0])) for batch in loader)
-    assert pairs == [(i, i + 1) for i in range(11)]
-    assert number_of(frames[7]) == 7
+    assert pairs == sorted([(i, i + 1) for i in range(11)] * 2)
+    assert [number_of(clip[7]) for clip in frames] == [7, 7]
 
 
 @pytest.mark.parametrize("name", ["clip.mp4", "clip.mkv"])

@@ -9,9 +9,10 @@ Frames are uint8 tensors of shape (3, H, W), RGB, everywhere. PyAV is imported w
 raises a `VideoError` that says what to install.
 """
 
+from shortcutv2v.video.cache import Cache
 from shortcutv2v.video.clip import Clip, open  # noqa: A004
 from shortcutv2v.video.convert import convert
 from shortcutv2v.video.frames import Frames
 from shortcutv2v.video.write import Writer, create
 
-__all__ = ["Clip", "Frames", "Writer", "convert", "create", "open"]
+__all__ = ["Cache", "Clip", "Frames", "Writer", "convert", "create", "open"]

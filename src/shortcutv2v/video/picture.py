@@ -10,6 +10,7 @@ rounding of JPEG colours and its own list of formats; Pillow and OpenCV, which w
 
 from __future__ import annotations
 
+import os
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from av.video.frame import VideoFrame
 
 __all__ = ["IMAGE_SUFFIXES", "ImageEncoder", "Size", "ToTensor", "check_frame", "fit", "read_image", "to_frame"]
+
+_ABANDONED: list[Any] = []
 
 Size = tuple[int, int] | int | None
 """A size to read at: (H, W); one int, the height, with the width following the aspect ratio; None, as stored."""
@@ -76,12 +79,9 @@ class ToTensor:
     """
 
     def __init__(self, size: Size = None) -> None:
-        load()
-        from av.video.reformatter import VideoReformatter
-
         self._size = size
-        # One scaler for the clip: a frame's own `reformat` would plan the conversion anew each time.
-        self._scaler = VideoReformatter()
+        self._scaler: Any = None
+        self._process = 0
 
     def size(self, frame: VideoFrame) -> tuple[int, int]:
         """The (H, W) that `frame` comes out with."""
@@ -92,6 +92,8 @@ class ToTensor:
         """`frame` as uint8 (3, H, W), RGB in 0..255, its display rotation applied."""
         turns = _quarter_turns(frame)
         height, width = self.size(frame)[::-1] if turns % 2 else self.size(frame)
+        if self._process != os.getpid():
+            self._renew()
         # Planar, because swscale has a fast exact path there, and the planes need no transposing.
         planar = self._scaler.reformat(
             frame,
@@ -106,6 +108,16 @@ class ToTensor:
             rows = torch.frombuffer(plane, dtype=torch.uint8)[: height * plane.line_size]
             pixels[channel] = rows.view(height, plane.line_size)[:, :width]
         return torch.rot90(pixels, turns, (1, 2)).contiguous() if turns else pixels
+
+    def _renew(self) -> None:
+        """One scaler for the clip, since a frame's own `reformat` plans anew each time; and one per process."""
+        load()
+        from av.video.reformatter import VideoReformatter
+
+        if self._scaler is not None:
+            # Inherited by a fork: its threads stayed in the parent, and freeing it would wait for them.
+            _ABANDONED.append(self._scaler)
+        self._scaler, self._process = VideoReformatter(), os.getpid()
 
 
 def _quarter_turns(frame: VideoFrame) -> int:
