@@ -24,7 +24,7 @@ from shortcutv2v.blocks import DEFAULT_VARIANT
 from shortcutv2v.cli.adapters import find_adapter
 from shortcutv2v.errors import InputError
 from shortcutv2v.measure import macs
-from shortcutv2v.measure.quality import METHODS, Pictures, Scores, compare
+from shortcutv2v.measure.compare import METHODS, Pictures, Scores, compare
 from shortcutv2v.model import ShortcutV2V
 from shortcutv2v.translate import from_uint8, to_uint8
 

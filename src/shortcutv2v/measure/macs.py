@@ -72,7 +72,7 @@ def macs(model: ShortcutV2V, *args: Any, **kwargs: Any) -> Macs:
 
 
 def count(run: Callable[[], Any]) -> tuple[Any, int]:
-    """What `run()` returns, and its multiply-adds: convolutions, transposed at real cost, matrix products, our operators."""
+    """What `run()` returns, and its multiply-adds: transposed convolutions and our operators at their real cost."""
     with FlopCounterMode(display=False) as counter:
         result = run()
     return result, counter.get_total_flops() // 2
