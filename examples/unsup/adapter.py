@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from examples.unsup.teacher import ResnetGenerator, published_cut
+from examples.unsup.checkpoint import load_teacher
+from examples.unsup.teacher import ResnetGenerator, build_teacher, published_cut
 from torch import Tensor
 
-from shortcutv2v.adapter import Adapter
+from shortcutv2v import Adapter
 from shortcutv2v.errors import InputError
 
-__all__ = ["UnsupAdapter"]
+__all__ = ["UnsupAdapter", "build_adapter"]
 
 
 class UnsupAdapter(Adapter):
@@ -18,11 +19,10 @@ class UnsupAdapter(Adapter):
 
     Args:
         teacher: the generator.
-        level: the paper's cut to use, `low`, `medium` or `high`.
+        cut: `low`, `medium` or `high`, the paper's levels of dependence on the teacher.
 
     Attributes:
-        show_shortcut: the paper shows the block's output at reference frames too: no "pop" when the teacher runs.
-        max_interval: the paper's alpha for this teacher.
+        show_shortcut: as the paper does for this teacher, the block's output is shown at reference frames too.
 
     >>> import torch
     >>> adapter = UnsupAdapter(ResnetGenerator(ngf=4))
@@ -34,10 +34,9 @@ class UnsupAdapter(Adapter):
     """
 
     show_shortcut = True
-    max_interval = 3
 
-    def __init__(self, teacher: ResnetGenerator, level: str = "medium") -> None:
-        super().__init__(teacher, *published_cut(teacher.n_blocks, level))
+    def __init__(self, teacher: ResnetGenerator, cut: str = "medium") -> None:
+        super().__init__(teacher, *published_cut(teacher.n_blocks, cut))
         self.cuts = {name: published_cut(teacher.n_blocks, name) for name in ("low", "medium", "high")}
 
     def inputs(self, frame: Tensor, state: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -54,3 +53,33 @@ class UnsupAdapter(Adapter):
     def image(self, output: Tensor) -> Tensor:
         """The output in [0, 1]."""
         return (output + 1) / 2
+
+
+def build_adapter(
+    checkpoint: str | None = None,
+    cut: str = "medium",
+    show_shortcut: bool = True,
+    random: bool = False,
+    **config: Any,
+) -> UnsupAdapter:
+    """The adapter for one of the authors' files.
+
+    Args:
+        checkpoint: `<epoch>_net_G_A.pth` or `..._G_B.pth`; see README.md for where to get them.
+        cut: `low`, `medium` or `high`.
+        show_shortcut: show the block's output at reference frames too.
+        random: an untrained network instead of a checkpoint, to try the machinery.
+        config: what the network is (`ngf`, `n_blocks`, ...); by default what the file holds.
+
+    Raises:
+        InputError: neither checkpoint nor `random`.
+    """
+    if checkpoint is not None:
+        teacher = load_teacher(checkpoint, config or None)
+    elif random:
+        teacher = build_teacher(config)
+    else:
+        raise InputError("the Unsup teacher needs weights: checkpoint=latest_net_G_A.pth, or random=True for a trial")
+    adapter = UnsupAdapter(teacher, cut)
+    adapter.show_shortcut = show_shortcut
+    return adapter

@@ -13,15 +13,18 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
+from examples._checkpoints import read_tensor
+from examples.vid2vid.checkpoint import load_teacher
+from examples.vid2vid.first_frames import GlobalGenerator, GlobalWithFeatures
 from examples.vid2vid.layers import frame_statistics
-from examples.vid2vid.maps import LabelMaps
-from examples.vid2vid.teacher import CompositeGenerator, Generated, published_cut
-from torch import Tensor
+from examples.vid2vid.maps import LabelMaps, TiledMaps
+from examples.vid2vid.teacher import CompositeGenerator, Generated, build_teacher, published_cut
+from torch import Tensor, nn
 
-from shortcutv2v.adapter import Adapter
+from shortcutv2v import Adapter
 from shortcutv2v.errors import InputError, ShortcutError
 
-__all__ = ["Past", "Vid2VidAdapter"]
+__all__ = ["Past", "Vid2VidAdapter", "build_adapter"]
 
 
 class Past(NamedTuple):
@@ -39,7 +42,7 @@ class Vid2VidAdapter(Adapter):
 
     Args:
         teacher: the generator. Its norms are switched to the frame's own statistics, its flow branch off.
-        level: the paper's cut to use, `low`, `medium` or `high`.
+        cut: `low`, `medium` or `high`, the paper's levels of dependence on the teacher.
         encode: turns pictures into one frame's maps: `LabelMaps` or `TiledMaps`, or your own.
         first: paints a picture (B, 3, H, W) in [-1, 1] from one frame's maps, when there are no past outputs: a
             first-frame network, say `lambda maps: net(maps[:, :35])`. Without it the past is black to the
@@ -48,24 +51,22 @@ class Vid2VidAdapter(Adapter):
 
     Attributes:
         history: how many past frames the generator sees.
-        max_interval: the paper's alpha for L2C; it takes 6 for E2F.
+        max_interval: 3, the paper's alpha for label-to-city; it takes 6 for edge-to-face.
     """
-
-    max_interval = 3
-    show_shortcut = False
 
     def __init__(
         self,
         teacher: CompositeGenerator,
-        level: str = "medium",
+        cut: str = "medium",
         *,
         encode: Callable[[Tensor], Tensor] | None = None,
         first: Callable[[Tensor], Tensor] | None = None,
         foreground: Sequence[int] = (26,),
     ) -> None:
         frame_statistics(teacher).use_raw_only = True
-        super().__init__(teacher, *published_cut(teacher.n_downsampling, level))
-        self.cuts = {name: cut for name in ("low", "medium", "high") if (cut := _cut(teacher, name))}
+        super().__init__(teacher, *published_cut(teacher.n_downsampling, cut))
+        levels = {name: _cut(teacher, name) for name in ("low", "medium", "high")}
+        self.cuts = {name: found for name, found in levels.items() if found is not None}
         self.encode = LabelMaps() if encode is None else encode
         self.first, self.foreground = first, tuple(foreground)
         self.history = teacher.prev_output_nc // teacher.output_nc
@@ -93,6 +94,8 @@ class Vid2VidAdapter(Adapter):
         """The picture that stands for a past output where a sequence begins."""
         if self.first is None:
             return maps.new_zeros(maps.shape[0], self.generator.output_nc, *maps.shape[2:])
+        if isinstance(self.first, nn.Module):
+            self.first.to(maps.device)  # follows the teacher, which it is no part of
         with torch.no_grad():
             return self.first(maps)
 
@@ -136,3 +139,85 @@ def _cut(teacher: CompositeGenerator, level: str) -> tuple[Any, Any] | None:
         return published_cut(teacher.n_downsampling, level)
     except ShortcutError:  # too shallow for this level
         return None
+
+
+def build_adapter(
+    checkpoint: str | None = None,
+    cut: str = "medium",
+    maps: str = "labels",
+    instances: bool = True,
+    first: str | None = None,
+    features: str | None = None,
+    foreground: Sequence[int] = (26,),
+    interval: int = 3,
+    random: bool = False,
+    **config: Any,
+) -> Vid2VidAdapter:
+    """The adapter for one of the authors' files.
+
+    Args:
+        checkpoint: `<epoch>_net_G0.pth`; see README.md for where to get them.
+        cut: `low`, `medium` or `high`.
+        maps: `labels` (label pictures, see `LabelMaps`) or `tiles` (see `TiledMaps`).
+        instances: whether the last map of a frame is that of the instances' edges (`--use_instance`).
+        first: a first-frame network's file, `latest_net_G_512.pth` or `latest_net_G.pth`.
+        features: for edge-to-face's first-frame network: a file with its feature map (nz, H, W).
+        foreground: labels that the foreground model paints.
+        interval: frames from one refresh to the next; the paper takes 3 for label-to-city, 6 for edge-to-face.
+        random: an untrained network instead of a checkpoint, to try the machinery.
+        config: what the network is (`input_nc`, `ngf`, ...); by default what the file holds.
+
+    Raises:
+        InputError: neither checkpoint nor `random`, a file that holds another network, or unknown `maps`.
+    """
+    if checkpoint is not None:
+        teacher = load_teacher(checkpoint, config or None)
+    elif random:
+        teacher = build_teacher({"input_nc": 108, "prev_output_nc": 6, **config})
+    else:
+        raise InputError("the vid2vid teacher needs weights: checkpoint=latest_net_G0.pth, or random=True for a trial")
+    if not isinstance(teacher, CompositeGenerator):
+        raise InputError(
+            f"{checkpoint} holds a {type(teacher).__name__}: give it as first=, and as checkpoint a net_G0"
+        )
+    channels = teacher.input_nc // (teacher.prev_output_nc // teacher.output_nc + 1)
+    if maps not in ("labels", "tiles"):
+        raise InputError(f"maps is 'labels' or 'tiles', not {maps!r}")
+    adapter = Vid2VidAdapter(
+        teacher,
+        cut,
+        encode=LabelMaps(channels - int(instances), instances) if maps == "labels" else TiledMaps(channels),
+        first=None if first is None else _painter(first, features),
+        foreground=foreground,
+    )
+    adapter.max_interval = interval
+    return adapter
+
+
+class _Painter(nn.Module):
+    """A first-frame network as a function of one frame's maps."""
+
+    features: Tensor | None
+
+    def __init__(self, net: GlobalGenerator | GlobalWithFeatures, features: Tensor | None) -> None:
+        super().__init__()
+        self.net = frame_statistics(net)
+        self.register_buffer("features", features)
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """Paint (B, 3, H, W) in [-1, 1] from maps (B, C, H, W); maps that the network does not know are left out."""
+        maps = maps[:, : self.net.input_nc]
+        guide = () if self.features is None else (self.features.expand(len(maps), *self.features.shape),)
+        picture: Tensor = self.net(maps, *guide)
+        return picture
+
+
+def _painter(path: str, features: str | None) -> _Painter:
+    net = load_teacher(path)
+    if isinstance(net, GlobalWithFeatures):
+        if features is None:
+            raise InputError(f"{path} paints by a feature map as well: give features=FILE, one array of (nz, H, W)")
+        return _Painter(net, read_tensor(features).float())
+    if not isinstance(net, GlobalGenerator):
+        raise InputError(f"{path} holds a {type(net).__name__}, which paints no pictures")
+    return _Painter(net, None)

@@ -33,6 +33,7 @@ class GlobalGenerator(nn.Module):
         norm: str = "instance",
     ) -> None:
         super().__init__()
+        self.input_nc = input_nc
         make, widths = NORMS[norm], widths_of(ngf, n_downsampling, _WIDEST)
         layers = stem(input_nc, ngf, make) + downs(widths, make) + blocks(n_blocks, widths[-1], make)
         self.model = nn.Sequential(*layers, *ups(widths, make), *final(ngf, output_nc, nn.Tanh()))
@@ -62,7 +63,7 @@ class GlobalWithFeatures(nn.Module):
     ) -> None:
         super().__init__()
         make, widths = NORMS[norm], widths_of(ngf, n_downsampling, _WIDEST)
-        self.n_downsampling = n_downsampling
+        self.input_nc, self.n_downsampling = input_nc, n_downsampling
         self.model_downsample = nn.Sequential(*stem(input_nc + nz, ngf, make), *downs(widths, make))
         self.model_resnet = nn.Sequential(*blocks(n_blocks, widths[-1] + nz, make))
         self.model_upsample = nn.Sequential(*ups(widths, make, extra=2 * nz))

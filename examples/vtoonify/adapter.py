@@ -12,13 +12,14 @@ from typing import Any
 
 import torch
 from examples._checkpoints import read_tensor
-from examples.vtoonify.teacher import VToonify, published_cut
-from torch import Tensor
+from examples.vtoonify.checkpoint import load_teacher
+from examples.vtoonify.teacher import VToonify, build_teacher, published_cut
+from torch import Tensor, nn
 
-from shortcutv2v.adapter import Adapter
+from shortcutv2v import Adapter
 from shortcutv2v.errors import InputError, ShortcutError
 
-__all__ = ["VToonifyAdapter", "read_style"]
+__all__ = ["VToonifyAdapter", "build_adapter", "read_style"]
 
 
 class VToonifyAdapter(Adapter):
@@ -30,17 +31,14 @@ class VToonifyAdapter(Adapter):
         degree: style degree of a dualstylegan network, 0 (photo) to 1 (cartoon).
         parse: makes the 19 parsing maps (B, 19, H, W), unscaled, of a picture (B, 3, H, W) in [-1, 1]. Only for
             frames of 3 channels; without it such frames get empty maps, and the picture suffers.
-        level: the cut to use: `medium` is the paper's, see `published_cut`.
+        cut: `low`, `medium` or `high`, see `published_cut`; `medium` is the paper's.
 
     Attributes:
         input_channels: 22 channels of a frame: the picture in [0, 1] and the unscaled parsing maps; 3 will do.
         channels: width h of the blocks, the same for both branches: half of the features' channels.
-        max_interval: the paper names no interval for VToonify; 3 is that of the other teachers at this frame rate.
     """
 
     input_channels = 22
-    max_interval = 3
-    show_shortcut = False
 
     def __init__(
         self,
@@ -49,10 +47,11 @@ class VToonifyAdapter(Adapter):
         degree: float = 0.5,
         *,
         parse: Callable[[Tensor], Tensor] | None = None,
-        level: str = "medium",
+        cut: str = "medium",
     ) -> None:
-        super().__init__(teacher, *published_cut(teacher.backbone, teacher.in_size, level))
-        self.cuts = {name: cut for name in ("low", "medium", "high") if (cut := _cut(teacher, name))}
+        super().__init__(teacher, *published_cut(teacher.backbone, teacher.in_size, cut))
+        levels = {name: _cut(teacher, name) for name in ("low", "medium", "high")}
+        self.cuts = {name: found for name, found in levels.items() if found is not None}
         expected = (teacher.stylegan().n_latent, teacher.style_channels)
         if tuple(style.shape) not in (expected, expected[1:]):
             raise InputError(f"the style code is {tuple(style.shape)}; this network reads {expected[1:]} or {expected}")
@@ -73,9 +72,17 @@ class VToonifyAdapter(Adapter):
             raise InputError(f"VToonify wants multiples of 8, the frame is {height}x{width}: resize or crop")
         picture, maps = frame[:, :3] * 2 - 1, frame[:, 3:]
         if channels == 3:
-            maps = picture.new_zeros(len(frame), 19, height, width) if self.parse is None else self.parse(picture)
+            maps = self._parsed(picture)
         style = self.style.to(frame).expand(len(frame), *self.style.shape)
         return (torch.cat((picture, maps / 16), 1), style), dict(self._degree)
+
+    def _parsed(self, picture: Tensor) -> Tensor:
+        if self.parse is None:
+            return picture.new_zeros(picture.shape[0], 19, *picture.shape[2:])
+        if isinstance(self.parse, nn.Module):
+            self.parse.to(picture.device)  # follows the teacher, which it is no part of
+        with torch.no_grad():
+            return self.parse(picture)
 
     def image(self, output: Tensor) -> Tensor:
         """The output in [0, 1]."""
@@ -100,3 +107,40 @@ def _cut(teacher: VToonify, level: str) -> tuple[Any, Any] | None:
         return published_cut(teacher.backbone, teacher.in_size, level)
     except ShortcutError:  # the encoder is too short for this level
         return None
+
+
+def build_adapter(
+    checkpoint: str | None = None,
+    style: str | None = None,
+    degree: float = 0.5,
+    parse: str | None = None,
+    cut: str = "medium",
+    random: bool = False,
+    **config: Any,
+) -> VToonifyAdapter:
+    """The adapter for one of the authors' files.
+
+    Args:
+        checkpoint: `vtoonify_s_d.pt`, `vtoonify.pt`, ...; see README.md for where to get them.
+        style: file with one style code in W+, see `read_style`.
+        degree: style degree of a dualstylegan network.
+        parse: a face parser as `torch.export.save` writes it: pictures (B, 3, H, W) in [-1, 1] to maps
+            (B, 19, H, W), unscaled. Without it parsing maps are empty.
+        cut: `low`, `medium` or `high`.
+        random: an untrained network (and without `style` a random code), to try the machinery.
+        config: what the network is (`backbone`, `in_size`, ...); by default what the file holds.
+
+    Raises:
+        InputError: neither checkpoint nor `random`, or no style.
+    """
+    if checkpoint is not None:
+        teacher = load_teacher(checkpoint, config or None)
+    elif random:
+        teacher = build_teacher(config)
+    else:
+        raise InputError("the VToonify teacher needs weights: checkpoint=vtoonify_s_d.pt, or random=True for a trial")
+    if style is None and not random:
+        raise InputError("VToonify needs a style code: style=FILE with one array, see README.md")
+    code = torch.randn(teacher.style_channels) if style is None else read_style(style)
+    parser = None if parse is None else torch.export.load(parse).module()
+    return VToonifyAdapter(teacher, code, degree, parse=parser, cut=cut)
