@@ -141,10 +141,11 @@ def peak_memory(work: Work) -> int:
             before = torch.cuda.memory_allocated()
             work()
             _synchronise()
-            return torch.cuda.max_memory_allocated() - before
+            return int(torch.cuda.max_memory_allocated() - before)
         with _Alive() as alive:
             work()
-        return alive.peak
+        peak: int = alive.peak
+        return peak
 
 
 class _Alive(TorchDispatchMode):

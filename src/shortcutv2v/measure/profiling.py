@@ -1,0 +1,248 @@
+"""One table for a wrapped teacher: what each part and each kind of frame costs, and whether skipping pays here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from shortcutv2v.errors import InputError
+from shortcutv2v.measure.advice import Times, advise
+from shortcutv2v.measure.cost import Cost, cost
+from shortcutv2v.measure.latency import Latency, latency, peak_memory
+
+if TYPE_CHECKING:
+    from shortcutv2v.model import ShortcutV2V
+
+__all__ = ["Profile", "Row", "profile"]
+
+_FRAMES = ("teacher frame", "reference frame", "shortcut frame")
+_PARTS = ("head", "block", "tail", "middle", "reference state")
+_NARROWER = (2, 4)  # the paper's Ours-1/2 and Ours-1/4
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table.
+
+    Attributes:
+        name: a part of the model or a kind of frame.
+        cost: its multiply-adds and parameters.
+        latency: its time.
+        memory: bytes held at most while it runs; None for the parts.
+    """
+
+    name: str
+    cost: Cost
+    latency: Latency
+    memory: int | None = None
+
+
+@dataclass(frozen=True)
+class Profile:
+    """What `profile` found; `print` it.
+
+    Attributes:
+        rows: frames first (teacher, reference, shortcut), then the parts.
+        interval: frames from one refresh to the next.
+        device: where it ran, in words.
+        advice: plain sentences: whether skipping pays on this device, what holds the time, what would help.
+    """
+
+    rows: tuple[Row, ...]
+    interval: int
+    device: str
+    advice: tuple[str, ...]
+
+    def __getitem__(self, name: str) -> Row:
+        """The row of that name.
+
+        Raises:
+            InputError: there is none.
+        """
+        for row in self.rows:
+            if row.name == name:
+                return row
+        raise InputError(f"no row {name!r}: expected one of {', '.join(row.name for row in self.rows)}")
+
+    @property
+    def seconds_per_frame(self) -> float:
+        """Mean time per frame of a video: one reference frame and `interval - 1` shortcut frames."""
+        return self._mean(lambda row: row.latency.median)
+
+    @property
+    def macs_per_frame(self) -> float:
+        """Mean multiply-adds per frame of a video."""
+        return self._mean(lambda row: float(row.cost.macs))
+
+    @property
+    def speedup(self) -> float:
+        """How much faster the video is than with the teacher alone."""
+        return self["teacher frame"].latency.median / self.seconds_per_frame
+
+    @property
+    def bound(self) -> float:
+        """The same ratio in multiply-adds: what a device would give that ran all operators equally well."""
+        return self["teacher frame"].cost.macs / max(1.0, self.macs_per_frame)
+
+    def _mean(self, value: Callable[[Row], float]) -> float:
+        return (value(self["reference frame"]) + (self.interval - 1) * value(self["shortcut frame"])) / self.interval
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything as plain numbers, for JSON."""
+        rows = [
+            {
+                "name": row.name,
+                "macs": row.cost.macs,
+                "parameters": row.cost.parameters,
+                "seconds": row.latency.median,
+                "best_seconds": row.latency.best,
+                "spread": row.latency.spread,
+                "peak_bytes": row.memory,
+            }
+            for row in self.rows
+        ]
+        return {
+            "device": self.device,
+            "interval": self.interval,
+            "rows": rows,
+            "seconds_per_frame": self.seconds_per_frame,
+            "macs_per_frame": self.macs_per_frame,
+            "speedup": self.speedup,
+            "bound": self.bound,
+            "advice": list(self.advice),
+        }
+
+    def __str__(self) -> str:
+        teacher = self["teacher frame"]
+        lines = [
+            f"on {self.device}, refresh every {self.interval} frames",
+            f"{'':<18}{'G multiply-adds':>16}{'M parameters':>14}{'ms':>10}{'spread':>8}{'peak MB':>9}{'speed':>8}",
+        ]
+        for row in self.rows:
+            memory = "" if row.memory is None else f"{row.memory / 1e6:.1f}"
+            speed = f"{teacher.latency.median / row.latency.median:.2f}x" if row.name in _FRAMES else ""
+            lines.append(
+                f"{row.name:<18}{row.cost.macs / 1e9:>16.3f}{row.cost.parameters / 1e6:>14.3f}"
+                f"{row.latency.median * 1e3:>10.1f}{row.latency.spread:>8.0%}{memory:>9}{speed:>8}"
+            )
+        lines.append(
+            f"{'frame of a video':<18}{self.macs_per_frame / 1e9:>16.3f}{'':>14}{self.seconds_per_frame * 1e3:>10.1f}"
+            f"{'':>17}{self.speedup:>7.2f}x   (multiply-adds allow {self.bound:.2f}x)"
+        )
+        return "\n".join([*lines, *self.advice])
+
+
+def profile(
+    model: ShortcutV2V,
+    args: tuple[Any, ...] | Tensor,
+    kwargs: Mapping[str, Any] | None = None,
+    *,
+    interval: int | None = None,
+    runs: int = 15,
+    seconds: float = 30.0,
+) -> Profile:
+    """Count and time a wrapped teacher on one set of inputs, all parts side by side in one run.
+
+    The blocks are put into eval mode while it runs, and back afterwards; the teacher's flags stay as they are.
+
+    Args:
+        model: what `wrap` returned. The block need not be trained: its cost does not depend on its weights.
+        args: positional inputs of the teacher; a single tensor may stand alone.
+        kwargs: keyword inputs of the teacher.
+        interval: frames from one refresh to the next; default the model's own, or 3.
+        runs: timed rounds.
+        seconds: stop timing after about so long.
+
+    Returns:
+        A `Profile`; `print` shows the table and the verdict.
+
+    Raises:
+        InputError: `interval` is below 1.
+    """
+    interval = model.max_interval or 3 if interval is None else interval
+    if interval < 1:
+        raise InputError(f"`interval` must be at least 1, got {interval}")
+    inputs = (args,) if isinstance(args, Tensor) else tuple(args)
+    with _inference(model):
+        work, narrow = _work(model, inputs, dict(kwargs or {}))
+        times = latency({**work, **narrow}, runs=runs, seconds=seconds)
+        rows = tuple(
+            Row(name, cost(work[name]), times[name], peak_memory(work[name]) if name in _FRAMES else None)
+            for name in (*_FRAMES, *_PARTS)
+        )
+    found = {name: value.median for name, value in times.items()}
+    advice = advise(_times(found, tuple(narrow)), interval)
+    return Profile(rows, interval, _device(next(model.blocks.parameters())), advice)
+
+
+def _times(found: dict[str, float], narrow: tuple[str, ...]) -> Times:
+    return Times(
+        teacher=found["teacher frame"],
+        reference=found["reference frame"],
+        shortcut=found["shortcut frame"],
+        head=found["head"],
+        block=found["block"],
+        tail=found["tail"],
+        narrow=tuple((name, found[name]) for name in narrow),
+    )
+
+
+@contextmanager
+def _inference(model: ShortcutV2V) -> Iterator[None]:
+    """No gradients, blocks in eval mode; every block module's flag comes back."""
+    flags = [(module, module.training) for module in model.blocks.modules()]
+    model.blocks.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for module, training in flags:
+            module.training = training
+
+
+def _work(
+    model: ShortcutV2V, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[dict[str, Callable[[], Any]], dict[str, Callable[[], Any]]]:
+    """What is measured, by name; and the block alone at smaller widths."""
+    _, reference = model.reference(*args, **kwargs)
+    carry = model.head(*args, **kwargs)
+    f = model.middle(carry)
+    work: dict[str, Callable[[], Any]] = {
+        "teacher frame": lambda: model.teacher(*args, **kwargs),
+        "reference frame": lambda: model.reference(*args, **kwargs),
+        "shortcut frame": lambda: model.shortcut(reference, *args, **kwargs),
+        "head": lambda: model.head(*args, **kwargs),
+        "block": lambda: model.predict(reference, carry),
+        "tail": lambda: model.tail(carry, f),
+        "middle": lambda: model.middle(carry),
+        "reference state": lambda: model.make_reference(carry, f),
+    }
+    narrow = {f"channels / {factor}": _narrower(model, reference.f, carry.a, factor) for factor in _NARROWER}
+    return work, narrow
+
+
+def _narrower(
+    model: ShortcutV2V, f_ref: tuple[Tensor, ...], a: tuple[Tensor, ...], factor: int
+) -> Callable[[], list[Tensor]]:
+    """The blocks' work at 1/factor of their width, with fresh weights."""
+    ready = []
+    for block, f, current in zip(model.blocks, f_ref, a, strict=False):
+        small = type(block)(block.a_channels, block.f_channels, max(1, block.channels // factor))
+        small = small.to(device=f.device, dtype=f.dtype).eval()
+        ready.append((small, small.encode_reference(f, current), current))
+    return lambda: [small.predict(state, current) for small, state, current in ready]
+
+
+def _device(parameter: Tensor) -> str:
+    if parameter.is_cuda:
+        name = torch.cuda.get_device_name(parameter.device)
+    elif parameter.device.type == "cpu":
+        name = f"CPU, {torch.get_num_threads()} threads"
+    else:
+        name = str(parameter.device)
+    return f"{name}, {str(parameter.dtype).removeprefix('torch.')}"
