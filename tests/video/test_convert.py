@@ -378,3 +378,13 @@ def test_bar_knows_its_total(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert "12/12" in capsys.readouterr().err
     video.convert(tmp_path / "clip.mp4", tmp_path / "out.mp4", same, progress=False)
     assert capsys.readouterr().err == ""
+
+
+def test_anamorphic_video_keeps_its_shape(tmp_path: Path) -> None:
+    writer = video.create(tmp_path / "clip.mp4")
+    writer.pixel_aspect = Fraction(4, 3)
+    _write_all(writer, [numbered(0), numbered(1)], [None, None])
+    video.convert(tmp_path / "clip.mp4", tmp_path / "out.mp4", same, size=16, progress=False)
+    clip = video.open(tmp_path / "out.mp4")
+    assert (clip.size, clip.pixel_aspect) == ((16, 32), Fraction(4, 3))
+    assert video.open(tmp_path / "out.mp4", size=(32, 32)).pixel_aspect == 1

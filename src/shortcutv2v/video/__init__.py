@@ -4,6 +4,8 @@
     create(path)                   a writer for frames of your own
     convert(source, target, step)  read, call step on every frame, write; sound and time stamps kept
     Frames(path)                   random access, for training
+    Cache(bytes)                   what many Frames share, so that memory has one bound
+    find_clips(paths)              the clips in any mixture of files and folders; bad ones left out with a warning
 
 Frames are uint8 tensors of shape (3, H, W), RGB, everywhere. PyAV is imported when first needed; without it every call
 raises a `VideoError` that says what to install.
@@ -12,7 +14,8 @@ raises a `VideoError` that says what to install.
 from shortcutv2v.video.cache import Cache
 from shortcutv2v.video.clip import Clip, open  # noqa: A004
 from shortcutv2v.video.convert import convert
+from shortcutv2v.video.find import find_clips
 from shortcutv2v.video.frames import Frames
 from shortcutv2v.video.write import Writer, create
 
-__all__ = ["Cache", "Clip", "Frames", "Writer", "convert", "create", "open"]
+__all__ = ["Cache", "Clip", "Frames", "Writer", "convert", "create", "find_clips", "open"]

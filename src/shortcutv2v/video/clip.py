@@ -8,6 +8,7 @@ stamps and sound; an `ffmpeg` subprocess, which a machine with only Python and p
 from __future__ import annotations
 
 import re
+import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterator
 from fractions import Fraction
@@ -20,7 +21,7 @@ from torch import Tensor
 from shortcutv2v.errors import VideoError
 from shortcutv2v.video import _stream
 from shortcutv2v.video._av import PathLike, opened
-from shortcutv2v.video.picture import IMAGE_SUFFIXES, Size, ToTensor, read_image
+from shortcutv2v.video.picture import IMAGE_SUFFIXES, Size, ToTensor, quarter_turns, read_image
 
 if TYPE_CHECKING:
     from av.video.frame import VideoFrame
@@ -39,19 +40,23 @@ class Clip(ABC):
         rate: frames per second; the average where the rate varies.
         frames: how many will come, as far as the container says; None when it does not.
         time_base: the unit, in seconds, of which every time stamp is a whole multiple.
+        pixel_aspect: width of a pixel by its height; 1 but for anamorphic video read at its own shape.
     """
 
     path: Path
     size: tuple[int, int]
     rate: Fraction
     time_base: Fraction
+    pixel_aspect: Fraction = Fraction(1)
 
     def __init__(self, path: Path, start: int, stop: int | None) -> None:
         if start < 0 or (stop is not None and stop <= start):
             raise VideoError(f"{path}: start={start}, stop={stop} is no frame range; expected 0 <= start < stop")
         self.path = path
         self.start, self.stop = start, stop
-        self._running: list[Generator[tuple[Fraction, Tensor]]] = []
+        # Weak: an abandoned iteration must be freed, decoder threads and all, at once and not by the garbage collector,
+        # which might first run in a forked worker and wait there for threads that stayed in the parent.
+        self._running: weakref.WeakSet[Generator[tuple[Fraction, Tensor]]] = weakref.WeakSet()
 
     @property
     def frames(self) -> int | None:
@@ -68,7 +73,7 @@ class Clip(ABC):
             VideoError: a frame cannot be decoded or has another size, or the clip ends before it should.
         """
         run = self._timed()
-        self._running.append(run)
+        self._running.add(run)
         return run
 
     def _timed(self) -> Generator[tuple[Fraction, Tensor]]:
@@ -95,7 +100,7 @@ class Clip(ABC):
 
     def close(self) -> None:
         """Ends every iteration still under way and closes its file; the clip can be iterated anew."""
-        for run in self._running:
+        for run in list(self._running):
             run.close()
         self._running.clear()
 
@@ -123,6 +128,9 @@ class VideoClip(Clip):
                 raise _stream.nothing_came(path, self._promise)
             self.size = self._convert.size(first)
             self._stored = first.height, first.width
+            if not isinstance(size, tuple):
+                aspect = Fraction(stream.sample_aspect_ratio or 1)
+                self.pixel_aspect = 1 / aspect if quarter_turns(first) % 2 else aspect
 
     def _total(self) -> int | None:
         return self._promise

@@ -99,7 +99,9 @@ def _copy(
 def _writer(clip: clips.Clip, target: Path, crf: float, preset: str, image: str, sound: AudioCopy | None) -> Writer:
     if not is_folder(target):
         check_video_target(target)
-        return VideoWriter(target, clip.rate, clip.time_base, crf, preset, sound)
+        out = VideoWriter(target, clip.rate, clip.time_base, crf, preset, sound)
+        out.pixel_aspect = clip.pixel_aspect
+        return out
     names = [f.stem for f in clip.files[clip.start : clip.stop]] if isinstance(clip, clips.FolderClip) else []
     distinct = names and len(set(names)) == len(names)
     return FolderWriter(target, check_image_suffix(image), names if distinct else None)

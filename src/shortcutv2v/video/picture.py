@@ -24,7 +24,17 @@ from shortcutv2v.video._av import load, reason
 if TYPE_CHECKING:
     from av.video.frame import VideoFrame
 
-__all__ = ["IMAGE_SUFFIXES", "ImageEncoder", "Size", "ToTensor", "check_frame", "fit", "read_image", "to_frame"]
+__all__ = [
+    "IMAGE_SUFFIXES",
+    "ImageEncoder",
+    "Size",
+    "ToTensor",
+    "check_frame",
+    "fit",
+    "quarter_turns",
+    "read_image",
+    "to_frame",
+]
 
 _ABANDONED: list[Any] = []
 
@@ -86,11 +96,11 @@ class ToTensor:
     def size(self, frame: VideoFrame) -> tuple[int, int]:
         """The (H, W) that `frame` comes out with."""
         stored = frame.height, frame.width
-        return fit(self._size, stored[::-1] if _quarter_turns(frame) % 2 else stored)
+        return fit(self._size, stored[::-1] if quarter_turns(frame) % 2 else stored)
 
     def __call__(self, frame: VideoFrame) -> Tensor:
         """`frame` as uint8 (3, H, W), RGB in 0..255, its display rotation applied."""
-        turns = _quarter_turns(frame)
+        turns = quarter_turns(frame)
         height, width = self.size(frame)[::-1] if turns % 2 else self.size(frame)
         if self._process != os.getpid():
             self._renew()
@@ -102,6 +112,7 @@ class ToTensor:
             format="gbrp",
             src_colorspace=_matrix(frame),
             interpolation=_FLAGS,
+            **_one_thread(),
         )
         pixels = torch.empty(3, height, width, dtype=torch.uint8)
         for channel, plane in enumerate(planar.planes[place] for place in (2, 0, 1)):
@@ -120,7 +131,7 @@ class ToTensor:
         self._scaler, self._process = VideoReformatter(), os.getpid()
 
 
-def _quarter_turns(frame: VideoFrame) -> int:
+def quarter_turns(frame: VideoFrame) -> int:
     """How many quarter turns counterclockwise bring the stored picture upright (phones store videos lying)."""
     return round(getattr(frame, "rotation", 0) / 90) % 4
 
@@ -131,6 +142,14 @@ def _matrix(frame: VideoFrame) -> int:
     if stated != _UNSPECIFIED:
         return stated
     return _BT709 if frame.height >= 720 else _BT601
+
+
+def _one_thread() -> dict[str, int]:
+    """Keeps swscale to the calling thread: a pool of threads inherited by a forked worker would make it wait for ever.
+
+    PyAV has had a choice since release 17; before, there was only the one thread.
+    """
+    return {"threads": 1} if int(load().__version__.split(".")[0]) >= 17 else {}
 
 
 def check_frame(frame: Tensor, name: str) -> Tensor:
@@ -161,6 +180,7 @@ def to_frame(picture: Tensor, pixel_format: str = "rgb24", scaler: Any = None) -
         dst_colorspace=_BT709,
         dst_color_range=_LIMITED,
         interpolation=_FLAGS,
+        **_one_thread(),
     )
     return converted
 
@@ -213,5 +233,7 @@ class ImageEncoder:
         frame = to_frame(picture)
         if self._format != "rgb24":
             # JPEG has its own convention: BT.601, full range.
-            frame = frame.reformat(format=self._format, dst_colorspace=_BT601, dst_color_range=2, interpolation=_FLAGS)
+            frame = frame.reformat(
+                format=self._format, dst_colorspace=_BT601, dst_color_range=2, interpolation=_FLAGS, **_one_thread()
+            )
         return b"".join(bytes(packet) for packet in self._encoder.encode(frame))

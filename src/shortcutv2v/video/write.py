@@ -128,6 +128,7 @@ class VideoWriter(Writer):
         super().__init__(target)
         self._rate = rate.limit_denominator(1_000_000)
         self._base, self._crf, self._preset, self._audio = time_base, crf, preset, audio
+        self.pixel_aspect = Fraction(1)
         self._container: Any = None
         self._stream: Any = None
         self._scaler: Any = None
@@ -167,6 +168,8 @@ class VideoWriter(Writer):
         self._stream.pix_fmt = "yuv444p" if height % 2 or width % 2 else "yuv420p"
         self._stream.options = {"crf": str(self._crf), "preset": self._preset}
         self._stream.codec_context.time_base = self._base
+        if self.pixel_aspect != 1:
+            self._stream.codec_context.sample_aspect_ratio = self.pixel_aspect
         for name, value in _TAGGED_BT709.items():
             setattr(self._stream.codec_context, name, value)
         self._scaler = VideoReformatter()

@@ -1,0 +1,80 @@
+"""From whatever the user names to a list of clips that can be read."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from shortcutv2v.errors import VideoError
+from shortcutv2v.video._av import PathLike, load
+from shortcutv2v.video.frames import Frames
+from shortcutv2v.video.picture import IMAGE_SUFFIXES
+
+__all__ = ["find_clips"]
+
+# fmt: off
+_READABLE = frozenset({
+    ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".ts", ".m2ts", ".mts", ".mpg", ".mpeg", ".flv", ".wmv", ".3gp",
+    ".ogv", ".gif", ".y4m", ".mxf", ".h264", ".hevc",
+})
+# fmt: on
+
+
+def find_clips(paths: PathLike | Iterable[PathLike], *, min_frames: int = 1) -> list[Path]:
+    """List the clips among video files, folders of videos and folders of frames, in any mixture.
+
+    A folder that holds videos stands for each of them, one that holds only images is one clip; both at any depth. Every
+    clip is checked as `Frames` checks it: the packets are read, so a truncated file is found out here.
+
+    Args:
+        paths: one path or several.
+        min_frames: leave out shorter clips; 2 where pairs are needed.
+
+    Returns:
+        The clips in a fixed order (as named, natural order inside folders), each once.
+
+    Raises:
+        VideoError: a path does not exist, or not one clip is left.
+
+    Warns:
+        UserWarning: some were left out; it says how many of how many, and why each.
+    """
+    load()
+    named = [Path(paths)] if isinstance(paths, (str, os.PathLike)) else [Path(path) for path in paths]
+    found: dict[Path, Path] = {}
+    for path in named:
+        if not path.exists():
+            raise VideoError(f"{path}: no such file or folder; check the spelling")
+        for clip in _expand(path) if path.is_dir() else [path]:
+            found.setdefault(clip.resolve(), clip)
+    bad = {clip: why for clip in found.values() if (why := _trouble(clip, min_frames))}
+    good = [clip for clip in found.values() if clip not in bad]
+    reasons = "; ".join(bad.values())
+    if not good:
+        raise VideoError(f"no usable clip among {len(found)} found; expected videos or folders of frames. {reasons}")
+    if bad:
+        warnings.warn(f"{len(bad)} of {len(found)} clips left out: {reasons}", stacklevel=2)
+    return good
+
+
+def _expand(folder: Path) -> Iterator[Path]:
+    """The clips below a folder."""
+    inside = sorted(p for p in folder.iterdir() if not p.name.startswith("."))
+    videos = [p for p in inside if p.is_file() and p.suffix.lower() in _READABLE]
+    if not videos and any(p.is_file() and p.suffix.lower() in IMAGE_SUFFIXES for p in inside):
+        yield folder
+    yield from videos
+    for deeper in inside:
+        if deeper.is_dir():
+            yield from _expand(deeper)
+
+
+def _trouble(clip: Path, min_frames: int) -> str:
+    """Why a clip is of no use; empty if it is."""
+    try:
+        count = len(Frames(clip))
+    except VideoError as error:
+        return str(error)
+    return f"{clip}: {count} frames, fewer than {min_frames}" if count < min_frames else ""
