@@ -9,6 +9,21 @@ out = split.tail(carry, split.middle(carry))    # equals teacher(frame) bit for 
 
 from .capture import Capture
 from .cut import Branch, Cut, Layer, parse_cut
+from .facts import Facts
+from .protect import untouched
 from .split import Maps, Split
+from .suggest import Suggestion, suggest_cuts
 
-__all__ = ["Branch", "Capture", "Cut", "Layer", "Maps", "Split", "parse_cut"]
+__all__ = [
+    "Branch",
+    "Capture",
+    "Cut",
+    "Facts",
+    "Layer",
+    "Maps",
+    "Split",
+    "Suggestion",
+    "parse_cut",
+    "suggest_cuts",
+    "untouched",
+]

@@ -15,12 +15,12 @@ from ..types import Carry
 from .cut import Cut
 from .signature import signature, take_apart
 from .split import Split
-from .strategies import STRATEGIES, Job, advice, attempt
+from .strategies import STRATEGIES, Job, SettledLeakError, attempt
 from .structure import Structure
 from .traced import Untraceable
 from .verify import expect
 
-__all__ = ["Capture"]
+__all__ = ["Capture", "eager"]
 
 
 class Capture:
@@ -61,7 +61,7 @@ class Capture:
         self.cut = cut
         self._modules = list(teacher.modules())
         self._forced = capture
-        self._on_leak = on_leak
+        self.on_leak = on_leak
         self._splits: dict[Hashable, Split] = {}
         if args is not None or kwargs is not None:
             self.at(tuple(args or ()), kwargs)
@@ -72,7 +72,7 @@ class Capture:
         key = signature(self._modules, tensors, structure)
         split = self._splits.get(key)
         if split is None:
-            with torch.inference_mode(False), _eager():
+            with torch.inference_mode(False), eager():
                 split = self._capture([t.detach().clone() for t in tensors], structure, key)
             self._splits[key] = split
             if self.cut.facts is None:
@@ -99,17 +99,20 @@ class Capture:
             try:
                 split = attempt(name, job, "error")
             except LeakError as error:
-                # One strategy may see a dependency that is none, so a leak is final only if the others agree.
-                leak = leak or error
+                # One strategy may see a dependency that is none, so a leak is final only if another one agrees.
                 tried[name] = "it found features that go around f"
+                done = leak is not None or isinstance(error, SettledLeakError)
+                leak = leak or error
+                if done:
+                    break
             except Untraceable as reason:
                 tried[name] = str(reason)
             else:
                 return _with_reasons(split, tried)
         if leak is None:
             raise CaptureError(_failure(tried))
-        if self._on_leak == "error":
-            raise LeakError(str(leak) + advice(job)) from leak
+        if self.on_leak == "error":
+            raise LeakError(f"{leak}{_advice(job)}") from leak
         for name in [n for n, why in tried.items() if why.startswith("it found")]:
             with contextlib.suppress(Untraceable):
                 return _with_reasons(attempt(name, job, "reuse"), tried)
@@ -121,13 +124,27 @@ def _with_reasons(split: Split, tried: dict[str, str]) -> Split:
     return split
 
 
+def _advice(job: Job) -> str:
+    """The nearest cuts that do not leak, for the end of a message."""
+    from .suggest import nearest
+
+    if len(job.cut.branches) > 1 or len(job.cut.branches[0].enc) > 1 or job.cut.layout:
+        return ""
+    branch = job.cut.branches[0]
+    with contextlib.suppress(CaptureError):
+        found = nearest(job.teacher, job.tensors, job.structure, str(branch.enc[0]), str(branch.dec))
+        cuts = "; ".join(f"enc_layer={s.enc_layer!r}, dec_layer={s.dec_layer!r} (saves {s.saved:.0%})" for s in found)
+        return f". Nearest cuts that do not leak: {cuts}" if cuts else ". No cut of this teacher is free of leaks"
+    return ""
+
+
 def _failure(tried: dict[str, str]) -> str:
     met = "\n".join(f"  {name}: {reason}" for name, reason in tried.items())
     return f"the teacher could not be captured faithfully.\n{met}\nSee docs/capture.md for what each strategy needs"
 
 
 @contextlib.contextmanager
-def _eager() -> Iterator[None]:
+def eager() -> Iterator[None]:
     """Compiled parts of the teacher run uncompiled while they are watched."""
     with torch.compiler.set_stance("force_eager"):
         yield

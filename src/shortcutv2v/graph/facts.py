@@ -96,7 +96,7 @@ def graph_facts(teacher: nn.Module, traced: Traced, part: Partition, shapes: Sha
     numbers = dict(teacher.named_parameters(remove_duplicate=False))
     total = sum(p.numel() for p in teacher.parameters())
     elsewhere = {n.meta.get("owner") for n in order if n in part.head or n in part.tail}
-    middle = [n for n in order if n in part.middle and (n.op == "call_module" or n.meta.get("module"))]
+    middle = [n for n in order if n in part.middle and n.op != "get_attr" and _is_call(n)]
     return Facts(
         strategy=traced.strategy,
         modules=tuple(m for m in describe(middle) if m not in elsewhere),
@@ -110,6 +110,10 @@ def graph_facts(teacher: nn.Module, traced: Traced, part: Partition, shapes: Sha
         random=tuple(traced.random),
         limits=traced.limits,
     )
+
+
+def _is_call(node: Node) -> bool:
+    return node.op == "call_module" or bool(node.meta.get("module"))
 
 
 def _weights(teacher: nn.Module, nodes: list[Node]) -> list[str]:

@@ -107,7 +107,7 @@ def check_order(traced: Traced, points: Points, cut: Cut) -> None:
             raise CutOrderError(f"dec_layer {branch.dec!s} does not depend on enc_layer {loose[0]}: {reason}")
         if not any(u in used or u in traced.outputs for u in f.users) and f not in traced.outputs:
             raise CutOrderError(
-                f"the teacher's output does not depend on dec_layer {branch.dec!s}; choose a layer that the output needs"
+                f"the teacher's output does not depend on dec_layer {branch.dec!s}; choose one that the output needs"
             )
 
 

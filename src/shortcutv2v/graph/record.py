@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import operator
-import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -21,8 +20,8 @@ from torch.fx import Graph, Node
 from torch.overrides import TorchFunctionMode
 from torch.utils.weak import TensorWeakRef, WeakTensorKeyDictionary
 
+from .calls import ancestors, module_names, patched_calls
 from .cost import MacCounter
-from .cut import canonical_names
 from .inplace import rebind
 from .signature import autocast_state
 from .structure import flatten
@@ -42,8 +41,6 @@ _SHAPE_ONLY = {
     **dict.fromkeys(("expand_as", "view_as", "reshape_as", "type_as"), 1),
 }
 _OPERATORS = {"__getitem__": operator.getitem, "__setitem__": operator.setitem}
-_ACTIVE = threading.local()
-_PATCH = threading.RLock()
 
 
 def record(
@@ -76,13 +73,8 @@ class _Recorder(TorchFunctionMode):
         self.marked = marked
         self.fine = fine
         self.graph: Any = Graph()
-        canonical = canonical_names(teacher)
-        self.modules = {id(teacher): ""}
-        self.modules.update((id(m), canonical[n]) for n, m in teacher.named_modules() if n)
-        self.inside = {n.rpartition(".")[0] for n in marked}
-        for name in list(self.inside):
-            self.inside.update(name.rsplit(".", i)[0] for i in range(1, name.count(".") + 1))
-        self.inside.add("")
+        self.modules = module_names(teacher)
+        self.inside = ancestors(marked)
         self.attributes = _attributes(teacher)
         self.owned = {t.untyped_storage()._cdata for t in (*teacher.parameters(), *teacher.buffers()) if _dense(t)}
         self.nodes: Any = WeakTensorKeyDictionary()
@@ -102,7 +94,7 @@ class _Recorder(TorchFunctionMode):
             inputs.append(self.graph.placeholder(f"input_{i}"))
             inputs[-1].meta.update(meta_of(tensor), dep={"input"}, owner=f"input {i}")
             self.bind(tensor, inputs[-1])
-        with self.macs, _patched_calls(self), _patched_forwards(self), torch.enable_grad(), self:
+        with self.macs, patched_calls(self), _patched_forwards(self), torch.enable_grad(), self:
             self.ambient = autocast_state()
             out = self.teacher(*args, **kwargs)
         found, result = flatten(out)
@@ -215,6 +207,7 @@ class _Recorder(TorchFunctionMode):
             self.bind(out, node)
             return
         picked = self.plain_node(_tensors_of, (node,), None) if new else node
+        node.meta["several"] = len(new) > 1
         for i, tensor in enumerate(new):
             self.bind(tensor, self.plain_node(operator.getitem, (picked, i), tensor))
 
@@ -250,7 +243,7 @@ class _Recorder(TorchFunctionMode):
 
         return emit
 
-    def blank(self, node: Node) -> Node:
+    def blank(self, node: Node) -> Any:
         """A tensor with the shape and dtype of `node`, and no data flow from it."""
         device = Const(node.meta.get("device", torch.device("cpu")))
         args = (node.meta["shape"], Const(node.meta["dtype"]), device)
@@ -290,7 +283,7 @@ class _Recorder(TorchFunctionMode):
             return Const(value)
         return self.plain_node(_rebuilt, (Const(structure), [self.lower(t, copies) for t in tensors]), None)
 
-    def node_of(self, tensor: Tensor) -> Node:
+    def node_of(self, tensor: Tensor) -> Any:
         node: Node | None = self.nodes.get(tensor)
         if node is None:
             path = self.attributes.get(id(tensor))
@@ -379,25 +372,6 @@ def _indexes_by_mask(name: str, args: Any) -> bool:
 def function_name(func: Any) -> str:
     """The bare name of a torch function, method or operator."""
     return str(getattr(func, "__name__", type(func).__name__))
-
-
-@contextlib.contextmanager
-def _patched_calls(recorder: _Recorder) -> Iterator[None]:
-    """Route every module call of this thread through the recorder."""
-    with _PATCH:
-        original = nn.Module.__call__
-        owner = threading.get_ident()
-
-        def call(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
-            if recorder.quiet or threading.get_ident() != owner:
-                return original(module, *args, **kwargs)
-            return recorder.call_module(module, args, kwargs, original)
-
-        nn.Module.__call__ = call  # type: ignore[method-assign]
-        try:
-            yield
-        finally:
-            nn.Module.__call__ = original  # type: ignore[method-assign]
 
 
 @contextlib.contextmanager

@@ -16,7 +16,7 @@ from .facts import Facts, graph_facts
 from .layout import Layout
 from .partition import Partition
 from .signature import take_apart
-from .traced import Traced, compile_graph
+from .traced import Traced, compile_graph, nodes_in
 
 __all__ = ["GraphSplit", "Maps", "Split"]
 
@@ -161,20 +161,15 @@ def _program(inputs: Sequence[Node], nodes: set[Node], outputs: Any) -> Callable
     for node in inputs:
         new[node] = graph.placeholder(f"p{len(new)}")
     order = next(iter(nodes | set(inputs))).graph.nodes if nodes or inputs else ()
-    wanted = nodes | {n for n in _all(outputs) if n.op == "get_attr"}
-    wanted |= {n for node in nodes for n in node.all_input_nodes if n.op == "get_attr"}
+    # Weights are read where they are used, and only there.
+    wanted = {n for n in nodes if n.op != "get_attr"}
+    wanted |= {n for n in (*nodes_in(outputs), *(i for n in wanted for i in n.all_input_nodes)) if n.op == "get_attr"}
     for node in order:
         if node in wanted and node not in new:
             new[node] = graph.node_copy(node, lambda n: new[n])
     graph.output(map_arg(outputs, lambda n: new[n]))
     _drop_copies(graph)
     return compile_graph(graph)
-
-
-def _all(outputs: Any) -> list[Node]:
-    found: list[Node] = []
-    map_arg(outputs, found.append)
-    return found
 
 
 def _drop_copies(graph: Graph) -> None:

@@ -1,4 +1,4 @@
-"""The three strategies behind one function, and what a leak message can advise."""
+"""The three strategies behind one function."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from torch import Tensor, nn
 
 from ..errors import LeakError, ShortcutError
 from .cut import Cut
+from .exported import export
+from .hooks import HookSplit, watch
 from .partition import check_order, find_leaks, partition
 from .points import find_maps, find_points
 from .protect import untouched
@@ -19,9 +21,13 @@ from .structure import Structure
 from .traced import Traced, Untraceable
 from .verify import Expected, verify
 
-__all__ = ["STRATEGIES", "Job", "advice", "attempt"]
+__all__ = ["STRATEGIES", "Job", "SettledLeakError", "attempt"]
 
 STRATEGIES = ("fx", "export", "hooks")
+
+
+class SettledLeakError(LeakError):
+    """A leak that no other strategy needs to confirm."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +71,13 @@ def _fx(job: Job, on_leak: str) -> Split:
     if find_leaks(traced, points):
         # A leaf module with several outputs hides which of them depend on what; look inside.
         traced = _guarded(job, fine=True)
+        try:
+            return _graph_split(job, traced, on_leak)
+        except LeakError as error:
+            if any(n.meta.get("several") for n in traced.graph.nodes):
+                raise
+            # Every node is one operator with one output: no other strategy can see more.
+            raise SettledLeakError(str(error)) from error
     return _graph_split(job, traced, on_leak)
 
 
@@ -88,11 +101,24 @@ def _graph_split(job: Job, traced: Traced, on_leak: str) -> Split:
 
 
 def _export(job: Job, on_leak: str) -> Split:
-    raise Untraceable("not implemented")
+    with untouched(job.teacher):
+        traced = export(job.teacher, [t.clone() for t in job.tensors], job.structure, job.marked)
+    return _graph_split(job, traced, on_leak)
 
 
 def _hooks(job: Job, on_leak: str) -> Split:
-    raise Untraceable("not implemented")
+    with untouched(job.teacher):
+        try:
+            plan = watch(job.teacher, job.tensors, job.structure, job.marked)
+        except (ShortcutError, Untraceable):
+            raise
+        except Exception as error:
+            raise Untraceable(f"watching stopped with {type(error).__name__}: {_line(error)}") from error
+    points = find_points(plan.traced, job.cut)
+    check_order(plan.traced, points, job.cut)
+    maps = find_maps(points, job.cut, job.tensors)
+    part = partition(plan.traced, points, job.cut, on_leak)
+    return HookSplit(job.teacher, plan, part, maps, job.structure, job.key)
 
 
 def _line(error: Exception) -> str:
@@ -100,11 +126,3 @@ def _line(error: Exception) -> str:
 
 
 _ATTEMPTS = {"fx": _fx, "export": _export, "hooks": _hooks}
-
-
-def advice(job: Job) -> str:
-    """The nearest cuts that do not leak, for the end of a `LeakError`."""
-    return ""
-
-
-_ = LeakError

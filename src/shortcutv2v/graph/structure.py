@@ -137,7 +137,7 @@ def _rebuild_dict(value: dict[Any, Any], parts: list[Any]) -> Any:
     new = copy.copy(value)
     for key, part in zip(list(value), parts, strict=True):
         dict.__setitem__(new, key, part)
-        if isinstance(key, str) and dataclasses.is_dataclass(value):
+        if isinstance(key, str) and hasattr(type(value), "__dataclass_fields__"):
             object.__setattr__(new, key, part)
     return new
 
