@@ -32,8 +32,8 @@ def load() -> Any:
         import av
     except ImportError as error:
         raise VideoError('reading and writing video needs PyAV; type: pip install "shortcutv2v[video]"') from error
-    # FFmpeg would print its own complaints between ours; every failure reaches the user as a VideoError instead.
-    av.logging.set_level(av.logging.PANIC)
+    # PyAV's log level stays at its default, off: at any other, decoder threads report through Python, and closing a
+    # decoder while one of them waits for the interpreter never ends.
     return av
 
 
