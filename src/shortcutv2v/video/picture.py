@@ -177,6 +177,7 @@ def to_frame(picture: Tensor, pixel_format: str = "rgb24", scaler: Any = None) -
     converted: VideoFrame = scaler.reformat(
         frame,
         format=pixel_format,
+        src_colorspace=_BT709,
         dst_colorspace=_BT709,
         dst_color_range=_LIMITED,
         interpolation=_FLAGS,
