@@ -6,22 +6,17 @@ is seen on narrow twins, wrapped and cut as users do.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from dataclasses import astuple, dataclass
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-
-sys.path.insert(0, str(Path(__file__).parents[1]))  # the examples lie beside, and are no installed package
-
 from examples.unsup import teacher as unsup
 from examples.vid2vid import teacher as vid2vid
 from examples.vtoonify import stylegan
 from examples.vtoonify import teacher as vtoonify
+from torch import Tensor, nn
 
 from shortcutv2v import ops, wrap
 from shortcutv2v.blocks import ShortcutBlock

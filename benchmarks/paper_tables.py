@@ -21,9 +21,9 @@ from pathlib import Path
 
 import torch
 
-sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(0, str(Path(__file__).parents[1]))  # benchmarks and examples are no installed packages
 
-from paper_counts import TEACHERS, Count, count_block, count_modules, run_by_shortcut
+from benchmarks.paper_counts import TEACHERS, Count, count_block, count_modules, run_by_shortcut
 
 __all__ = ["ROWS", "Result", "Row", "evaluate", "main"]
 

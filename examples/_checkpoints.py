@@ -7,9 +7,10 @@ batch norm, statistics of norms that keep none) may be missing or in excess.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pickle
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 
 from shortcutv2v.errors import CheckpointError
 
-__all__ = ["Config", "State", "load_into", "read_file", "read_state", "read_tensor"]
+__all__ = ["Config", "State", "load_into", "read_file", "read_state", "read_tensor", "untrained"]
 
 State = dict[str, Tensor]
 Config = dict[str, Any]
@@ -29,6 +30,14 @@ _PREFIXES = ("module.", "_orig_mod.", "netG.", "netG0.", "net.", "teacher.")
 _IDLE = ("num_batches_tracked", ".kernel", "noises.")
 _STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 _SHOWN = 6
+
+
+@contextlib.contextmanager
+def untrained() -> Iterator[None]:
+    """Inside, fresh weights are the same in every process, so that a block trained on them finds them again."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        yield
 
 
 def read_state(path: str | os.PathLike[str]) -> State:

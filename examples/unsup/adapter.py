@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from examples._checkpoints import untrained
 from examples.unsup.checkpoint import load_teacher
 from examples.unsup.teacher import ResnetGenerator, build_teacher, published_cut
 from torch import Tensor
@@ -77,7 +78,8 @@ def build_adapter(
     if checkpoint is not None:
         teacher = load_teacher(checkpoint, config or None)
     elif random:
-        teacher = build_teacher(config)
+        with untrained():
+            teacher = build_teacher(config)
     else:
         raise InputError("the Unsup teacher needs weights: checkpoint=latest_net_G_A.pth, or random=True for a trial")
     adapter = UnsupAdapter(teacher, cut)

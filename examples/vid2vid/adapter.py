@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
-from examples._checkpoints import read_tensor
+from examples._checkpoints import read_tensor, untrained
 from examples.vid2vid.checkpoint import load_teacher
 from examples.vid2vid.first_frames import GlobalGenerator, GlobalWithFeatures
 from examples.vid2vid.layers import frame_statistics
@@ -173,7 +173,8 @@ def build_adapter(
     if checkpoint is not None:
         teacher = load_teacher(checkpoint, config or None)
     elif random:
-        teacher = build_teacher({"input_nc": 108, "prev_output_nc": 6, **config})
+        with untrained():
+            teacher = build_teacher({"input_nc": 108, "prev_output_nc": 6, **config})
     else:
         raise InputError("the vid2vid teacher needs weights: checkpoint=latest_net_G0.pth, or random=True for a trial")
     if not isinstance(teacher, CompositeGenerator):

@@ -4,8 +4,8 @@ A video of maps is a folder of PNG files (or any lossless video), so that every 
 
 * `LabelMaps`: red is the label, green + 256 * blue the instance. A plain grey label picture works too: the labels'
   outlines then stand for the instances' outlines.
-* `TiledMaps`: grey-value maps, three to a tile (red, green, blue), the tiles side by side. Edge-to-face takes fifteen:
-  the edges, and fourteen distance maps.
+* `TiledMaps`: grey-value maps, three to a tile (red, green, blue), the tiles one below the other, so that a flipped
+  picture holds flipped maps. Edge-to-face takes fifteen: the edges, and fourteen distance maps.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class LabelMaps:
 
 @dataclass(frozen=True)
 class TiledMaps:
-    """Grey-value maps from a picture of tiles: (B, 3, H, T*W) to (B, channels, H, W), values in [0, 1].
+    """Grey-value maps from a picture of tiles: (B, 3, T*H, W) to (B, channels, H, W), values in [0, 1].
 
     Args:
         channels: how many maps; the last tile may hold unused ones.
@@ -79,19 +79,22 @@ class TiledMaps:
         """Take the tiles apart.
 
         Raises:
-            InputError: the width is no multiple of the number of tiles.
+            InputError: the height is no multiple of the number of tiles.
         """
         tiles = -(-self.channels // 3)
-        if frame.shape[-1] % tiles:
-            raise InputError(f"{self.channels} maps lie in {tiles} tiles side by side; the width is {frame.shape[-1]}")
-        return torch.cat(frame.chunk(tiles, dim=-1), 1)[:, : self.channels]
+        if frame.shape[-2] % tiles:
+            raise InputError(
+                f"{self.channels} maps lie in {tiles} tiles, one below the other, but the height is {frame.shape[-2]}: "
+                "give whole pictures (to train on them, a crop as large as the picture)"
+            )
+        return torch.cat(frame.chunk(tiles, dim=-2), 1)[:, : self.channels]
 
 
 def tile_maps(maps: Tensor) -> Tensor:
-    """Lay maps (B, C, H, W) side by side as pictures (B, 3, H, T*W); the reverse of `TiledMaps`."""
+    """Lay maps (B, C, H, W) one below the other as pictures (B, 3, T*H, W); the reverse of `TiledMaps`."""
     filler = maps.new_zeros(maps.shape[0], -maps.shape[1] % 3, *maps.shape[2:])
     joined = torch.cat((maps, filler), 1)
-    return torch.cat(joined.chunk(joined.shape[1] // 3, dim=1), -1)
+    return torch.cat(joined.chunk(joined.shape[1] // 3, dim=1), -2)
 
 
 def pack_labels(labels: Tensor, instances: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from examples._checkpoints import read_tensor
+from examples._checkpoints import read_tensor, untrained
 from examples.vtoonify.checkpoint import load_teacher
 from examples.vtoonify.teacher import VToonify, build_teacher, published_cut
 from torch import Tensor, nn
@@ -136,11 +136,13 @@ def build_adapter(
     if checkpoint is not None:
         teacher = load_teacher(checkpoint, config or None)
     elif random:
-        teacher = build_teacher(config)
+        with untrained():
+            teacher = build_teacher(config)
     else:
         raise InputError("the VToonify teacher needs weights: checkpoint=vtoonify_s_d.pt, or random=True for a trial")
     if style is None and not random:
         raise InputError("VToonify needs a style code: style=FILE with one array, see README.md")
-    code = torch.randn(teacher.style_channels) if style is None else read_style(style)
+    with untrained():
+        code = torch.randn(teacher.style_channels) if style is None else read_style(style)
     parser = None if parse is None else torch.export.load(parse).module()
     return VToonifyAdapter(teacher, code, degree, parse=parser, cut=cut)

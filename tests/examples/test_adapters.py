@@ -61,13 +61,14 @@ def test_unknown_labels_and_odd_tiles_are_refused() -> None:
     with pytest.raises(InputError, match="label 7 in a frame, but the generator knows 0 to 2"):
         LabelMaps(3)(torch.full((1, 3, 2, 2), 7 / 255))
     with pytest.raises(InputError, match="15 maps lie in 5 tiles"):
-        TiledMaps()(torch.zeros(1, 3, 4, 12))
+        TiledMaps()(torch.zeros(1, 3, 12, 4))
 
 
 def test_tiles_come_back() -> None:
     maps = torch.rand(2, 15, 4, 6)
-    assert tile_maps(maps).shape == (2, 3, 4, 30)
+    assert tile_maps(maps).shape == (2, 3, 20, 6)
     torch.testing.assert_close(TiledMaps()(tile_maps(maps)), maps)
+    torch.testing.assert_close(TiledMaps()(tile_maps(maps).flip(-1)), maps.flip(-1))  # flipped in training
 
 
 def _vid2vid(**options: Any) -> Vid2VidAdapter:
