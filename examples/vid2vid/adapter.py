@@ -42,7 +42,8 @@ class Vid2VidAdapter(Adapter):
 
     Args:
         teacher: the generator. Its norms are switched to the frame's own statistics, its flow branch off.
-        cut: `low`, `medium` or `high`, the paper's levels of dependence on the teacher.
+        cut: `low`, `medium` or `high`, the paper's levels of dependence on the teacher; default: `medium`, or `low`
+            where the generator is too shallow for it.
         encode: turns pictures into one frame's maps: `LabelMaps` or `TiledMaps`, or your own.
         first: paints a picture (B, 3, H, W) in [-1, 1] from one frame's maps, when there are no past outputs: a
             first-frame network, say `lambda maps: net(maps[:, :35])`. Without it the past is black to the
@@ -57,16 +58,16 @@ class Vid2VidAdapter(Adapter):
     def __init__(
         self,
         teacher: CompositeGenerator,
-        cut: str = "medium",
+        cut: str | None = None,
         *,
         encode: Callable[[Tensor], Tensor] | None = None,
         first: Callable[[Tensor], Tensor] | None = None,
         foreground: Sequence[int] = (26,),
     ) -> None:
         frame_statistics(teacher).use_raw_only = True
-        super().__init__(teacher, *published_cut(teacher.n_downsampling, cut))
-        levels = {name: _cut(teacher, name) for name in ("low", "medium", "high")}
+        levels = {name: _cut(teacher, name) for name in ("medium", "low", "high")}
         self.cuts = {name: found for name, found in levels.items() if found is not None}
+        super().__init__(teacher, *published_cut(teacher.n_downsampling, cut or next(iter(self.cuts))))
         self.encode = LabelMaps() if encode is None else encode
         self.first, self.foreground = first, tuple(foreground)
         self.history = teacher.prev_output_nc // teacher.output_nc
@@ -143,7 +144,7 @@ def _cut(teacher: CompositeGenerator, level: str) -> tuple[Any, Any] | None:
 
 def build_adapter(
     checkpoint: str | None = None,
-    cut: str = "medium",
+    cut: str | None = None,
     maps: str = "labels",
     instances: bool = True,
     first: str | None = None,
@@ -157,7 +158,7 @@ def build_adapter(
 
     Args:
         checkpoint: `<epoch>_net_G0.pth`; see README.md for where to get them.
-        cut: `low`, `medium` or `high`.
+        cut: `low`, `medium` or `high`; default: `medium`, or `low` where the generator is too shallow for it.
         maps: `labels` (label pictures, see `LabelMaps`) or `tiles` (see `TiledMaps`).
         instances: whether the last map of a frame is that of the instances' edges (`--use_instance`).
         first: a first-frame network's file, `latest_net_G_512.pth` or `latest_net_G.pth`.

@@ -142,6 +142,13 @@ def test_vid2vid_runs_on_frame_statistics_and_without_flow() -> None:
         torch.testing.assert_close(one.img_final[0], row)
 
 
+def test_vid2vid_generators_of_two_halvings_get_the_low_cut() -> None:
+    net = build_vid2vid({"input_nc": 12, "prev_output_nc": 6, "ngf": 2, "n_blocks": 2, "n_downsampling": 2})
+    adapter = Vid2VidAdapter(net)
+    assert adapter.dec_layer == adapter.cuts["low"][1] == "model_up_img.0"
+    assert sorted(adapter.cuts) == ["high", "low"]
+
+
 def test_vid2vid_maps_of_another_kind_are_refused() -> None:
     adapter = _vid2vid()
     adapter.encode = LabelMaps(5)
