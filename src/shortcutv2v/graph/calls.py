@@ -51,14 +51,17 @@ def module_names(teacher: nn.Module) -> dict[int, str]:
     return {id(m): canonical[n] if n else "" for n, m in teacher.named_modules()}
 
 
-def ancestors(names: set[str]) -> set[str]:
-    """The names of all modules that hold one of the named ones, the teacher included.
+def ancestors(teacher: nn.Module, marked: set[str]) -> set[str]:
+    """The first names of all modules that hold one of the marked ones, under whatever name; the teacher included.
 
-    >>> sorted(ancestors({"a.b.c"}))
-    ['', 'a', 'a.b']
+    >>> net = nn.Sequential(nn.Sequential(nn.ReLU()), nn.ReLU())
+    >>> sorted(ancestors(net, {"0.0"}))
+    ['', '0']
     """
+    known = canonical_names(teacher)
     found = {""}
-    for name in names:
-        parts = name.split(".")
-        found.update(".".join(parts[:i]) for i in range(1, len(parts)))
+    for name, first in known.items():
+        if first in marked:
+            parts = name.split(".")
+            found.update(known[".".join(parts[:i])] for i in range(1, len(parts)))
     return found

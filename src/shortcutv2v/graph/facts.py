@@ -32,6 +32,7 @@ class Facts:
         leaks: owners and shapes of the features kept from the reference (`on_leak="reuse"`).
         random: what draws random numbers.
         limits: what the split cannot do, in sentences.
+        bundled: some module gives several outputs at once, so that a finer look may move work into the middle.
         passed_over: strategies tried before, and why they were given up.
     """
 
@@ -46,6 +47,7 @@ class Facts:
     leaks: tuple[tuple[str, tuple[int, ...]], ...] = ()
     random: tuple[str, ...] = ()
     limits: tuple[str, ...] = ()
+    bundled: bool = False
     passed_over: tuple[tuple[str, str], ...] = ()
 
     @property
@@ -109,6 +111,7 @@ def graph_facts(teacher: nn.Module, traced: Traced, part: Partition, shapes: Sha
         leaks=tuple((str(n.meta.get("owner")), n.meta.get("shape", ())) for n in part.leaks),
         random=tuple(traced.random),
         limits=traced.limits,
+        bundled=any(n.meta.get("several") for n in order),
     )
 
 

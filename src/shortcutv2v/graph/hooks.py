@@ -75,7 +75,7 @@ class _Leaves:
 
     def __init__(self, teacher: nn.Module, marked: set[str]) -> None:
         self.names = module_names(teacher)
-        self.inside = ancestors(marked)
+        self.inside = ancestors(teacher, marked)
         self.marked = marked
 
 

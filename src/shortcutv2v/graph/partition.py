@@ -80,9 +80,23 @@ def partition(traced: Traced, points: Points, cut: Cut, on_leak: str = "error") 
     injected = [*points.f, *leaks]
     live = upstream(traced.outputs, injected)
     tail = downstream(injected, live)
-    head = (live - tail) | upstream(points.flat_a)
+    head = (live - tail) | upstream(points.flat_a) | set(traced.inputs)
     middle = upstream(injected, head)
+    after = tail | set(injected)
+    place_effects(traced, head, middle, after)
+    tail |= {n for n in after if n.meta.get("effect")}
     return Partition(points, tuple(leaks), head, middle, tail)
+
+
+def place_effects(traced: Traced, head: set[Node], middle: set[Node], tail: set[Node]) -> None:
+    """Put the user's hooks, whose nodes nothing depends on, where all that they look at is at hand."""
+    for node in traced.graph.nodes:
+        if node.meta.get("effect"):
+            seen = {n for n in node.all_input_nodes if n.op != "get_attr"}
+            for group, at_hand in ((head, head), (middle, head | middle), (tail, head | tail)):
+                if seen <= at_hand:
+                    group.add(node)
+                    break
 
 
 def check_order(traced: Traced, points: Points, cut: Cut) -> None:

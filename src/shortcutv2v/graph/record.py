@@ -23,6 +23,7 @@ from torch.utils.weak import TensorWeakRef, WeakTensorKeyDictionary
 from .calls import ancestors, module_names, patched_calls
 from .cost import MacCounter
 from .inplace import rebind
+from .runtime import after, blank, call, constant, fire_after, fire_before, rebuilt, tensors_of, under_autocast
 from .signature import autocast_state
 from .structure import flatten
 from .traced import Call, Const, Traced, Untraceable, is_heavy, meta_of
@@ -74,7 +75,7 @@ class _Recorder(TorchFunctionMode):
         self.fine = fine
         self.graph: Any = Graph()
         self.modules = module_names(teacher)
-        self.inside = ancestors(marked)
+        self.inside = ancestors(teacher, marked)
         self.attributes = _attributes(teacher)
         self.owned = {t.untyped_storage()._cdata for t in (*teacher.parameters(), *teacher.buffers()) if _dense(t)}
         self.nodes: Any = WeakTensorKeyDictionary()
@@ -127,11 +128,39 @@ class _Recorder(TorchFunctionMode):
         else:
             self.owners.append(name)
             try:
-                out = original(module, *args, **kwargs)
+                hooked = bool(module._forward_hooks or module._forward_pre_hooks)
+                out = self.run_hooked(module, args, kwargs) if hooked else original(module, *args, **kwargs)
             finally:
                 self.owners.pop()
             out = self.mark(name, out)
         return self.note_call(name, out, index)
+
+    def run_hooked(self, module: nn.Module, args: Any, kwargs: Any) -> Any:
+        """A call that is looked into, with the user's hooks as steps of their own: they fire in the programs too."""
+        for key in list(module._forward_pre_hooks):
+            args, kwargs = self.fire(fire_before, module, key, (args, kwargs)) or (args, kwargs)
+        out = module.forward(*args, **kwargs)
+        for key in list(module._forward_hooks):
+            changed = self.fire(fire_after, module, key, (args, kwargs, out))
+            out = out if changed is None else changed
+        return out
+
+    def fire(self, function: Any, module: nn.Module, key: int, given: tuple[Any, ...]) -> Any:
+        """Fire one hook. Where it leaves the values alone, data flow does not pass through it."""
+
+        def emit(args: Any, kwargs: Any) -> Any:
+            owner = self.graph.get_attr(name)
+            owner.meta.update(dep={"param"}, owner=name, bare=True)
+            return self.graph.call_function(function, (owner, key, *args), kwargs)
+
+        name = self.modules[id(module)]
+        before = len(self.graph.nodes)
+        result = self.note(lambda a, k: function(module, key, *a), given, {}, emit, None, "hook")
+        if len(self.graph.nodes) == before:
+            node = emit(self.lower(given, {}), {})
+            node.meta.update(owner=f"{name} (hook)", macs=0, heavy=False, effect=True)
+            self.depend(node)
+        return result
 
     def is_leaf(self, name: str, module: nn.Module) -> bool:
         if name in self.inside:
@@ -145,7 +174,9 @@ class _Recorder(TorchFunctionMode):
         """Give the output of a cut layer that was looked into an identity of its own."""
         if name not in self.marked or not isinstance(out, Tensor):
             return out
-        return self.note(lambda a, k: a[0][...], (out,), {}, self.emit_function(operator.getitem, "alias"), None, name)
+        return self.note(
+            lambda a, k: a[0][a[1]], (out, ...), {}, self.emit_function(operator.getitem, "alias"), None, name
+        )
 
     def note_call(self, name: str, out: Any, index: int) -> Any:
         node = self.nodes.get(out) if isinstance(out, Tensor) else None
@@ -161,7 +192,7 @@ class _Recorder(TorchFunctionMode):
         self, run: Any, args: Any, kwargs: Any, emit: Any, module: nn.Module | None, name: str, index: int = -1
     ) -> Any:
         """Run one step for real, and add its node if it yields or changes tensors."""
-        given, _ = flatten((args, kwargs))
+        given, before = flatten((args, kwargs))
         with self.silence():
             versions = [_version(t) for t in given]
             macs, rng = self.macs.total, torch.get_rng_state()
@@ -180,6 +211,9 @@ class _Recorder(TorchFunctionMode):
                 "heavy": is_heavy(module, self.macs.total - macs),
                 "fresh": not {_memory(t) for t in new} & ({_memory(t) for t in given} | self.owned),
             }
+            if not _identical(flatten((args, kwargs))[0], given):
+                raise Untraceable(f"{name!r} changes a list or dict that it is given")
+            args, kwargs = before.rebuild(given)
             self.add(emit, args, kwargs, changed, new, out, facts)
         return out
 
@@ -196,17 +230,17 @@ class _Recorder(TorchFunctionMode):
         self.depend(node)
         self.bind_outputs(node, out, new)
         for tensor in {id(t): t for t in changed}.values():
-            after = node if tensor is out else self.nodes.get(tensor) if any(tensor is t for t in new) else None
-            if after is None or after is copies[id(tensor)]:
-                after = self.plain_node(_after, (copies[id(tensor)], node), tensor)
-            rebind(self, tensor, after)
+            value = node if tensor is out else self.nodes.get(tensor) if any(tensor is t for t in new) else None
+            if value is None or value is copies[id(tensor)]:
+                value = self.plain_node(after, (copies[id(tensor)], node), tensor)
+            rebind(self, tensor, value)
 
     def bind_outputs(self, node: Node, out: Any, new: list[Tensor]) -> None:
         if isinstance(out, Tensor):
             node.meta.update(meta_of(out))
             self.bind(out, node)
             return
-        picked = self.plain_node(_tensors_of, (node,), None) if new else node
+        picked = self.plain_node(tensors_of, (node,), None) if new else node
         node.meta["several"] = len(new) > 1
         for i, tensor in enumerate(new):
             self.bind(tensor, self.plain_node(operator.getitem, (picked, i), tensor))
@@ -221,7 +255,7 @@ class _Recorder(TorchFunctionMode):
                 args[position] = self.blank(args[position])
             state = autocast_state()
             if state != self.ambient:
-                return self.graph.call_function(_under_autocast, (Const(state), Const(func), *args), kwargs)
+                return self.graph.call_function(under_autocast, (Const(state), Const(func), *args), kwargs)
             if name in _OPERATORS:
                 return self.graph.call_function(_OPERATORS[name], tuple(args), kwargs)
             if _is_method(func) and args and isinstance(args[0], Node):
@@ -238,8 +272,8 @@ class _Recorder(TorchFunctionMode):
             module = self.graph.get_attr(f"{name}.{method}" if method else name)
             module.meta.update(dep={"param"}, owner=name)
             if state == self.ambient:
-                return self.graph.call_function(_call, (module, *args), kwargs)
-            return self.graph.call_function(_under_autocast, (Const(state), module, *args), kwargs)
+                return self.graph.call_function(call, (module, *args), kwargs)
+            return self.graph.call_function(under_autocast, (Const(state), module, *args), kwargs)
 
         return emit
 
@@ -247,7 +281,7 @@ class _Recorder(TorchFunctionMode):
         """A tensor with the shape and dtype of `node`, and no data flow from it."""
         device = Const(node.meta.get("device", torch.device("cpu")))
         args = (node.meta["shape"], Const(node.meta["dtype"]), device)
-        return self.plain_node(_blank, args, None, shape=node.meta["shape"], dtype=node.meta["dtype"])
+        return self.plain_node(blank, args, None, shape=node.meta["shape"], dtype=node.meta["dtype"])
 
     def plain_node(self, target: Any, args: Any, tensor: Tensor | None, **meta: Any) -> Any:
         """A node of bookkeeping: no work, no weights."""
@@ -281,14 +315,14 @@ class _Recorder(TorchFunctionMode):
         tensors, structure = flatten(value)
         if not tensors:
             return Const(value)
-        return self.plain_node(_rebuilt, (Const(structure), [self.lower(t, copies) for t in tensors]), None)
+        return self.plain_node(rebuilt, (Const(structure), [self.lower(t, copies) for t in tensors]), None)
 
     def node_of(self, tensor: Tensor) -> Any:
         node: Node | None = self.nodes.get(tensor)
         if node is None:
             path = self.attributes.get(id(tensor))
             if path is None:
-                node = self.graph.call_function(_constant, (Const(tensor),))
+                node = self.graph.call_function(constant, (Const(tensor),))
                 node.meta.update(dep=set(), owner="a constant")
             else:
                 node = self.graph.get_attr(path)
@@ -347,6 +381,10 @@ def _unshared(found: list[Tensor], given: list[Tensor], changed: list[Tensor]) -
     return [t[...] if id(t) in same else t for t in found]
 
 
+def _identical(left: list[Tensor], right: list[Tensor]) -> bool:
+    return len(left) == len(right) and all(x is y for x, y in zip(left, right, strict=True))
+
+
 def _dense(tensor: Tensor) -> bool:
     return tensor.layout == torch.strided
 
@@ -378,7 +416,7 @@ def function_name(func: Any) -> str:
 def _patched_forwards(recorder: _Recorder) -> Iterator[None]:
     """Notice cut layers whose `forward` is called directly, past `__call__`."""
     patched = []
-    for name in recorder.marked - recorder.inside:
+    for name in recorder.marked:
         module = recorder.teacher.get_submodule(name)
         if not isinstance(module, torch.jit.ScriptModule) and "forward" not in vars(module):
             vars(module)["forward"] = _forward(recorder, module, name)
@@ -394,46 +432,13 @@ def _forward(recorder: _Recorder, module: nn.Module, name: str) -> Callable[...,
     method = type(module).forward
 
     def forward(*args: Any, **kwargs: Any) -> Any:
-        if recorder.quiet:
+        if recorder.quiet or recorder.owners[-1] == name:
             return method(module, *args, **kwargs)
         index = len(recorder.calls)
+        if not recorder.is_leaf(name, module):
+            return recorder.note_call(name, recorder.mark(name, method(module, *args, **kwargs)), index)
         emit = recorder.emit_module(name, "forward")
         out = recorder.note(lambda a, k: method(module, *a, **k), args, kwargs, emit, module, name, index)
         return recorder.note_call(name, out, index)
 
     return forward
-
-
-# --- what the generated programs call ---------------------------------------------------------------------------
-
-
-def _after(value: Tensor, _: Any) -> Tensor:
-    """The value, once the second argument has been computed (it changes the value in place)."""
-    return value
-
-
-def _constant(value: Tensor) -> Tensor:
-    return value
-
-
-def _call(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    return function(*args, **kwargs)
-
-
-def _tensors_of(value: Any) -> list[Any]:
-    return flatten(value)[0]
-
-
-def _rebuilt(structure: Any, tensors: list[Any]) -> Any:
-    return structure.rebuild(tensors)
-
-
-def _blank(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
-    return torch.empty((), dtype=dtype, device=device).expand(shape)
-
-
-def _under_autocast(state: Any, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    with contextlib.ExitStack() as stack:
-        for device, enabled, dtype in state:
-            stack.enter_context(torch.autocast(device, dtype=dtype, enabled=enabled))
-        return function(*args, **kwargs)

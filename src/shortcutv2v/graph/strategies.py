@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,7 @@ from ..errors import LeakError, ShortcutError
 from .cut import Cut
 from .exported import export
 from .hooks import HookSplit, watch
-from .partition import check_order, find_leaks, partition
+from .partition import check_order, partition
 from .points import find_maps, find_points
 from .protect import untouched
 from .record import record
@@ -59,37 +59,59 @@ def attempt(name: str, job: Job, on_leak: str) -> Split:
         Untraceable: the strategy cannot, or its result is not faithful.
         CutError: the cut cannot be made.
     """
-    split = _ATTEMPTS[name](job, on_leak)
-    verify(job.teacher, split, job.structure, job.expected)
+    if name != "fx":
+        return _verified(_ATTEMPTS[name], job, on_leak)
+    whole: Split | None = None
+    reason = ""
+    try:
+        whole = _verified(_fx, job, "error")
+        if not whole.facts.bundled:
+            return whole
+    except LeakError:
+        pass
+    except Untraceable as error:
+        reason = f"{error}; looking into all modules: "
+    # A leaf module with several outputs hides which of them depend on what: look inside.
+    try:
+        split = _verified(_fine_fx, job, on_leak)
+    except Untraceable as error:
+        if whole is not None:
+            return whole
+        raise Untraceable(f"{reason}{error}") from error
+    return split if whole is None or split.facts.macs[1] > whole.facts.macs[1] else whole
+
+
+def _verified(strategy: Callable[[Job, str], Split], job: Job, on_leak: str) -> Split:
+    try:
+        split = strategy(job, on_leak)
+        verify(job.teacher, split, job.structure, job.expected)
+    except (ShortcutError, Untraceable):
+        raise
+    except Exception as error:
+        line = str(error).strip().partition("\n")[0][:200]
+        raise Untraceable(f"it stopped with {type(error).__name__}: {line}") from error
     return split
 
 
 def _fx(job: Job, on_leak: str) -> Split:
-    traced = _guarded(job, fine=False)
-    points = find_points(traced, job.cut)
-    check_order(traced, points, job.cut)
-    if find_leaks(traced, points):
-        # A leaf module with several outputs hides which of them depend on what; look inside.
-        traced = _guarded(job, fine=True)
-        try:
-            return _graph_split(job, traced, on_leak)
-        except LeakError as error:
-            if any(n.meta.get("several") for n in traced.graph.nodes):
-                raise
-            # Every node is one operator with one output: no other strategy can see more.
-            raise SettledLeakError(str(error)) from error
-    return _graph_split(job, traced, on_leak)
+    return _graph_split(job, _recorded(job, fine=False), on_leak)
 
 
-def _guarded(job: Job, *, fine: bool) -> Traced:
+def _fine_fx(job: Job, on_leak: str) -> Split:
+    traced = _recorded(job, fine=True)
+    try:
+        return _graph_split(job, traced, on_leak)
+    except LeakError as error:
+        if any(n.meta.get("several") for n in traced.graph.nodes):
+            raise
+        # Every node is one operator with one output: no other strategy can see more.
+        raise SettledLeakError(str(error)) from error
+
+
+def _recorded(job: Job, *, fine: bool) -> Traced:
     args, kwargs = job.inputs()
     with untouched(job.teacher):
-        try:
-            return record(job.teacher, args, kwargs, job.marked, fine=fine)
-        except (ShortcutError, Untraceable):
-            raise
-        except Exception as error:
-            raise Untraceable(f"recording stopped with {type(error).__name__}: {_line(error)}") from error
+        return record(job.teacher, args, kwargs, job.marked, fine=fine)
 
 
 def _graph_split(job: Job, traced: Traced, on_leak: str) -> Split:
@@ -108,12 +130,7 @@ def _export(job: Job, on_leak: str) -> Split:
 
 def _hooks(job: Job, on_leak: str) -> Split:
     with untouched(job.teacher):
-        try:
-            plan = watch(job.teacher, job.tensors, job.structure, job.marked)
-        except (ShortcutError, Untraceable):
-            raise
-        except Exception as error:
-            raise Untraceable(f"watching stopped with {type(error).__name__}: {_line(error)}") from error
+        plan = watch(job.teacher, job.tensors, job.structure, job.marked)
     points = find_points(plan.traced, job.cut)
     check_order(plan.traced, points, job.cut)
     maps = find_maps(points, job.cut, job.tensors)
@@ -121,8 +138,4 @@ def _hooks(job: Job, on_leak: str) -> Split:
     return HookSplit(job.teacher, plan, part, maps, job.structure, job.key)
 
 
-def _line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0][:200]
-
-
-_ATTEMPTS = {"fx": _fx, "export": _export, "hooks": _hooks}
+_ATTEMPTS: dict[str, Callable[[Job, str], Split]] = {"export": _export, "hooks": _hooks}

@@ -135,7 +135,9 @@ class _Survey:
         found: dict[int, str] = {}
         for call in self.traced.calls:
             number = counts[call.name] = counts.get(call.name, -1) + 1
-            if not call.name or call.node is None or len(call.node.meta.get("shape", ())) != 4:
+            shape = () if call.node is None else call.node.meta.get("shape", ())
+            # A map of one row or column has nothing to align.
+            if not call.name or call.node is None or len(shape) != 4 or min(shape[2:]) < 2:
                 continue
             i = self.index[call.node]
             name = str(Layer(call.name, number if call.name in repeated else None))
