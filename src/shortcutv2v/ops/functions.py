@@ -9,6 +9,7 @@ cannot tell pixel 300 from pixel 301.
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from typing import Protocol
 
 import torch
@@ -21,16 +22,15 @@ from shortcutv2v.ops.selection import choose
 
 __all__ = ["adabd", "align", "deform", "warp"]
 
+_HAS_TRITON = find_spec("triton") is not None
+
 
 class _Implementation(Protocol):
-    """What an implementation's module offers."""
+    """What an implementation's module offers; the functions below say what each argument is."""
 
     def blend(self, f: Tensor, a: Tensor | None, offset: Tensor, mask: Tensor | None, weight: Tensor) -> Tensor: ...
 
     def warp(self, f: Tensor, offset: Tensor, border: int) -> Tensor: ...
-
-
-_MODULES: dict[str, _Implementation] = {"reference": reference, "rows": rows, "plain": plain}
 
 
 def adabd(
@@ -152,7 +152,7 @@ def warp(f: Tensor, offset: Tensor, *, border: int = 0, implementation: str | No
     _check_feature("warp", "f", f)
     b, _, h, w = f.shape
     _expect("warp", "offset", offset, (b, 2, h - 2 * border, w - 2 * border))
-    module = _MODULES[_runnable(choose(implementation, f), f)]
+    module = _module(choose(implementation, f), f)
     with torch.autocast(f.device.type, enabled=False):
         return module.warp(f, offset, border)
 
@@ -160,7 +160,7 @@ def warp(f: Tensor, offset: Tensor, *, border: int = 0, implementation: str | No
 def _blend(
     f: Tensor, a: Tensor | None, offset: Tensor, mask: Tensor | None, weight: Tensor, implementation: str | None
 ) -> Tensor:
-    module = _MODULES[_runnable(choose(implementation, f), f)]
+    module = _module(choose(implementation, f), f)
     if a is None:
         f, weight = _same_dtype(f, weight)
     else:
@@ -169,9 +169,17 @@ def _blend(
         return module.blend(f, a, offset, mask, weight)
 
 
-def _runnable(name: str, f: Tensor) -> str:
-    """`name`, or `plain` where that implementation has no kernel for the device of `f`."""
-    return "plain" if name == "rows" and f.device.type != "cpu" else name
+def _module(name: str, f: Tensor) -> _Implementation:
+    """The implementation of that name, or `plain` where it cannot run on the device of `f`."""
+    if name == "reference":
+        return reference
+    if name == "rows" and f.device.type == "cpu":
+        return rows
+    if name == "triton" and f.is_cuda and _HAS_TRITON:
+        from shortcutv2v.ops import kernels  # imports Triton, which takes its time
+
+        return kernels
+    return plain
 
 
 def _same_dtype(*tensors: Tensor) -> tuple[Tensor, ...]:

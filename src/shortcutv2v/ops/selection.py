@@ -13,7 +13,7 @@ from shortcutv2v.errors import InputError
 
 __all__ = ["choose", "implementations", "use"]
 
-_NAMES = ("reference", "rows", "plain")
+_NAMES = ("reference", "rows", "plain", "triton")
 _forced: ContextVar[str | None] = ContextVar("shortcutv2v_ops_implementation", default=None)
 
 
@@ -64,6 +64,7 @@ def choose(implementation: str | None, like: torch.Tensor) -> str:
 
 
 def _default(like: torch.Tensor) -> str:
+    """The fastest implementation that has been checked on the device itself; `triton` has not been, so far."""
     if like.device.type == "cpu":
         return "rows"
     return "reference" if like.device.type in ("cuda", "meta") else "plain"
