@@ -112,10 +112,7 @@ class Vid2VidAdapter(Adapter):
         return Past(maps[-self.history :], pictures[-self.history :])
 
     def opening(self, frame: Tensor, state: Past) -> Tensor | None:
-        """The picture of one of the first frames, which the paper takes from the first-frame network, else None.
-
-        Show it (`image()` takes it) and hand it to `advance()`; neither generator nor block runs on this frame.
-        """
+        """The picture of one of the first frames, which the paper takes from the first-frame network, else None."""
         if self.first is None or len(state.pictures) >= self.history:
             return None
         return self.paint(self._maps(frame))

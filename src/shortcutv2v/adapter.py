@@ -79,6 +79,18 @@ class Adapter:
         """
         return (frame,), {}
 
+    def opening(self, frame: Tensor, state: Any) -> Any:
+        """An output for a frame that the teacher does not make, else None.
+
+        vid2vid's first frames come from another network. Where this returns an output, neither teacher nor block
+        runs on the frame; `image()` and `advance()` take the output as if the teacher had made it.
+
+        Args:
+            frame: (B, 3, H, W) in [0, 1].
+            state: what `start()` or the last `advance()` returned.
+        """
+        return None
+
     def image(self, output: Any) -> Tensor:
         """The picture in the teacher's output: (B, 3, H', W') in [0, 1]; values outside are clipped when shown."""
         picture: Tensor = output

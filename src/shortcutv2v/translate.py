@@ -46,9 +46,11 @@ class Translator:
     def __call__(self, frame: Tensor) -> Tensor:
         """The picture for the next frame: uint8 (3, H, W) -> uint8 (3, H', W')."""
         picture = from_uint8(frame).to(self._device, self._dtype)
-        args, kwargs = self.adapter.inputs(picture, self._state)
-        run = self.adapter.teacher if self.stream is None else self.stream
-        output = run(*args, **kwargs)
+        output = self.adapter.opening(picture, self._state)
+        if output is None:
+            args, kwargs = self.adapter.inputs(picture, self._state)
+            run = self.adapter.teacher if self.stream is None else self.stream
+            output = run(*args, **kwargs)
         self._state = self.adapter.advance(self._state, picture, output)
         return to_uint8(self.adapter.image(output))
 

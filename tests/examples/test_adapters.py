@@ -20,6 +20,7 @@ from examples.vtoonify.teacher import build_teacher as build_vtoonify
 from torch import Tensor
 
 from shortcutv2v.errors import CheckpointError, InputError
+from shortcutv2v.translate import Translator
 
 
 def test_unsup_values_and_sizes() -> None:
@@ -121,6 +122,19 @@ def test_vid2vid_first_frames_come_from_the_first_frame_network() -> None:
     (_, before), _ = adapter.inputs(frames[2], state)
     assert torch.equal(before[:, :3], expected)
     assert _vid2vid().opening(frames[0], ((), ())) is None  # type: ignore[arg-type]
+
+
+def test_vid2vid_first_frames_are_shown_as_painted_and_the_generator_starts_behind_them() -> None:
+    adapter, frames = _vid2vid(first=lambda maps: maps[:, :1].expand(-1, 3, -1, -1)), _label_frames(4)
+    calls: list[Any] = []
+    adapter.teacher.register_forward_hook(lambda *_: calls.append(None))
+    translate = Translator(adapter)
+    raw = [(frame[0] * 255).round().byte() for frame in frames]
+    shown = [translate(frame) for frame in raw]
+    assert len(calls) == 2
+    for frame, picture in zip(raw[:2], shown, strict=False):
+        label = (frame[:1] == 0).expand(3, -1, -1)  # painted 1 where the label is 0, else 0: shown as 1 and one half
+        assert torch.equal(picture, torch.where(label, 255, 128).byte())
 
 
 def test_vid2vid_foreground_mask_is_the_sum_of_its_labels() -> None:
