@@ -28,7 +28,7 @@ class _Snapshot:
         self.dicts: list[tuple[dict[Any, Any], dict[Any, Any]]] = []
         self.lists: list[tuple[Any, list[Any]]] = []
         self.sets: list[tuple[set[Any], set[Any]]] = []
-        self.tensors: list[tuple[Tensor, int, Tensor]] = []
+        self.tensors: list[tuple[Tensor, Tensor]] = []
         seen: set[int] = set()
         queue: deque[Any] = deque([teacher])
         while queue and len(seen) < _LIMIT:
@@ -40,7 +40,7 @@ class _Snapshot:
     def _save(self, item: Any) -> list[Any]:
         if isinstance(item, Tensor):
             if not isinstance(item, nn.Parameter) and item.layout == torch.strided:
-                self.tensors.append((item, item._version, item.detach().clone()))
+                self.tensors.append((item, item.detach().clone()))
             return []
         if isinstance(item, torch.jit.ScriptModule):
             return list(item.buffers())
@@ -71,8 +71,9 @@ class _Snapshot:
                 members.clear()
                 members.update(before)
         with torch.no_grad():
-            for tensor, version, values in self.tensors:
-                if tensor._version != version:
+            for tensor, values in self.tensors:
+                # The version counter cannot tell: batch norm updates its running statistics without counting.
+                if not torch.equal(tensor, values):
                     tensor.copy_(values)
 
 
