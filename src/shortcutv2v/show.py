@@ -20,7 +20,7 @@ def contact_sheet(
     """Write a PNG with one row per frame: input, teacher, ours, and where ours and plain reuse differ from the teacher.
 
     Args:
-        rows: (label, input, teacher, ours, reuse); pictures are float (3, H, W) in [0, 1].
+        rows: (label, input, teacher, ours, reuse); pictures are float (3, H, W) in [0, 1]; a label may have lines.
         path: of the PNG.
         error_range: the absolute error, averaged over the colours, that is drawn brightest.
     """
@@ -30,7 +30,7 @@ def contact_sheet(
 
     titles = ("input", "teacher", "ours", "error of ours", "error of reuse")
     height, width = rows[0][2].shape[-2:]
-    figure = Figure(figsize=(len(titles) * 3.2, len(rows) * 3.2 * height / width + 0.6), layout="compressed")
+    figure = Figure(figsize=(len(titles) * 3.2 + 1, len(rows) * 3.2 * height / width + 0.6), layout="compressed")
     FigureCanvasAgg(figure)
     axes = figure.subplots(len(rows), len(titles), squeeze=False)
     drawn = None
@@ -40,12 +40,12 @@ def contact_sheet(
         for place, picture in zip(line[3:], (ours, reuse), strict=True):
             error = (picture - teacher).abs().mean(0).numpy()
             drawn = place.imshow(error, vmin=0, vmax=error_range, cmap="magma", interpolation="nearest")
-        line[0].set_ylabel(label)
+        line[0].set_ylabel(label, fontsize="small")
     for place, title in zip(axes[0], titles, strict=True):
         place.set_title(title)
     _strip(axes.flat)
     assert drawn is not None  # noqa: S101  (there are always two error maps in a row)
-    figure.colorbar(drawn, ax=axes, label="mean absolute error, pictures in [0, 1]", shrink=0.6)
+    figure.colorbar(drawn, ax=axes, label="mean absolute error, pictures in [0, 1]", shrink=0.6, pad=0.01)
     figure.savefig(path, dpi=110)
 
 

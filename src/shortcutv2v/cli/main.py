@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from shortcutv2v.errors import ShortcutError
@@ -40,7 +40,7 @@ def _refuse(message: str) -> int:
 
 
 def _parser(adapter: str | None) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="shortcutv2v", description=__doc__ and "Make a video generator fast.")
+    parser = argparse.ArgumentParser(prog="shortcutv2v", description="Make a pretrained video generator fast.")
     verbs = parser.add_subparsers(required=True, metavar="command")
     _add_train(verbs.add_parser("train", help="distil a block on some clips"), adapter)
     _add_translate(verbs.add_parser("translate", help="video in, video out"), adapter)
@@ -113,10 +113,11 @@ def _add_demo(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--out", type=Path, default=Path("demo_output"), help="folder (default: %(default)s)")
     verb.add_argument("--minutes", type=float, default=4.0, help="training time (default: %(default)s)")
     verb.add_argument("--variant", help="the block (default: flow)")
+    verb.add_argument("--cut", default="low", help="low, medium or high dependence on the teacher (default: low)")
     verb.set_defaults(run=_lazily("demo"))
 
 
-def _lazily(command: str):  # type: ignore[no-untyped-def]
+def _lazily(command: str) -> Callable[[argparse.Namespace], int]:
     """Import the command's module only when it runs: `--help` needs neither Lightning nor PyAV."""
 
     def run(options: argparse.Namespace) -> int:

@@ -1,0 +1,89 @@
+"""Every chore of the project, one session each: `nox -l` lists them.
+
+All sessions share the environment that nox itself runs in (`.venv`, made by the commands in the README), so that torch
+is installed once and not once per session.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from pathlib import Path
+
+import nox
+
+nox.options.default_venv_backend = "none"
+nox.options.sessions = ["lint", "typing", "tests"]
+
+ROOT = Path(__file__).parent
+CONSTRAINTS = ROOT / "constraints.txt"
+ZOO_PACKAGES = ROOT / "tests" / "zoo" / "requirements.txt"
+
+
+def install(session: nox.Session, *packages: str) -> None:
+    """Install the package, all its extras and the development tools, unless this was done before."""
+    wanted = ["--editable", ".[all]", "--group", "dev", *packages]
+    text = "\0".join([*wanted, CONSTRAINTS.read_text(), (ROOT / "pyproject.toml").read_text()])
+    stamp = Path(sys.prefix) / f"shortcutv2v-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
+    if not stamp.exists():
+        pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+        session.run(*pip, "--upgrade", "pip>=25.1")  # dependency groups
+        session.run(*pip, "--constraint", str(CONSTRAINTS), *wanted)
+        stamp.touch()
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """Run the fast tests and the examples in the docstrings; arguments go to pytest."""
+    install(session)
+    session.run(sys.executable, "-m", "pytest", "-m", "not slow", *session.posargs)
+
+
+@nox.session
+def slow(session: nox.Session) -> None:
+    """Run the tests that take minutes."""
+    install(session)
+    session.run(sys.executable, "-m", "pytest", "-m", "slow", "--ignore=tests/zoo", *session.posargs)
+
+
+@nox.session
+def zoo(session: nox.Session) -> None:
+    """Wrap the zoo of third-party networks and print the score."""
+    install(session, "--requirement", str(ZOO_PACKAGES))
+    session.run(sys.executable, "-m", "pytest", "-m", "slow", "tests/zoo", *session.posargs)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Check format and style."""
+    install(session)
+    session.run(sys.executable, "-m", "ruff", "check", ".")
+    session.run(sys.executable, "-m", "ruff", "format", "--check", ".")
+
+
+@nox.session
+def typing(session: nox.Session) -> None:
+    """Check the types of the package."""
+    install(session)
+    session.run(sys.executable, "-m", "mypy")
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """Build the documentation into `site/`; a broken link is an error."""
+    install(session, "--group", "docs")
+    session.run(sys.executable, "-m", "mkdocs", "build", "--strict", *session.posargs)
+
+
+@nox.session
+def demo(session: nox.Session) -> None:
+    """Distil a block for Real-ESRGAN in minutes and show what it is worth; results in `demo_output/`."""
+    install(session)
+    session.run(sys.executable, "-m", "shortcutv2v", "demo", *session.posargs)
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """Measure time against multiply-adds; results in `benchmarks/results/`."""
+    install(session)
+    session.run(sys.executable, "benchmarks/speed.py", *session.posargs)

@@ -1,0 +1,77 @@
+"""Tiny teachers: each has one trait of the real ones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+
+class Chain(nn.Sequential):
+    """Plain layers in a row, like Real-ESRGAN."""
+
+    def __init__(self) -> None:
+        super().__init__(*(nn.Conv2d(3 if i == 0 else 6, 3 if i == 5 else 6, 3, padding=1) for i in range(6)))
+
+
+class UNet(nn.Module):
+    """Skips across the cut, and batch norm that runs on batch statistics."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(3, 6, 3, padding=1)
+        self.down = nn.Conv2d(6, 8, 4, stride=2, padding=1)
+        self.norm = nn.BatchNorm2d(8)
+        self.mid = nn.Conv2d(8, 8, 3, padding=1)
+        self.up = nn.ConvTranspose2d(8, 6, 4, stride=2, padding=1)
+        self.last = nn.Conv2d(12, 3, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        skip = self.first(x)
+        deep = self.mid(torch.relu(self.norm(self.down(skip.relu()))))
+        return self.last(torch.cat((self.up(deep), skip), 1)).tanh()
+
+
+class TwoOutputs(nn.Module):
+    """A dictionary out, a keyword in."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.enc = nn.Conv2d(3, 4, 3, padding=1)
+        self.body = nn.Conv2d(4, 6, 3, padding=1)
+        self.dec = nn.Conv2d(6, 6, 3, padding=1)
+        self.out = nn.Conv2d(6, 3, 3, padding=1)
+
+    def forward(self, x: Tensor, *, gain: float = 1.0) -> dict[str, Tensor]:
+        f = self.dec(self.body(self.enc(x)).relu())
+        return {"picture": self.out(f) * gain, "mask": f.mean(1, keepdim=True).sigmoid()}
+
+
+TEACHERS: dict[str, tuple[Callable[[], nn.Module], str, str]] = {
+    "chain": (Chain, "1", "4"),
+    "unet": (UNet, "first", "up"),
+    "two_outputs": (TwoOutputs, "enc", "dec"),
+}
+"""name -> (class, enc_layer, dec_layer)"""
+
+
+@pytest.fixture(params=TEACHERS)
+def cut_teacher(request: pytest.FixtureRequest) -> tuple[nn.Module, str, str]:
+    """A tiny teacher and where to cut it."""
+    torch.manual_seed(0)
+    build, enc_layer, dec_layer = TEACHERS[request.param]
+    return build(), enc_layer, dec_layer
+
+
+@pytest.fixture
+def chain() -> nn.Module:
+    torch.manual_seed(0)
+    return Chain()
+
+
+@pytest.fixture
+def unet() -> nn.Module:
+    torch.manual_seed(0)
+    return UNet()
