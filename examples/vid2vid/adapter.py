@@ -72,6 +72,12 @@ class Vid2VidAdapter(Adapter):
         self.first, self.foreground = first, tuple(foreground)
         self.history = teacher.prev_output_nc // teacher.output_nc
         self.generator = teacher
+        self.channels_per_frame = teacher.input_nc // (self.history + 1)
+        if teacher.fg and not all(0 <= label < self.channels_per_frame for label in self.foreground):
+            raise InputError(
+                f"foreground={self.foreground} names a label that the generator does not read: it has 0 to "
+                f"{self.channels_per_frame - 1}; give the labels that its foreground model paints"
+            )
 
     def start(self) -> Past:
         """An empty past."""
@@ -81,7 +87,8 @@ class Vid2VidAdapter(Adapter):
         """Maps of the past and current frame, and the past outputs; where there is no past the oldest is repeated.
 
         Raises:
-            InputError: the maps have another number of channels than the generator reads.
+            InputError: the maps have another number of channels than the generator reads, or a size that it cannot
+                halve often enough.
         """
         maps = self._maps(frame)
         seen = _filled((*state.maps, maps), self.history + 1)
@@ -96,7 +103,7 @@ class Vid2VidAdapter(Adapter):
         if self.first is None:
             return maps.new_zeros(maps.shape[0], self.generator.output_nc, *maps.shape[2:])
         if isinstance(self.first, nn.Module):
-            self.first.to(maps.device)  # follows the teacher, which it is no part of
+            self.first.to(maps)  # follows the teacher, which it is no part of
         with torch.no_grad():
             return self.first(maps)
 
@@ -119,11 +126,15 @@ class Vid2VidAdapter(Adapter):
 
     def _maps(self, frame: Tensor) -> Tensor:
         maps = self.encode(frame)
-        expected = self.generator.input_nc // (self.history + 1)
-        if maps.shape[1] != expected:
+        if maps.shape[1] != self.channels_per_frame:
             raise InputError(
-                f"the generator reads {expected} maps per frame ({self.generator.input_nc} channels for "
+                f"the generator reads {self.channels_per_frame} maps per frame ({self.generator.input_nc} channels for "
                 f"{self.history + 1} frames), the frame gives {maps.shape[1]}: set encode= accordingly"
+            )
+        (height, width), unit = maps.shape[-2:], 2**self.generator.n_downsampling
+        if height % unit or width % unit:
+            raise InputError(
+                f"this generator wants multiples of {unit}, the maps are {height}x{width}: crop or pad them"
             )
         return maps
 

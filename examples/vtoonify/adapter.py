@@ -82,7 +82,7 @@ class VToonifyAdapter(Adapter):
         if isinstance(self.parse, nn.Module):
             self.parse.to(picture.device)  # follows the teacher, which it is no part of
         with torch.no_grad():
-            return self.parse(picture)
+            return self.parse(picture.float()).to(picture)
 
     def image(self, output: Tensor) -> Tensor:
         """The output in [0, 1]."""

@@ -163,6 +163,25 @@ def test_vid2vid_generators_of_two_halvings_get_the_low_cut() -> None:
     assert sorted(adapter.cuts) == ["high", "low"]
 
 
+def test_vid2vid_sizes_that_cannot_be_halved_are_refused() -> None:
+    adapter = _vid2vid()
+    with pytest.raises(InputError, match="multiples of 8, the maps are 16x20"):
+        adapter.inputs(pack_labels(*torch.zeros(2, 1, 16, 20, dtype=torch.long)), adapter.start())
+
+
+@torch.no_grad()
+def test_adapters_follow_the_teacher_to_half_precision() -> None:
+    adapter = _vid2vid(first=torch.nn.Conv2d(4, 3, 1))
+    adapter.teacher.to(torch.bfloat16)
+    frame = pack_labels(torch.randint(0, 3, (1, 16, 16)), torch.randint(0, 700, (1, 16, 16))).to(torch.float16)
+    args, _ = adapter.inputs(frame.to(torch.bfloat16), adapter.start())
+    assert adapter.teacher(*args).img_final.dtype == torch.bfloat16
+    assert torch.equal(adapter.encode(frame).float(), adapter.encode((frame.float() * 255).round() / 255))
+    cartoon = VToonifyAdapter(_vtoonify("toonify"), torch.randn(8), parse=torch.nn.Conv2d(3, 19, 1))
+    (x, style), _ = cartoon.inputs(torch.rand(1, 3, 8, 8, dtype=torch.bfloat16), None)
+    assert x.dtype == style.dtype == torch.bfloat16
+
+
 def test_vid2vid_maps_of_another_kind_are_refused() -> None:
     adapter = _vid2vid()
     adapter.encode = LabelMaps(5)
