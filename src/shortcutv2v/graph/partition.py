@@ -82,10 +82,21 @@ def partition(traced: Traced, points: Points, cut: Cut, on_leak: str = "error") 
     tail = downstream(injected, live)
     head = (live - tail) | upstream(points.flat_a) | set(traced.inputs)
     middle = upstream(injected, head)
+    keep_copies_at_hand(traced, head, middle, tail)
     after = tail | set(injected)
     place_effects(traced, head, middle, after)
     tail |= {n for n in after if n.meta.get("effect")}
     return Partition(points, tuple(leaks), head, middle, tail)
+
+
+def keep_copies_at_hand(traced: Traced, head: set[Node], middle: set[Node], tail: set[Node]) -> None:
+    """A copy made to be overwritten must be made by the program that overwrites it, each time anew."""
+    for node in traced.graph.nodes:
+        if "elidable" in node.meta:
+            for group in (middle, tail):
+                if group & set(node.users) and node not in group:
+                    head.discard(node)
+                    group.add(node)
 
 
 def place_effects(traced: Traced, head: set[Node], middle: set[Node], tail: set[Node]) -> None:

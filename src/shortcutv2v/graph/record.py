@@ -200,6 +200,8 @@ class _Recorder(TorchFunctionMode):
                 out = run(args, kwargs)
             changed = [t for t, v in zip(given, versions, strict=True) if _version(t) != v]
             found, structure = flatten(out)
+            if not _identical(flatten((args, kwargs))[0], given):
+                raise Untraceable(f"{name!r} changes a list or dict that it is given")
             if not found and not changed:
                 return out
             new = _unshared(found, given, changed) if module is not None else found
@@ -211,8 +213,6 @@ class _Recorder(TorchFunctionMode):
                 "heavy": is_heavy(module, self.macs.total - macs),
                 "fresh": not {_memory(t) for t in new} & ({_memory(t) for t in given} | self.owned),
             }
-            if not _identical(flatten((args, kwargs))[0], given):
-                raise Untraceable(f"{name!r} changes a list or dict that it is given")
             args, kwargs = before.rebuild(given)
             self.add(emit, args, kwargs, changed, new, out, facts)
         return out
