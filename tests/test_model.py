@@ -62,7 +62,7 @@ def test_shortcut_touches_nothing_of_the_middle(cut_teacher: tuple[nn.Module, st
 
 def test_teacher_is_left_as_found(cut_teacher: tuple[nn.Module, str, str]) -> None:
     teacher = cut_teacher[0]
-    list(teacher.children())[0].eval()
+    next(iter(teacher.children())).eval()
     fired = []
     handle = list(teacher.children())[-1].register_forward_hook(lambda *_: fired.append(1))
     flags = {name: m.training for name, m in teacher.named_modules()}

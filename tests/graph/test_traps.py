@@ -55,7 +55,7 @@ def check(
     assert equal_states(before, state(net))
     split = cap.at(args, kwargs)
     for factor in (1.0, 0.7):
-        given = torch.utils._pytree.tree_map_only(Tensor, lambda t: t * factor, (args, kwargs))
+        given = torch.utils._pytree.tree_map_only(Tensor, lambda t, k=factor: t * k, (args, kwargs))
         copy = torch.utils._pytree.tree_map_only(Tensor, torch.clone, given)
         with graph.untouched(net):
             want = net(*copy[0], **copy[1])

@@ -15,7 +15,7 @@ def run(options: argparse.Namespace) -> None:
     """Train, then save the block; checkpoints to resume from lie beside it."""
     from shortcutv2v.distill import fit
 
-    clips = video.find_clips(options.clips)
+    clips = video.find_clips(options.clips, min_frames=2)
     with video.open(clips[0], size=options.height) as clip:
         frame = from_uint8(next(iter(clip)))
     adapter = open_adapter(options)

@@ -54,6 +54,7 @@ class Distiller(pl.LightningModule):
         lr: learning rate of Adam (paper: 2e-4 for Unsup, over 3200 epochs; short runs want more).
         betas: of Adam.
         decay: linear decay of the rate to zero over this last fraction of the run.
+        schedule: length of the run in steps, for the decay; default: what the trainer was told.
 
     Logs:
         `train/feature`, `train/alignment`, `train/output`, `train/loss`; `val/psnr` of the shortcut frames to the
@@ -77,12 +78,13 @@ class Distiller(pl.LightningModule):
         lr: float = 2e-4,
         betas: tuple[float, float] = (0.5, 0.999),
         decay: float = 0.5,
+        schedule: int | None = None,
     ) -> None:
         super().__init__()
         self.model = model
         self.adapter = adapter or Adapter(model.teacher, "", "")
         self.weights = weights or LossWeights()
-        self.lr, self.betas, self.decay = lr, betas, decay
+        self.lr, self.betas, self.decay, self.schedule = lr, betas, decay, schedule
 
     def step(self, pair: Tensor) -> Step:
         """Teacher on both frames, blocks on the current one.
@@ -116,7 +118,7 @@ class Distiller(pl.LightningModule):
         found = self.losses(self.step(batch))
         total = sum_(getattr(self.weights, name) * value for name, value in found.items())
         self.log_dict({f"train/{name}": value for name, value in found.items()})
-        self.log("train/loss", total, prog_bar=True)
+        self.log("train/loss", total)
         return total
 
     @torch.no_grad()
@@ -132,7 +134,7 @@ class Distiller(pl.LightningModule):
             pictures = self.adapter.image(ours), self.adapter.image(reused), last
             found.append(torch.stack([psnr(picture, target) for picture in pictures]))
         for name, value in zip(("psnr", "psnr_reuse", "psnr_repeat"), torch.stack(found).mean(0), strict=True):
-            self.log(f"val/{name}", value, prog_bar=True)
+            self.log(f"val/{name}", value)
 
     def _teach(self, frame: Tensor, state: Any) -> tuple[Carry, tuple[Tensor, ...], Tensor, Any]:
         """A full pass of the teacher: carry, `f`, picture, and the recurrent state for the next frame."""
@@ -148,7 +150,7 @@ class Distiller(pl.LightningModule):
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Set the learning rate for how far the run is, in steps or in time, whichever ends it first."""
-        remaining = max(0.0, 1.0 - self._progress())
+        remaining = max(0.0, 1.0 - self.done())
         factor = min(1.0, remaining / self.decay) if self.decay > 0 else 1.0
         for group in self.trainer.optimizers[0].param_groups:
             group["lr"] = self.lr * factor
@@ -172,9 +174,11 @@ class Distiller(pl.LightningModule):
         if saved["teacher"]["structure"] != own["teacher"]["structure"]:
             raise CheckpointError(f"the checkpoint is of another teacher: a {saved['teacher']['class']}")
 
-    def _progress(self) -> float:
+    def done(self) -> float:
         """Share of the run that is done, in [0, 1]: by steps or by time, whichever ends it first."""
         trainer = self.trainer
+        if self.schedule is not None:
+            return trainer.global_step / self.schedule
         shares = [trainer.global_step / trainer.max_steps] if trainer.max_steps > 0 else [0.0]
         for callback in cast("Any", trainer).callbacks:
             if isinstance(callback, Timer):

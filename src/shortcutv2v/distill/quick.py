@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -18,7 +17,8 @@ from shortcutv2v.adapter import Adapter
 from shortcutv2v.distill.data import FrameSource, Pairs, Windows
 from shortcutv2v.distill.losses import LossWeights
 from shortcutv2v.distill.module import Distiller
-from shortcutv2v.errors import InputError
+from shortcutv2v.distill.progress import Progress, quiet_lightning
+from shortcutv2v.errors import CheckpointError, InputError
 from shortcutv2v.model import ShortcutV2V
 
 __all__ = ["ClipData", "fit"]
@@ -79,6 +79,7 @@ def fit(
     batch_size: int = 8,
     lr: float = 1e-3,
     weights: LossWeights | None = None,
+    schedule: int | None = None,
     seed: int = 0,
     folder: str | Path | None = None,
     resume: str | Path | None = None,
@@ -98,6 +99,7 @@ def fit(
         batch_size: pairs per step.
         lr: learning rate at the start; decays linearly to zero over the second half.
         weights: of the losses.
+        schedule: steps over which the rate decays, where a run is to be resumed later; default: this run's length.
         seed: decides crops, pairs and nothing else.
         folder: where checkpoints (`last.ckpt`) go; None writes nothing.
         resume: a checkpoint to go on from.
@@ -113,16 +115,18 @@ def fit(
     """
     if minutes is None and max_steps < 0:
         raise InputError("give minutes=, max_steps= or both: training would never end")
+    if resume is not None and not Path(resume).is_file():
+        raise CheckpointError(f"no checkpoint {resume}: expected a last.ckpt written by fit() or `shortcutv2v train`")
     clips = _open(source, size)
     pairs = Pairs(clips, model.max_interval or 3, crop=_crop(clips, crop), length=batch_size * 1_000_000, seed=seed)
     held_out = None if validation is None else Windows(_open(validation, size), model.max_interval or 3)
-    distiller = Distiller(model, adapter, weights=weights, lr=lr, betas=(0.9, 0.99))
-    trainer = _trainer(minutes, max_steps, held_out, folder, progress)
-    with warnings.catch_warnings():
-        # The data is generated on the fly; advice about workers and logging intervals does not apply.
-        warnings.filterwarnings("ignore", module="pytorch_lightning")
+    distiller = Distiller(model, adapter, weights=weights, lr=lr, betas=(0.9, 0.99), schedule=schedule)
+    with quiet_lightning():
+        trainer = _trainer(minutes, max_steps, held_out, folder, progress)
         data = ClipData(pairs, held_out, batch_size)
         trainer.fit(distiller, data, ckpt_path=None if resume is None else str(resume), weights_only=False)
+        if held_out is not None:
+            trainer.validate(distiller, data, verbose=False)
     model.eval()
     return distiller
 
@@ -130,9 +134,9 @@ def fit(
 def _trainer(
     minutes: float | None, max_steps: int, held_out: Windows | None, folder: str | Path | None, progress: bool
 ) -> pl.Trainer:
-    checkpoints: list[pl.Callback] = []
+    callbacks: list[pl.Callback] = [Progress()] if progress else []
     if folder is not None:
-        checkpoints.append(ModelCheckpoint(folder, "last", every_n_train_steps=50))
+        callbacks.append(ModelCheckpoint(folder, "last", every_n_train_steps=50))
     return pl.Trainer(
         max_steps=max_steps,
         max_epochs=-1,
@@ -141,10 +145,10 @@ def _trainer(
         check_val_every_n_epoch=None,
         limit_val_batches=8,
         num_sanity_val_steps=0,
-        callbacks=checkpoints,
+        callbacks=callbacks,
         enable_checkpointing=folder is not None,
         enable_model_summary=False,
-        enable_progress_bar=progress,
+        enable_progress_bar=False,
         logger=False,
     )
 

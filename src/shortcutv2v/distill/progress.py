@@ -1,0 +1,57 @@
+"""A progress bar for runs that end by time or by steps, and quiet where Lightning would advertise."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import pytorch_lightning as pl
+from tqdm.auto import tqdm
+
+__all__ = ["Progress", "quiet_lightning"]
+
+
+class Progress(pl.Callback):
+    """Share of the run that is done, steps, loss and, once validated, PSNR to the teacher beside plain reuse.
+
+    Lightning's own bar counts batches of an epoch, which here has no meaningful length.
+    """
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Draw the empty bar."""
+        self._bar = tqdm(total=100, unit="%", bar_format="{percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}")
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, *_: Any) -> None:
+        """Move the bar."""
+        self._bar.n = round(100 * min(1.0, pl_module.done()), 1)
+        shown = {"step": trainer.global_step}
+        for name, label in (("train/loss", "loss"), ("val/psnr", "PSNR"), ("val/psnr_reuse", "reuse")):
+            if name in trainer.callback_metrics:
+                shown[label] = f"{float(trainer.callback_metrics[name]):.4g}"
+        self._bar.set_postfix(shown)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Leave the bar as it is."""
+        self._bar.close()
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        """Leave the bar as it is."""
+        if hasattr(self, "_bar"):
+            self._bar.close()
+
+
+@contextlib.contextmanager
+def quiet_lightning() -> Iterator[None]:
+    """No advice about loggers, workers and devices; what goes wrong is still raised."""
+    logger = logging.getLogger("pytorch_lightning.utilities.rank_zero")
+    level = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module="pytorch_lightning")
+            yield
+    finally:
+        logger.setLevel(level)

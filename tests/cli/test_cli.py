@@ -1,0 +1,172 @@
+"""The command line: what it makes, and the one line that it says when it refuses."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+import torch
+
+from shortcutv2v import video
+from shortcutv2v.cli import main
+from shortcutv2v.cli.adapters import bundled_examples, find_adapter
+from shortcutv2v.errors import InputError
+
+ADAPTER = """
+import torch
+from shortcutv2v import Adapter
+
+def build_adapter(width: int = 4, seed: int = 0) -> Adapter:
+    torch.manual_seed(seed)
+    sizes = [3, width, width, width, 3]
+    layers = [torch.nn.Conv2d(a, b, 3, padding=1) for a, b in zip(sizes, sizes[1:])]
+    adapter = Adapter(torch.nn.Sequential(*layers), "0", "2")
+    adapter.cuts = {"small": ("0", "1")}
+    return adapter
+"""
+
+
+@pytest.fixture
+def adapter(tmp_path: Path) -> str:
+    (tmp_path / "tiny.py").write_text(ADAPTER)
+    return str(tmp_path / "tiny.py")
+
+
+@pytest.fixture
+def clip(tmp_path: Path) -> Path:
+    torch.manual_seed(0)
+    with video.create(tmp_path / "clip.mp4", rate=Fraction(25)) as writer:
+        for _ in range(8):
+            writer.write(torch.randint(0, 256, (3, 24, 32), dtype=torch.uint8))
+    return tmp_path / "clip.mp4"
+
+
+@pytest.fixture
+def block(adapter: str, clip: Path, tmp_path: Path) -> Path:
+    options = ["--steps", "2", "--minutes", "1", "--crop", "16", "--batch-size", "2", "--out", str(tmp_path / "block")]
+    assert main(["train", str(clip), "--adapter", adapter, *options]) == 0
+    return tmp_path / "block"
+
+
+def refused(capsys: pytest.CaptureFixture[str], *argv: object) -> str:
+    """The one line on standard error; fails unless the exit code is 2."""
+    capsys.readouterr()
+    assert main([str(arg) for arg in argv]) == 2
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("shortcutv2v: error: ")]
+    assert len(lines) == 1
+    return lines[0]
+
+
+def test_train_then_translate(adapter: str, clip: Path, block: Path, tmp_path: Path) -> None:
+    assert {path.name for path in block.iterdir()} >= {"block.safetensors", "shortcut.json"}
+    target = tmp_path / "out.mp4"
+    assert main(["translate", str(clip), str(target), "--adapter", adapter, "--block", str(block)]) == 0
+    with video.open(clip) as source, video.open(target) as result:
+        assert (result.size, result.rate, len(list(result))) == (source.size, source.rate, 8)
+
+
+def test_translate_without_a_block_is_the_teacher(adapter: str, clip: Path, tmp_path: Path) -> None:
+    target = tmp_path / "frames"
+    assert main(["translate", str(clip), str(target), "--adapter", adapter]) == 0
+    net = find_adapter(adapter).teacher
+    with torch.no_grad(), video.open(clip) as source, video.open(target) as result:
+        for frame, picture in zip(source, result, strict=True):
+            expected = (net(frame[None].float() / 255)[0].clamp(0, 1) * 255).round().byte()
+            assert torch.equal(picture, expected)
+
+
+def test_interval_one_is_the_teacher_too(adapter: str, clip: Path, block: Path, tmp_path: Path) -> None:
+    for target, options in (("a", []), ("b", ["--block", str(block), "--interval", "1"])):
+        assert main(["translate", str(clip), str(tmp_path / target), "--adapter", adapter, *options]) == 0
+    with video.open(tmp_path / "a") as one, video.open(tmp_path / "b") as other:
+        assert all(torch.equal(x, y) for x, y in zip(one, other, strict=True))
+
+
+class TestRefusals:
+    def test_missing_video(self, adapter: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        line = refused(capsys, "translate", tmp_path / "no.mp4", tmp_path / "out.mp4", "--adapter", adapter)
+        assert "no.mp4" in line
+        assert not (tmp_path / "out.mp4").exists()
+
+    def test_truncated_video(
+        self, adapter: str, clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        whole = clip.read_bytes()
+        clip.write_bytes(whole[: len(whole) // 2])
+        line = refused(capsys, "translate", clip, tmp_path / "out.mp4", "--adapter", adapter)
+        assert "clip.mp4" in line
+        assert [path.name for path in tmp_path.glob("*.mp4")] == ["clip.mp4"]
+
+    def test_empty_folder(self, adapter: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        (tmp_path / "empty").mkdir()
+        assert "empty" in refused(capsys, "translate", tmp_path / "empty", tmp_path / "out.mp4", "--adapter", adapter)
+
+    def test_unwritable_target(
+        self, adapter: str, clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        target = tmp_path / "missing" / "deep" / "out.mp4"
+        assert "missing" in refused(capsys, "translate", clip, target, "--adapter", adapter)
+
+    def test_training_on_one_frame(self, adapter: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        with video.create(tmp_path / "one.mp4", rate=25) as writer:
+            writer.write(torch.zeros(3, 16, 16, dtype=torch.uint8))
+        line = refused(capsys, "train", tmp_path / "one.mp4", "--adapter", adapter, "--out", tmp_path / "block")
+        assert "one.mp4" in line
+        assert not (tmp_path / "block").exists()
+
+    def test_block_of_another_teacher(
+        self, adapter: str, clip: Path, block: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        command = ["translate", clip, tmp_path / "out.mp4", "--adapter", adapter, "--block", block]
+        assert "another teacher" in refused(capsys, *command, "--set", "width=6")
+        assert "other weights" in refused(capsys, *command, "--set", "seed=5")
+
+    def test_resume_from_another_cut(
+        self, adapter: str, clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        common = ["--adapter", adapter, "--out", str(tmp_path / "block"), "--crop", "16", "--minutes", "1"]
+        assert main(["train", str(clip), *common, "--steps", "50"]) == 0
+        last = tmp_path / "block" / "last.ckpt"
+        assert last.exists()
+        line = refused(capsys, "train", clip, *common, "--cut", "small", "--resume", last, "--steps", "51")
+        assert "another cut" in line
+
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            (["--adapter", "unsupp"], "expected a file.py, a module, or one of unsup"),
+            (["--adapter", "gone.py"], "no adapter file"),
+            (["--adapter", "ADAPTER", "--set", "depth=3"], "unexpected keyword argument 'depth'"),
+            (["--adapter", "ADAPTER", "--set", "width"], "expected key=value"),
+            (["--adapter", "ADAPTER", "--cut", "smal"], "no cut 'smal': expected one of small"),
+            (["--adapter", "ADAPTER", "--device", "abacus"], "--device abacus"),
+            (["--adapter", "ADAPTER", "--block", "nowhere"], "no such folder"),
+        ],
+    )
+    def test_options(
+        self,
+        options: list[str],
+        message: str,
+        adapter: str,
+        clip: Path,
+        tmp_path: Path,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:
+        options = [adapter if option == "ADAPTER" else option for option in options]
+        assert message in refused(capsys, "translate", clip, tmp_path / "out.mp4", *options)
+
+    def test_a_file_without_an_adapter(self, clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        (tmp_path / "empty.py").write_text("")
+        line = refused(capsys, "translate", clip, tmp_path / "out.mp4", "--adapter", tmp_path / "empty.py")
+        assert "defines no build_adapter()" in line
+
+
+def test_bundled_examples_are_found() -> None:
+    assert set(bundled_examples()) == {"real_esrgan", "unsup", "vid2vid", "vtoonify"}
+
+
+def test_settings_are_typed(adapter: str) -> None:
+    assert find_adapter(adapter, ["width=7"]).teacher[0].out_channels == 7
+    with pytest.raises(InputError):
+        find_adapter(adapter, ["=7"])

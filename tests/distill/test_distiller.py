@@ -1,0 +1,142 @@
+"""The LightningModule: right losses, frozen teacher, better than reuse, resumed as if never stopped."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+import shortcutv2v
+from shortcutv2v.distill import Distiller, LossWeights, fit
+from shortcutv2v.errors import CheckpointError, InputError
+
+
+def moving(frames: int = 12, size: int = 16) -> torch.Tensor:
+    """A smooth random texture that drifts two pixels a frame."""
+    torch.manual_seed(3)
+    texture = nn.functional.interpolate(torch.rand(1, 3, 8, 16), size=(size, size * 4), mode="bicubic")[0].clamp(0, 1)
+    return torch.stack([(texture[..., 2 * t : 2 * t + size] * 255).byte() for t in range(frames)])
+
+
+def model_of(teacher: nn.Module, variant: str = "flow", width: int = 4) -> shortcutv2v.ShortcutV2V:
+    torch.manual_seed(1)
+    return shortcutv2v.wrap(
+        teacher, "1", "4", example_inputs=(torch.rand(1, 3, 16, 16),), variant=variant, channels=width
+    )
+
+
+def test_losses_are_those_of_the_paper(chain: nn.Module) -> None:
+    model = model_of(chain, "paper")
+    pair = torch.rand(2, 2, 3, 16, 16)
+    distiller = Distiller(model, weights=LossWeights(feature=5, alignment=5, output=10))
+    found = distiller.losses(distiller.step(pair))
+    with torch.no_grad():
+        reference, current = pair.unbind(1)
+        upto_a, upto_f, tail = (nn.Sequential(*list(chain)[part]) for part in (slice(2), slice(5), slice(5, None)))
+        f_ref, f, a_ref, a = upto_f(reference), upto_f(current), upto_a(reference), upto_a(current)
+        (block,) = model.blocks
+        seen = block.analyse(block.encode_reference(f_ref, a_ref), a)
+        expected = {
+            "feature": (f - seen.f_hat).abs().mean(),
+            "alignment": (f - seen.f_star).abs().mean(),
+            "output": (chain(current) - tail(seen.f_hat)).abs().mean(),
+        }
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name].detach(), value, rtol=1e-5, atol=1e-6)
+
+
+def test_only_the_block_gets_gradients(chain: nn.Module) -> None:
+    model = model_of(chain)
+    distiller = Distiller(model)
+    sum(distiller.losses(distiller.step(torch.rand(1, 2, 3, 16, 16))).values()).backward()
+    assert all(p.grad is None for p in chain.parameters())
+    assert all(p.requires_grad for p in chain.parameters())
+    assert any(p.grad is not None and p.grad.any() for p in model.parameters())
+
+
+def test_teacher_is_as_found_after_an_exception(chain: nn.Module) -> None:
+    class Broken(Distiller):
+        def losses(self, step: object) -> dict[str, torch.Tensor]:
+            raise RuntimeError("stop here")
+
+    before = copy.deepcopy(chain.state_dict())
+    with pytest.raises(RuntimeError, match="stop here"):
+        Broken(model_of(chain)).training_step(torch.rand(1, 2, 3, 16, 16), 0)
+    assert all(p.requires_grad for p in chain.parameters())
+    assert all(torch.equal(before[k], v) for k, v in chain.state_dict().items())
+
+
+def test_training_passes_reuse(chain: nn.Module) -> None:
+    distiller = fit(
+        model_of(chain),
+        moving(),
+        minutes=None,
+        max_steps=60,
+        crop=16,
+        batch_size=4,
+        validation=moving(),
+        progress=False,
+        lr=5e-3,
+    )
+    scores = distiller.trainer.callback_metrics
+    assert scores["val/psnr"] > scores["val/psnr_reuse"] + 1
+
+
+@pytest.mark.parametrize("variant", ["paper", "flow"])
+def test_resumed_run_equals_the_run_that_was_not_stopped(chain: nn.Module, tmp_path: Path, variant: str) -> None:
+    def run(steps: int, **kwargs: object) -> shortcutv2v.ShortcutV2V:
+        model = model_of(chain, variant)
+        distiller = fit(
+            model, moving(), minutes=None, max_steps=steps, crop=8, batch_size=2, progress=False, schedule=6, **kwargs
+        )
+        distiller.trainer.save_checkpoint(tmp_path / "stopped.ckpt")
+        return model
+
+    whole = run(6)
+    run(3)
+    resumed = run(6, resume=tmp_path / "stopped.ckpt")
+    for expected, found in zip(whole.parameters(), resumed.parameters(), strict=True):
+        torch.testing.assert_close(found, expected, rtol=0, atol=0)
+
+
+def test_checkpoint_holds_no_teacher(chain: nn.Module, tmp_path: Path) -> None:
+    distiller = fit(model_of(chain), moving(), minutes=None, max_steps=1, crop=8, progress=False)
+    distiller.trainer.save_checkpoint(tmp_path / "x.ckpt")
+    stored = torch.load(tmp_path / "x.ckpt", weights_only=False)["state_dict"]
+    assert stored
+    assert all(key.startswith("model.blocks.") for key in stored)
+
+
+def test_checkpoint_of_another_cut_is_refused(chain: nn.Module, tmp_path: Path) -> None:
+    distiller = fit(model_of(chain), moving(), minutes=None, max_steps=1, crop=8, progress=False)
+    distiller.trainer.save_checkpoint(tmp_path / "x.ckpt")
+    other = model_of(chain, width=5)
+    with pytest.raises(CheckpointError, match="another cut: its blocks"):
+        fit(other, moving(), minutes=None, max_steps=2, crop=8, progress=False, resume=tmp_path / "x.ckpt")
+
+
+def test_missing_checkpoint_is_named(chain: nn.Module, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"no checkpoint .*gone.ckpt"):
+        fit(model_of(chain), moving(), minutes=None, max_steps=2, progress=False, resume=tmp_path / "gone.ckpt")
+
+
+def test_an_end_is_needed(chain: nn.Module) -> None:
+    with pytest.raises(InputError, match="would never end"):
+        fit(model_of(chain), moving(), minutes=None)
+
+
+def test_negative_weight_is_named() -> None:
+    with pytest.raises(InputError, match="alignment loss"):
+        LossWeights(alignment=-1)
+
+
+def test_zero_weight_switches_a_loss_off(chain: nn.Module) -> None:
+    distiller = Distiller(model_of(chain), weights=LossWeights(alignment=0, output=0, feature=2))
+    distiller.log = distiller.log_dict = lambda *args, **kwargs: None
+    pair = torch.rand(1, 2, 3, 16, 16)
+    total = distiller.training_step(pair, 0)
+    torch.testing.assert_close(total, 2 * distiller.losses(distiller.step(pair))["feature"])

@@ -1,0 +1,106 @@
+"""The arrows of the architecture, and the public surface."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import shortcutv2v
+
+SOURCE = Path(shortcutv2v.__file__).parent
+RANKS = [
+    {"errors", "types", "py"},
+    {"graph", "ops", "video"},
+    {"blocks"},
+    {"refresh"},
+    {"stream"},
+    {"model"},
+    {"wrap", "checkpoint"},
+    {"adapter"},
+    {"translate"},
+    {"distill", "measure", "show"},
+    {"cli"},
+    {"__main__"},
+]
+FENCES = {
+    "torch.fx": {"graph"},
+    "torch.export": {"graph"},
+    "torchvision": {"ops", "blocks"},
+    "pytorch_lightning": {"distill"},
+    "av": {"video"},
+    "matplotlib": {"show"},
+}
+
+
+def rank(part: str) -> int:
+    return next(i for i, parts in enumerate(RANKS) if part in parts)
+
+
+def imports(path: Path) -> list[str]:
+    """Absolute names of everything a file imports when it runs, imports for type checkers left out."""
+    found = []
+    for node in ast.walk(_without_type_checking(ast.parse(path.read_text()))):
+        if isinstance(node, ast.Import):
+            found += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                package = ["shortcutv2v", *path.relative_to(SOURCE).parts[:-1]]
+                base = ".".join([*package[: len(package) - node.level + 1], *([base] if base else [])])
+            found += [f"{base}.{alias.name}" for alias in node.names]
+    return found
+
+
+def _without_type_checking(tree: ast.Module) -> ast.Module:
+    tree.body = [
+        node for node in tree.body if not (isinstance(node, ast.If) and getattr(node.test, "id", "") == "TYPE_CHECKING")
+    ]
+    return tree
+
+
+def part_of(path: Path) -> str:
+    return path.relative_to(SOURCE).parts[0].removesuffix(".py")
+
+
+FILES = sorted(p for p in SOURCE.rglob("*.py") if p.parent != SOURCE or p.name != "__init__.py")
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(SOURCE)))
+def test_imports_go_one_way(path: Path) -> None:
+    part = part_of(path)
+    for name in imports(path):
+        if name.startswith("shortcutv2v."):
+            other = name.split(".")[1]
+            if other != part and (SOURCE / other).exists() | (SOURCE / f"{other}.py").exists():
+                lower = rank(other) < rank(part) or (part, other) in {("model", "checkpoint")}
+                assert lower, f"{path} imports {name}"
+        for fenced, parts in FENCES.items():
+            if name == fenced or name.startswith(f"{fenced}."):
+                assert part in parts, f"{path} imports {name}"
+
+
+def test_public_names_are_what_they_say() -> None:
+    assert sorted(shortcutv2v.__all__) == shortcutv2v.__all__
+    assert all(hasattr(shortcutv2v, name) for name in shortcutv2v.__all__)
+    assert len(shortcutv2v.__all__) <= 13
+
+
+def test_import_needs_no_extra() -> None:
+    code = (
+        "import sys, shortcutv2v\n"
+        "heavy = {'pytorch_lightning', 'kornia', 'lpips', 'av', 'matplotlib'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(SOURCE)))
+def test_every_module_says_what_it_offers(path: Path) -> None:
+    tree = ast.parse(path.read_text())
+    assert ast.get_docstring(tree)
+    names = [t.id for n in tree.body if isinstance(n, ast.Assign) for t in n.targets if isinstance(t, ast.Name)]
+    assert "__all__" in names or path.name == "__main__.py"
