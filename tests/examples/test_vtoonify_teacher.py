@@ -194,3 +194,78 @@ def test_what_the_teacher_is_not() -> None:
         published_cut("toonify", 64, "low")
     with pytest.raises(ShortcutError, match="high, medium, low"):
         published_cut("toonify", 256, "middle")
+
+
+@torch.no_grad()
+def test_dualstylegan_layers_read_their_own_code() -> None:
+    net, x, style = narrow("dualstylegan"), torch.randn(1, 22, 16, 16), torch.randn(1, 12, 8)
+    out = net(x, style, 0.5)
+    for index in range(12):
+        changed = style.clone()
+        changed[:, index] += 1
+        # Code 0 belongs to 4x4, which nothing runs; 1 to 6 steer the ModRes blocks, the rest the generator's levels.
+        assert torch.equal(net(x, changed, 0.5), out) == (index == 0), index
+    without = net(x, style, 0.0)
+    for index in range(1, 7):
+        changed = style.clone()
+        changed[:, index] += 1
+        assert torch.equal(net(x, changed, 0.0), without), index
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    ("part", "runs"),
+    [
+        (["generator.res.0.", "generator.res.3.", "generator.res.6."], False),  # DualStyleGAN's own ModRes blocks
+        (["generator.res.7."], True),
+        (["generator.res.11."], True),
+        (["res.0."], False),
+        (["res.6."], True),
+        (["generator.style."], True),  # colour codes of the ModRes blocks
+        (["generator.generator.style.", "generator.generator.conv1.", "generator.generator.to_rgb1."], False),
+        (["generator.generator.convs.5.", "generator.generator.to_rgbs.2."], False),
+        (["generator.generator.convs.6."], True),
+        (["generator.generator.to_rgbs.4."], True),
+        (["fusion_skip.1."], True),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else str(value),
+)
+def test_which_parts_of_a_file_a_translation_reads(part: list[str], runs: bool) -> None:
+    net, x, style = narrow("dualstylegan"), torch.randn(1, 22, 16, 16), torch.randn(1, 12, 8)
+    touched = [p for name, p in net.named_parameters() if name.startswith(tuple(part)) and ".noise." not in name]
+    assert touched
+    for parameter in touched:
+        parameter.fill_(torch.nan)
+    assert bool(net(x, style, 0.5).isnan().any()) == runs
+
+
+@torch.no_grad()
+def test_noise_is_never_added() -> None:
+    net, x, style = narrow("toonify"), torch.randn(1, 22, 16, 16), torch.randn(1, 12, 8)
+    out = net(x, style)
+    for name, parameter in net.named_parameters():
+        if ".noise." in name:
+            parameter.fill_(5.0)
+    assert torch.equal(net(x, style), out)
+
+
+@torch.no_grad()
+def test_dualstylegan_follows_its_definition() -> None:
+    """The whole network once more, written out step by step with the parts tested above."""
+    net, x = narrow("dualstylegan"), torch.randn(2, 22, 16, 24)
+    style, degree = torch.randn(2, 12, 8), torch.full((1, 1), 0.7)
+    stylegan = net.generator.generator
+    first = net.encoder[0](x)
+    content = [net.encoder[1](first), first]
+    feature = content[0]
+    for block, modres, code in zip(net.encoder[2], net.res[1:], style.unbind(1)[1:7], strict=True):
+        feature = modres(block(feature), net.generator.style(code), degree)
+    skip = net.encoder[3](feature)
+    codes = [net.generator.res[index](style[:, index]) for index in range(7, 12)]
+    for step in range(2):
+        feature, mask = net.fusion_out[step](feature, content[step], degree)
+        skip = net.fusion_skip[step](torch.cat((skip, content[step] * mask), 1))
+        feature = stylegan.convs[6 + 2 * step](feature, codes[2 * step])
+        feature = stylegan.convs[7 + 2 * step](feature, codes[2 * step + 1])
+        skip = stylegan.to_rgbs[3 + step](feature, codes[2 * step + 2], skip)
+    torch.testing.assert_close(net(x, style, 0.7), skip)
