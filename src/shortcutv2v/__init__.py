@@ -13,6 +13,7 @@ from typing import Any
 from shortcutv2v.adapter import Adapter
 from shortcutv2v.checkpoint import load
 from shortcutv2v.errors import ShortcutError
+from shortcutv2v.graph import suggest_cuts
 from shortcutv2v.model import ShortcutV2V
 from shortcutv2v.refresh import Every
 from shortcutv2v.stream import Stream
@@ -28,6 +29,7 @@ __all__ = [
     "ShortcutV2V",
     "Stream",
     "load",
+    "suggest_cuts",
     "wrap",
 ]
 

@@ -22,9 +22,10 @@ from shortcutv2v import video
 from shortcutv2v.adapter import Adapter
 from shortcutv2v.blocks import DEFAULT_VARIANT
 from shortcutv2v.cli.adapters import find_adapter
+from shortcutv2v.cli.measure import quality_table
 from shortcutv2v.errors import InputError
 from shortcutv2v.measure import macs
-from shortcutv2v.measure.compare import METHODS, Pictures, Scores, compare
+from shortcutv2v.measure.compare import Pictures, Scores, compare
 from shortcutv2v.model import ShortcutV2V
 from shortcutv2v.translate import from_uint8, to_uint8
 
@@ -88,19 +89,8 @@ def _side_by_side(pictures: Pictures) -> Tensor:
 
 
 def _report(model: ShortcutV2V, adapter: Adapter, clip: video.Frames, scores: dict[str, Scores]) -> str:
-    return "\n".join([*_quality_lines(scores), "", *_cost_lines(model, adapter, clip, scores)])
-
-
-def _quality_lines(scores: dict[str, Scores]) -> Iterator[str]:
-    names = {"ours": "ours", "reuse": "f_ref reused", "repeat": "last output repeated"}
-    yield f"To the teacher's output, mean over shortcut frames at interval {INTERVAL}:\n"
-    yield "| part | method | PSNR dB | distance 1 | distance 2 | worst frame | SSIM |"
-    yield "|---|---|---:|---:|---:|---:|---:|"
-    for part, found in scores.items():
-        for method in METHODS:
-            cells = [found.psnr(method), found.psnr(method, 1), found.psnr(method, 2), found.worst_psnr(method)]
-            numbers = " | ".join(f"{cell:.2f}" for cell in cells)
-            yield f"| {part} | {names[method]} | {numbers} | {found.ssim(method):.4f} |"
+    title = f"To the teacher's output, mean over shortcut frames at interval {INTERVAL}:\n"
+    return "\n".join([title, *quality_table(scores), "", *_cost_lines(model, adapter, clip, scores)])
 
 
 def _cost_lines(model: ShortcutV2V, adapter: Adapter, clip: video.Frames, scores: dict[str, Scores]) -> Iterator[str]:

@@ -27,7 +27,7 @@ class Progress(pl.Callback):
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, *_: Any) -> None:
         """Move the bar."""
         self._bar.n = round(100 * min(1.0, pl_module.done()), 1)
-        shown = {"step": trainer.global_step}
+        shown: dict[str, object] = {"step": trainer.global_step}
         for name, label in (("train/loss", "loss"), ("val/psnr", "PSNR"), ("val/psnr_reuse", "reuse")):
             if name in trainer.callback_metrics:
                 shown[label] = f"{float(trainer.callback_metrics[name]):.4g}"

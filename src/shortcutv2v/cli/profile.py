@@ -1,0 +1,26 @@
+"""`shortcutv2v profile`: what each part of a wrapped teacher costs on this machine, and whether skipping pays."""
+
+from __future__ import annotations
+
+import argparse
+
+import torch
+
+from shortcutv2v.cli.setup import load_model, open_adapter
+from shortcutv2v.errors import InputError
+from shortcutv2v.measure import profile
+
+__all__ = ["run"]
+
+
+def run(options: argparse.Namespace) -> None:
+    """Print one table for frames of `--size`; the picture's content does not matter."""
+    height, _, width = options.size.partition("x")
+    if not (height.isdigit() and width.isdigit() and int(height) and int(width)):
+        raise InputError(f"--size {options.size!r}: expected HEIGHTxWIDTH, such as 256x512")
+    adapter = open_adapter(options)
+    parameter = next(adapter.teacher.parameters())
+    frame = torch.rand(1, 3, int(height), int(width)).to(parameter.device, parameter.dtype)
+    model = load_model(options.block, adapter) if options.block else adapter.wrap(frame)
+    args, kwargs = adapter.inputs(frame, adapter.start())
+    print(profile(model, args, kwargs))
