@@ -83,6 +83,22 @@ def test_interval_one_is_the_teacher_too(adapter: str, clip: Path, block: Path, 
         assert all(torch.equal(x, y) for x, y in zip(one, other, strict=True))
 
 
+def test_measure_prints_both_tables(adapter: str, clip: Path, block: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    capsys.readouterr()
+    assert main(["measure", str(clip), "--adapter", adapter, "--block", str(block), "--frames", "1:7"]) == 0
+    out = capsys.readouterr().out
+    assert "| clip.mp4 | ours |" in out
+    assert "| clip.mp4 | f_ref reused |" in out
+    assert "| average video frame |" in out
+
+
+def test_profile_prints_a_table(adapter: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["profile", "--adapter", adapter, "--size", "24x32"]) == 0
+    out = capsys.readouterr().out
+    assert "shortcut frame" in out
+    assert "teacher frame" in out
+
+
 class TestRefusals:
     def test_missing_video(self, adapter: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         line = refused(capsys, "translate", tmp_path / "no.mp4", tmp_path / "out.mp4", "--adapter", adapter)
@@ -142,6 +158,7 @@ class TestRefusals:
             (["--adapter", "ADAPTER", "--cut", "smal"], "no cut 'smal': expected one of small"),
             (["--adapter", "ADAPTER", "--device", "abacus"], "--device abacus"),
             (["--adapter", "ADAPTER", "--block", "nowhere"], "no such folder"),
+            (["--adapter", "ADAPTER", "--block", "nowhere", "--frames", "3"], "expected START:STOP"),
         ],
     )
     def test_options(
@@ -154,7 +171,8 @@ class TestRefusals:
         capsys: pytest.CaptureFixture[str],
     ) -> None:
         options = [adapter if option == "ADAPTER" else option for option in options]
-        assert message in refused(capsys, "translate", clip, tmp_path / "out.mp4", *options)
+        command = ["measure", clip] if "--frames" in options else ["translate", clip, tmp_path / "out.mp4"]
+        assert message in refused(capsys, *command, *options)
 
     def test_a_file_without_an_adapter(self, clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         (tmp_path / "empty.py").write_text("")
