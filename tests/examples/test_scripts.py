@@ -59,7 +59,7 @@ def _check_measure(name: str, settings: list[str], block: Path, source: Path) ->
 
 
 @pytest.mark.parametrize("name", SETTINGS)
-def test_train_translate_and_measure(name: str, tmp_path: Path) -> None:
+def test_train_translate_and_measure(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source = _write_clip(tmp_path, labels=name == "vid2vid")
     preset = ["--device", "cpu", "--set", "random=True"]
     for setting in SETTINGS[name]:
@@ -74,6 +74,11 @@ def test_train_translate_and_measure(name: str, tmp_path: Path) -> None:
         assert clip.frames == FRAMES
     assert sizes == {(3, 16 * scale, 24 * scale)}
     _check_measure(name, preset[3::2], block, source)
+    capsys.readouterr()
+    assert main(["measure", *preset, "--block", str(block), "--frames", "0:9", str(source)], adapter=name) == 0
+    printed = capsys.readouterr().out
+    assert "| clip | ours |" in printed
+    assert "teacher frame" in printed
 
 
 @pytest.mark.parametrize("name", SETTINGS)
