@@ -9,6 +9,10 @@ import torch
 from torch import Tensor, nn
 
 
+# Tiny tensors: a second thread costs more than it brings, above all on a busy machine.
+torch.set_num_threads(1)
+
+
 class Chain(nn.Sequential):
     """Plain layers in a row, like Real-ESRGAN."""
 

@@ -142,10 +142,10 @@ class TestRefusals:
         self, adapter: str, clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         common = ["--adapter", adapter, "--out", str(tmp_path / "block"), "--crop", "16", "--minutes", "1"]
-        assert main(["train", str(clip), *common, "--steps", "50"]) == 0
+        assert main(["train", str(clip), *common, "--steps", "1"]) == 0
         last = tmp_path / "block" / "last.ckpt"
         assert last.exists()
-        line = refused(capsys, "train", clip, *common, "--cut", "small", "--resume", last, "--steps", "51")
+        line = refused(capsys, "train", clip, *common, "--cut", "small", "--resume", last, "--steps", "2")
         assert "another cut" in line
 
     @pytest.mark.parametrize(

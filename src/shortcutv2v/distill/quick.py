@@ -125,6 +125,8 @@ def fit(
         trainer = _trainer(minutes, max_steps, held_out, folder, progress)
         data = ClipData(pairs, held_out, batch_size)
         trainer.fit(distiller, data, ckpt_path=None if resume is None else str(resume), weights_only=False)
+        if folder is not None:
+            trainer.save_checkpoint(Path(folder) / "last.ckpt")
         if held_out is not None:
             trainer.validate(distiller, data, verbose=False)
     model.eval()
