@@ -105,6 +105,17 @@ def test_keeps_no_graph(model: shortcutv2v.ShortcutV2V) -> None:
     assert not model(torch.rand(1, 3, 8, 8)).requires_grad
 
 
+def test_a_stream_may_have_its_own_interval(model: shortcutv2v.ShortcutV2V) -> None:
+    stream = model.stream(refresh=2)
+    distances = []
+    for frame in video(4):
+        stream(frame)
+        distances.append(stream.distance)
+    assert distances == [0, 1, 0, 1]
+    with pytest.raises(InputError, match="interval or a callable"):
+        model.stream(refresh="often")
+
+
 @pytest.mark.parametrize("interval", [0, -1, 2.5])
 def test_interval_must_be_a_positive_whole_number(interval: object) -> None:
     with pytest.raises(InputError, match="max_interval"):

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from shortcutv2v.blocks import Prediction, ShortcutBlock
 from shortcutv2v.errors import InputError
 from shortcutv2v.graph import Capture, Cut
-from shortcutv2v.refresh import Every, RefreshPolicy
+from shortcutv2v.refresh import Every, RefreshPolicy, as_policy
 from shortcutv2v.stream import Stream
 from shortcutv2v.types import Carry, Reference
 
@@ -146,15 +146,15 @@ class ShortcutV2V(nn.Module):
         """Begin a new video: forget the reference of `model(frame)`."""
         self._default_stream.reset()
 
-    def stream(self, refresh: RefreshPolicy | None = None, show_shortcut: bool | None = None) -> Stream:
+    def stream(self, refresh: RefreshPolicy | int | None = None, show_shortcut: bool | None = None) -> Stream:
         """A video stream with its own state.
 
         Args:
-            refresh: a policy instead of the model's.
+            refresh: a policy, or an interval, instead of the model's.
             show_shortcut: instead of the model's, see `Stream`.
         """
         show = self.show_shortcut if show_shortcut is None else show_shortcut
-        return Stream(self, refresh or self.refresh, show)
+        return Stream(self, self.refresh if refresh is None else as_policy(refresh), show)
 
     def save(self, folder: str | Path) -> None:
         """Save the blocks and the recipe, never the teacher; see `shortcutv2v.load`."""

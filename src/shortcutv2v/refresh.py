@@ -11,7 +11,7 @@ from typing import Protocol
 from shortcutv2v.errors import InputError
 from shortcutv2v.types import Carry, Reference
 
-__all__ = ["Every", "RefreshPolicy"]
+__all__ = ["Every", "RefreshPolicy", "as_policy"]
 
 
 class RefreshPolicy(Protocol):
@@ -50,3 +50,20 @@ class Every:
     def __call__(self, distance: int, reference: Reference, carry: Carry) -> bool:
         """Whether `distance` has reached the interval."""
         return distance >= self.interval
+
+
+def as_policy(refresh: RefreshPolicy | int) -> RefreshPolicy:
+    """A policy from a policy or an interval.
+
+    Raises:
+        InputError: it is neither.
+
+    Example:
+        >>> as_policy(3)
+        Every(interval=3)
+    """
+    if isinstance(refresh, int):
+        return Every(refresh)
+    if not callable(refresh):
+        raise InputError(f"refresh must be an interval or a callable (distance, reference, carry) -> bool: {refresh!r}")
+    return refresh

@@ -12,7 +12,7 @@ from shortcutv2v import graph
 from shortcutv2v.blocks import DEFAULT_VARIANT, ShortcutBlock
 from shortcutv2v.errors import InputError
 from shortcutv2v.model import ShortcutV2V
-from shortcutv2v.refresh import Every, RefreshPolicy
+from shortcutv2v.refresh import RefreshPolicy, as_policy
 
 __all__ = ["Layers", "wrap"]
 
@@ -33,7 +33,7 @@ def wrap(
     capture: str | None = None,
     on_leak: str = "error",
     layout: str | None = None,
-    refresh: RefreshPolicy | None = None,
+    refresh: RefreshPolicy | int | None = None,
     show_shortcut: bool = False,
 ) -> ShortcutV2V:
     """Wrap a pretrained generator so that its heavy middle runs at reference frames only.
@@ -53,7 +53,7 @@ def wrap(
         capture: force a capture strategy instead of trying them in turn.
         on_leak: "error", or "reuse" to take leaking features from the reference.
         layout: how token features become maps, in einops terms, such as `"b (h w) c -> b c h w"`.
-        refresh: a refresh policy instead of `max_interval`.
+        refresh: a refresh policy, or an interval, instead of `max_interval`.
         show_shortcut: show the block's prediction at reference frames too, see `Stream`.
 
     Returns:
@@ -82,7 +82,7 @@ def wrap(
     cut = graph.parse_cut(teacher, enc_layer, dec_layer, layout)
     captured = graph.Capture(teacher, cut, args, kwargs, capture=capture, on_leak=on_leak)
     blocks = _build_blocks(captured.at(args, kwargs).maps, channels, variant)
-    model = ShortcutV2V(captured, blocks, refresh or Every(max_interval), show_shortcut)
+    model = ShortcutV2V(captured, blocks, as_policy(max_interval if refresh is None else refresh), show_shortcut)
     model.blocks.to(*_placement(teacher))
     return model
 

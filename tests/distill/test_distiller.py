@@ -124,6 +124,15 @@ def test_missing_checkpoint_is_named(chain: nn.Module, tmp_path: Path) -> None:
         fit(model_of(chain), moving(), minutes=None, max_steps=2, progress=False, resume=tmp_path / "gone.ckpt")
 
 
+def test_a_pickle_that_is_no_checkpoint_is_refused(chain: nn.Module, tmp_path: Path) -> None:
+    (tmp_path / "x.ckpt").write_bytes(b"no zip, no pickle")
+    with pytest.raises(CheckpointError, match="damaged"):
+        fit(model_of(chain), moving(), minutes=None, max_steps=2, progress=False, resume=tmp_path / "x.ckpt")
+    torch.save({"callback": Distiller}, tmp_path / "y.ckpt")
+    with pytest.raises(CheckpointError, match="UnpicklingError"):
+        fit(model_of(chain), moving(), minutes=None, max_steps=2, progress=False, resume=tmp_path / "y.ckpt")
+
+
 def test_an_end_is_needed(chain: nn.Module) -> None:
     with pytest.raises(InputError, match="would never end"):
         fit(model_of(chain), moving(), minutes=None)

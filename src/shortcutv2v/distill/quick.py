@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
+import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
@@ -115,8 +117,8 @@ def fit(
     """
     if minutes is None and max_steps < 0:
         raise InputError("give minutes=, max_steps= or both: training would never end")
-    if resume is not None and not Path(resume).is_file():
-        raise CheckpointError(f"no checkpoint {resume}: expected a last.ckpt written by fit() or `shortcutv2v train`")
+    if resume is not None:
+        _check_readable(Path(resume))
     clips = _open(source, size)
     pairs = Pairs(clips, model.max_interval or 3, crop=_crop(clips, crop), length=batch_size * 1_000_000, seed=seed)
     held_out = None if validation is None else Windows(_open(validation, size), model.max_interval or 3)
@@ -124,7 +126,7 @@ def fit(
     with quiet_lightning():
         trainer = _trainer(minutes, max_steps, held_out, folder, progress)
         data = ClipData(pairs, held_out, batch_size)
-        trainer.fit(distiller, data, ckpt_path=None if resume is None else str(resume), weights_only=False)
+        trainer.fit(distiller, data, ckpt_path=None if resume is None else str(resume))
         if folder is not None:
             trainer.save_checkpoint(Path(folder) / "last.ckpt")
         if held_out is not None:
@@ -153,6 +155,19 @@ def _trainer(
         enable_progress_bar=False,
         logger=False,
     )
+
+
+def _check_readable(path: Path) -> None:
+    """Lightning would read any pickle; ours hold plain values and tensors only."""
+    expected = "expected a last.ckpt written by fit() or `shortcutv2v train`"
+    if not path.is_file():
+        raise CheckpointError(f"no checkpoint {path}: {expected}")
+    try:
+        torch.load(path, map_location="meta", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        raise CheckpointError(
+            f"{path} is no checkpoint, or a damaged one ({type(error).__name__}): {expected}"
+        ) from None
 
 
 def _open(source: Source | Sequence[Source], size: int | tuple[int, int] | None) -> list[FrameSource]:
