@@ -37,8 +37,8 @@ class Every:
 
     Example:
         >>> policy = Every(3)
-        >>> [policy(d, None, None) for d in (1, 2, 3)]
-        [False, False, True]
+        >>> policy(2, None, None), policy(3, None, None)
+        (False, True)
     """
 
     interval: int
