@@ -41,7 +41,11 @@ class _Item:
         size = max(64, _CHUNK // max(1, self.frame.taps * self.table.shape[1]))
         for start in range(0, self.frame.pixels, size):
             stop = min(start + size, self.frame.pixels)
-            yield slice(start, stop), bags(self.frame, self.layout, self.offset, self.mask, start, stop)
+            yield slice(start, stop), self.bags(start, stop)
+
+    def bags(self, start: int, stop: int) -> Bags:
+        """The bags of positions start to stop."""
+        return bags(self.frame, self.layout, self.offset, self.mask, start, stop)
 
 
 class _Grads(NamedTuple):
@@ -205,11 +209,15 @@ def _warp(f: Tensor, offset: Tensor, border: int) -> Tensor:
     b, c, h, w = f.shape
     frame = Frame(h - 2 * border, w - 2 * border, 1, border)
     dtype = torch.float32 if f.dtype == torch.float16 else f.dtype
-    out = f.new_empty(b, frame.pixels, c)
-    for item, target in zip(_items(frame, f, None, offset, None, dtype), out, strict=True):
-        for at, chunk in item.chunks():
-            target[at] = _sum(item.table, chunk)
-    return out.view(b, frame.height, frame.width, c).permute(0, 3, 1, 2).contiguous(memory_format=_format_of(f))
+    # No product follows, so nothing is won by chunks: the bags of a whole picture are the result.
+    rows = [_sum(item.table, item.bags(0, frame.pixels)) for item in _items(frame, f, None, offset, None, dtype)]
+    out = rows[0] if b == 1 else torch.stack(rows) if rows else f.new_empty(0)
+    return (
+        out.to(f.dtype)
+        .view(b, frame.height, frame.width, c)
+        .permute(0, 3, 1, 2)
+        .contiguous(memory_format=_format_of(f))
+    )
 
 
 @_warp.register_fake
