@@ -9,7 +9,15 @@ from torch import Tensor, nn
 from shortcutv2v import ops
 from shortcutv2v.blocks.hetconv import HetConv2d
 
-__all__ = ["GlobalAlignment", "OffsetGenerator", "enlarge_offset", "half_size", "resize"]
+__all__ = [
+    "GlobalAlignment",
+    "OffsetGenerator",
+    "channels_last",
+    "enlarge_offset",
+    "half_size",
+    "laid_out_like",
+    "resize",
+]
 
 
 def half_size(size: tuple[int, int]) -> tuple[int, int]:
@@ -24,6 +32,17 @@ def half_size(size: tuple[int, int]) -> tuple[int, int]:
 def resize(x: Tensor, size: tuple[int, int]) -> Tensor:
     """Bilinear resize of (B, C, H, W) to `size`, pixel centres aligned as in the published block."""
     return F.interpolate(x, size=size, mode="bilinear", align_corners=False)
+
+
+def channels_last(x: Tensor) -> Tensor:
+    """The same map with its channels next to each other in memory: what sampling reads, and convolutions like."""
+    return x.contiguous(memory_format=torch.channels_last)
+
+
+def laid_out_like(x: Tensor, like: Tensor) -> Tensor:
+    """`x` in the memory layout of `like`, so that the teacher's tail gets what the teacher's head gave."""
+    last = like.is_contiguous(memory_format=torch.channels_last) and not like.is_contiguous()
+    return x.contiguous(memory_format=torch.channels_last if last else torch.contiguous_format)
 
 
 def enlarge_offset(offset: Tensor, size: tuple[int, int]) -> Tensor:
@@ -98,15 +117,31 @@ class GlobalAlignment(nn.Module):
         offset: Tensor = self.generator(a_t_down, a_ref_down)
         return offset
 
+    def prepare(self, reduced_down: Tensor) -> Tensor:
+        """Whatever of the step depends on the reference alone, to be given to `forward` in place of `reduced_down`.
+
+        One offset serves all taps and interpolation is linear, so the kernel may go first (`ops.align` says more). In
+        eval mode that is done here, once per refresh; in training nothing is.
+
+        Args:
+            reduced_down: (B, h, H/2, W/2).
+
+        Returns:
+            (B, h, H/2 + 2, W/2 + 2), the convolved map with the pixels just outside, or `reduced_down` itself.
+        """
+        return reduced_down if self.training else F.conv2d(reduced_down, self.weight, padding=2)
+
     def forward(self, reduced_down: Tensor, offset: Tensor, size: tuple[int, int]) -> Tensor:
         """Align halved, reduced reference features.
 
         Args:
-            reduced_down: (B, h, H/2, W/2).
+            reduced_down: (B, h, H/2, W/2), or what `prepare` made of it.
             offset: `dp_g`, (B, 2, H/2, W/2).
             size: (H, W) of the result.
 
         Returns:
             (B, h, H, W)
         """
-        return resize(ops.align(reduced_down, offset, self.weight), size)
+        if reduced_down.shape[-2:] == offset.shape[-2:]:
+            return resize(ops.align(reduced_down, offset, self.weight), size)
+        return resize(ops.warp(reduced_down, offset, border=1), size)

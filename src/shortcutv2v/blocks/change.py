@@ -13,7 +13,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from shortcutv2v import ops
-from shortcutv2v.blocks.alignment import OffsetGenerator, enlarge_offset, half_size, resize
+from shortcutv2v.blocks.alignment import (
+    OffsetGenerator,
+    channels_last,
+    enlarge_offset,
+    half_size,
+    laid_out_like,
+    resize,
+)
 from shortcutv2v.blocks.base import Prediction, ShortcutBlock
 from shortcutv2v.blocks.blend import TAPS, AdaBD
 from shortcutv2v.blocks.hetconv import HetConv2d
@@ -24,10 +31,11 @@ __all__ = ["ChangeState", "DeltaBlock", "FlowBlock", "MotionGenerator", "stay_in
 class ChangeState(NamedTuple):
     """What these blocks compute from the reference alone.
 
-    Shapes: `f` (B, C_f, H, W); `reduced_f`, `reduced_a` (B, h, H, W); `a_down` (B, h, H/2, W/2).
+    Shapes: `maps` (B, C_f + 2h, H, W), `f_ref`, `reduced_f` and `reduced_a` joined, as they are warped together;
+    `reduced_f`, `reduced_a` (B, h, H, W); `a_down` (B, h, H/2, W/2).
     """
 
-    f: Tensor
+    maps: Tensor
     reduced_f: Tensor
     reduced_a: Tensor
     a_down: Tensor
@@ -96,17 +104,15 @@ class DeltaBlock(ShortcutBlock):
 
     def predict(self, state: ChangeState, a_t: Tensor) -> Tensor:
         """See the class."""
-        return self.analyse(state, a_t).f_hat
+        return laid_out_like(self.analyse(state, a_t).f_hat, a_t)
 
     def analyse(self, state: ChangeState, a_t: Tensor) -> Prediction:
         """See the base class; `f_star` is the coarsely aligned reference."""
-        size = (a_t.shape[-2], a_t.shape[-1])
+        size, a_t = (a_t.shape[-2], a_t.shape[-1]), channels_last(a_t)
         current = self.reduce_a(a_t)
         global_offset = self.global_generator(resize(current, half_size(size)), state.a_down)
         motion = stay_inside(enlarge_offset(global_offset, size))
-        aligned, f_ref, a_ref = ops.warp(torch.cat((state.f, state.reduced_f, state.reduced_a), 1), motion).split(
-            [self.f_channels, self.channels, self.channels], 1
-        )
+        aligned, f_ref, a_ref = ops.warp(state.maps, motion).split([self.f_channels, self.channels, self.channels], 1)
         raw = self.local_generator(current, a_ref)
         offset, mask = raw[:, : 2 * TAPS], raw[:, 2 * TAPS :].sigmoid()
         changed = self.blend(f_ref - state.reduced_f, current - a_ref, offset, mask)
@@ -144,19 +150,17 @@ class FlowBlock(ShortcutBlock):
 
     def predict(self, state: ChangeState, a_t: Tensor) -> Tensor:
         """See the class."""
-        return self.analyse(state, a_t).f_hat
+        return laid_out_like(self.analyse(state, a_t).f_hat, a_t)
 
     def analyse(self, state: ChangeState, a_t: Tensor) -> Prediction:
         """See the base class; `f_star` is the warped reference."""
-        size = (a_t.shape[-2], a_t.shape[-1])
+        size, a_t = (a_t.shape[-2], a_t.shape[-1]), channels_last(a_t)
         current = self.reduce_a(a_t)
         global_offset = self.global_generator(resize(current, half_size(size)), state.a_down)
         motion = stay_inside(enlarge_offset(global_offset, size))
         local_offset = self.local_generator(current, ops.warp(state.reduced_a, motion))
         motion = stay_inside(motion + local_offset)
-        aligned, f_ref, a_ref = ops.warp(torch.cat((state.f, state.reduced_f, state.reduced_a), 1), motion).split(
-            [self.f_channels, self.channels, self.channels], 1
-        )
+        aligned, f_ref, a_ref = ops.warp(state.maps, motion).split([self.f_channels, self.channels, self.channels], 1)
         gate, linear = self.change(current - a_ref).chunk(2, 1)
         correction = F.relu(self.context(torch.cat((current, f_ref), 1))) * gate + linear
         return Prediction(aligned + self.reconstruct(correction), aligned, global_offset, local_offset, None)
@@ -181,6 +185,7 @@ def stay_inside(offset: Tensor) -> Tensor:
 
 
 def _encode(reduce_f: nn.Module, reduce_a: nn.Module, f_ref: Tensor, a_ref: Tensor) -> ChangeState:
-    reduced_a = reduce_a(a_ref)
+    f_ref, a_ref = channels_last(f_ref), channels_last(a_ref)
+    reduced_f, reduced_a = reduce_f(f_ref), reduce_a(a_ref)
     half = half_size((a_ref.shape[-2], a_ref.shape[-1]))
-    return ChangeState(f_ref, reduce_f(f_ref), reduced_a, resize(reduced_a, half))
+    return ChangeState(torch.cat((f_ref, reduced_f, reduced_a), 1), reduced_f, reduced_a, resize(reduced_a, half))

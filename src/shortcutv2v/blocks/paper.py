@@ -6,7 +6,14 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
-from shortcutv2v.blocks.alignment import GlobalAlignment, OffsetGenerator, half_size, resize
+from shortcutv2v.blocks.alignment import (
+    GlobalAlignment,
+    OffsetGenerator,
+    channels_last,
+    half_size,
+    laid_out_like,
+    resize,
+)
 from shortcutv2v.blocks.base import Prediction, ShortcutBlock
 from shortcutv2v.blocks.blend import TAPS, AdaBD
 
@@ -16,7 +23,8 @@ __all__ = ["PaperBlock", "PaperState", "ResidualBlock"]
 class PaperState(NamedTuple):
     """What the published block computes from the reference alone.
 
-    Shapes: `f` (B, C_f, H, W); `a_down` (B, C_a, H/2, W/2); `reduced_f`, `reduced_a` (B, h, H/2, W/2).
+    Shapes: `f` (B, C_f, H, W); `a_down` (B, C_a, H/2, W/2); `reduced_f`, `reduced_a` (B, h, H/2, W/2), as
+    `GlobalAlignment.prepare` returns them.
     """
 
     f: Tensor
@@ -52,17 +60,19 @@ class PaperBlock(ShortcutBlock):
     def encode_reference(self, f_ref: Tensor, a_ref: Tensor) -> PaperState:
         """Reduce and halve the reference; see the base class."""
         half = half_size((a_ref.shape[-2], a_ref.shape[-1]))
+        a_ref, prepare = channels_last(a_ref), self.global_alignment.prepare
         return PaperState(
             f=f_ref,
             a_down=resize(a_ref, half),
-            reduced_f=resize(self.reduce_f(f_ref), half),
-            reduced_a=resize(self.reduce_a(a_ref), half),
+            reduced_f=prepare(resize(self.reduce_f(channels_last(f_ref)), half)),
+            reduced_a=prepare(resize(self.reduce_a(a_ref), half)),
         )
 
     def predict(self, state: PaperState, a_t: Tensor) -> Tensor:
         """Equation 7, reconstructed to C_f channels."""
         seen = self._look(state, a_t)
-        return self._compose(state, self.blend(seen.f_ref, seen.a_t, seen.local_offset, seen.mask))
+        f_hat = self._compose(state, self.blend(seen.f_ref, seen.a_t, seen.local_offset, seen.mask))
+        return laid_out_like(f_hat, a_t)
 
     def analyse(self, state: PaperState, a_t: Tensor) -> Prediction:
         """See the base class."""
@@ -78,7 +88,7 @@ class PaperBlock(ShortcutBlock):
         )
 
     def _look(self, state: PaperState, a_t: Tensor) -> _Seen:
-        size = (a_t.shape[-2], a_t.shape[-1])
+        size, a_t = (a_t.shape[-2], a_t.shape[-1]), channels_last(a_t)
         global_offset = self.global_alignment.offsets(resize(a_t, half_size(size)), state.a_down)
         f_ref = self.global_alignment(state.reduced_f, global_offset, size)
         a_ref = self.global_alignment(state.reduced_a, global_offset, size)
