@@ -20,8 +20,8 @@ _LIMIT = 200_000
 class _Snapshot:
     """Shallow copies of every module's `__dict__` and of every container and tensor reached from there.
 
-    Containers keep their identity: they are emptied and refilled. Parameters are left out: no forward pass changes
-    them, and copying them would double the memory of a large teacher.
+    Containers keep their identity: they are emptied and refilled. Of parameters only the memory they point to is noted:
+    some teachers assign `weight.data` in their forward pass, and copies would double the memory of a large teacher.
     """
 
     def __init__(self, teacher: nn.Module) -> None:
@@ -29,6 +29,7 @@ class _Snapshot:
         self.lists: list[tuple[Any, list[Any]]] = []
         self.sets: list[tuple[set[Any], set[Any]]] = []
         self.tensors: list[tuple[Tensor, Tensor]] = []
+        self.parameters: list[tuple[nn.Parameter, Tensor]] = []
         seen: set[int] = set()
         queue: deque[Any] = deque([teacher])
         while queue and len(seen) < _LIMIT:
@@ -39,7 +40,9 @@ class _Snapshot:
 
     def _save(self, item: Any) -> list[Any]:
         if isinstance(item, Tensor):
-            if not isinstance(item, nn.Parameter) and item.layout == torch.strided:
+            if isinstance(item, nn.Parameter):
+                self.parameters.append((item, item.data))
+            elif item.layout == torch.strided:
                 self.tensors.append((item, item.detach().clone()))
             return []
         if isinstance(item, torch.jit.ScriptModule):
@@ -70,6 +73,9 @@ class _Snapshot:
             if members != before:
                 members.clear()
                 members.update(before)
+        for parameter, data in self.parameters:
+            if parameter.data_ptr() != data.data_ptr():
+                parameter.data = data
         with torch.no_grad():
             for tensor, values in self.tensors:
                 # The version counter cannot tell: batch norm updates its running statistics without counting.
