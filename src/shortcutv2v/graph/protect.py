@@ -73,6 +73,9 @@ class _Snapshot:
             if members != before:
                 members.clear()
                 members.update(before)
+        self._restore_tensors()
+
+    def _restore_tensors(self) -> None:
         for parameter, data in self.parameters:
             if parameter.data_ptr() != data.data_ptr():
                 parameter.data = data
