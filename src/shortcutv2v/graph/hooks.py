@@ -25,7 +25,7 @@ from .partition import Partition
 from .signature import take_apart
 from .split import Maps
 from .structure import Structure, flatten
-from .traced import Call, Traced, Untraceable, is_heavy, meta_of
+from .traced import Call, Traced, Untraceable, is_heavy, meta_of, version
 
 __all__ = ["HookSplit", "Plan", "watch"]
 
@@ -115,15 +115,16 @@ class _Recording(_Watcher):
         self.graph = graph
         self.steps: dict[Key, Step] = {}
         self.calls: list[Call] = []
+        self.random: dict[str, None] = {}
         self.macs = MacCounter()
 
     def step(self, key: Key, module: nn.Module, given: Any, run: Callable[[], Any]) -> Any:
         inputs = flatten(given)[0]
         before = [t.clone() for t in inputs]
-        versions, macs = [t._version for t in inputs], self.macs.total
+        versions, macs, rng = [version(t) for t in inputs], self.macs.total, torch.get_rng_state()
         index = len(self.calls)
         out = run()
-        changed = {i: t.detach().clone() for i, t in enumerate(inputs) if t._version != versions[i]}
+        changed = {i: t.detach().clone() for i, t in enumerate(inputs) if version(t) != versions[i]}
         outputs, structure = flatten(out)
         leaf = key[0] not in self.leaves.inside
         node = self.graph.call_module(key[0]) if leaf else self.graph.call_function(_nothing)
@@ -131,6 +132,8 @@ class _Recording(_Watcher):
         node.meta.update(owner=key[0], macs=cost, heavy=is_heavy(module if leaf else None, cost), module=True)
         if isinstance(out, Tensor):
             node.meta.update(meta_of(out))
+        if leaf and not torch.equal(rng, torch.get_rng_state()):
+            self.random[key[0]] = None
         self.calls.append(Call(key[0], node if isinstance(out, Tensor) else None, type(out).__name__, index))
         self.steps[key] = Step(key, before, [t.detach().clone() for t in outputs], structure, changed, node)
         return out
@@ -253,7 +256,7 @@ def watch(teacher: nn.Module, tensors: list[Tensor], structure: Structure, marke
             outputs.append(node)
     for node, sources_of in needs.items():
         node.args = tuple(n for n in sources_of if n is not node)
-    traced = Traced(graph, inputs, outputs, result, recording.calls, "hooks", _LIMITS)
+    traced = Traced(graph, inputs, outputs, result, recording.calls, "hooks", _LIMITS, list(recording.random))
     return Plan(traced, recording.steps, leaves)
 
 

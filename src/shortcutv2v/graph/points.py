@@ -33,7 +33,8 @@ def _call(traced: Traced, layer: Layer) -> Call:
     if not calls:
         raise NeverCalledError(
             f"{layer.name!r} did not run for the example inputs. It may be a container (name one of the modules "
-            "inside), be switched off by an option, or be used without being called (its weights read directly)"
+            "inside), be switched off by an option, be used without being called (its weights read directly), or lie "
+            "inside a ScriptModule (name the ScriptModule itself)"
         )
     if layer.call is None and len(calls) > 1:
         raise AmbiguousCallError(

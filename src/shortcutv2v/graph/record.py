@@ -26,7 +26,7 @@ from .inplace import rebind
 from .runtime import after, blank, call, constant, fire_after, fire_before, rebuilt, tensors_of, under_autocast
 from .signature import autocast_state
 from .structure import flatten
-from .traced import Call, Const, Traced, Untraceable, is_heavy, meta_of
+from .traced import Call, Const, Traced, Untraceable, is_heavy, meta_of, version
 
 __all__ = ["record"]
 
@@ -194,11 +194,11 @@ class _Recorder(TorchFunctionMode):
         """Run one step for real, and add its node if it yields or changes tensors."""
         given, before = flatten((args, kwargs))
         with self.silence():
-            versions = [_version(t) for t in given]
+            versions = [version(t) for t in given]
             macs, rng = self.macs.total, torch.get_rng_state()
             with torch.inference_mode(False), torch.no_grad():
                 out = run(args, kwargs)
-            changed = [t for t, v in zip(given, versions, strict=True) if _version(t) != v]
+            changed = [t for t, v in zip(given, versions, strict=True) if version(t) != v]
             found, structure = flatten(out)
             if not _identical(flatten((args, kwargs))[0], given):
                 raise Untraceable(f"{name!r} changes a list or dict that it is given")
@@ -391,10 +391,6 @@ def _dense(tensor: Tensor) -> bool:
 
 def _memory(tensor: Tensor) -> int:
     return int(tensor.untyped_storage()._cdata) if _dense(tensor) else id(tensor)
-
-
-def _version(tensor: Tensor) -> int:
-    return 0 if tensor.is_inference() else int(tensor._version)
 
 
 def _is_method(func: Any) -> bool:

@@ -80,7 +80,7 @@ def _walk(
     key = (type(value), tuple(zip(children, (k for _, k in walked), strict=True)))
     if len(leaves) == before and not isinstance(value, (tuple, list, dict)):
         # An object without tensors is handed on as it is: a copy would lose its identity for nothing.
-        return (lambda new: value), constant_key(value)
+        return (lambda new: value), key if dataclasses.is_dataclass(value) else constant_key(value)
     return (lambda new: assemble([r(new) for r, _ in walked])), key
 
 
@@ -153,5 +153,21 @@ def constant_key(value: Any) -> Hashable:
     try:
         hash(value)
     except TypeError:
-        return (type(value), id(value))
+        return _Same(value)
     return (type(value), cast("Hashable", value))
+
+
+class _Same:
+    """Stands for one object that has no hash; holds it, so that its identity is not given to another one."""
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Same) and other.value is self.value
+
+    def __hash__(self) -> int:
+        return id(self.value)
+
+    def __repr__(self) -> str:
+        return f"<{type(self.value).__name__}>"

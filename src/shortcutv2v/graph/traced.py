@@ -189,3 +189,8 @@ def is_heavy(module: nn.Module | None, macs: int) -> bool:
     if macs:
         return True
     return module is not None and any(p.ndim > 1 for p in module.parameters())
+
+
+def version(tensor: Tensor) -> int:
+    """How often a tensor was changed in place; inference tensors do not count."""
+    return 0 if tensor.is_inference() else int(tensor._version)
