@@ -10,18 +10,28 @@ from torch.fx import Node
 
 from .traced import Untraceable
 
-__all__ = ["rebind"]
+__all__ = ["Aliases", "geometry", "rebind"]
 
 
-class _Recorder(Protocol):
+class Aliases(Protocol):
+    """What `rebind` needs of a builder."""
+
     nodes: Any
 
-    def aliases(self, tensor: Tensor) -> list[Tensor]: ...
-    def bind(self, tensor: Tensor, node: Node) -> None: ...
-    def plain_node(self, target: Any, args: Any, tensor: Tensor | None, **meta: Any) -> Node: ...
+    def aliases(self, tensor: Tensor) -> list[Tensor]:
+        """The living tensors in the same memory."""
+        ...
+
+    def bind(self, tensor: Tensor, node: Node) -> None:
+        """Make a tensor known under a node."""
+        ...
+
+    def plain_node(self, target: Any, args: Any, tensor: Tensor | None, **meta: Any) -> Any:
+        """Append a node of bookkeeping."""
+        ...
 
 
-def rebind(recorder: _Recorder, changed: Tensor, after: Node) -> None:
+def rebind(builder: Aliases, changed: Tensor, after: Node) -> None:
     """Point `changed`, and every living view of the same memory, at nodes that hold the new values.
 
     The recorded step worked on a copy, so the views of the original memory must be computed anew: the widest dense
@@ -30,14 +40,14 @@ def rebind(recorder: _Recorder, changed: Tensor, after: Node) -> None:
     Raises:
         Untraceable: no tensor of the group spans all others, or the memory belongs to a parameter.
     """
-    recorder.bind(changed, after)
-    group = [t for t in recorder.aliases(changed) if t is not changed]
+    builder.bind(changed, after)
+    group = [t for t in builder.aliases(changed) if t is not changed]
     others = [t for t in group if geometry(t) != geometry(changed) or t.dtype != changed.dtype]
     for tensor in group:
-        if recorder.nodes[tensor].op == "get_attr":
-            raise Untraceable(f"it changes a view of {recorder.nodes[tensor].target!r} in place")
+        if builder.nodes[tensor].op == "get_attr":
+            raise Untraceable(f"it changes a view of {builder.nodes[tensor].target!r} in place")
         if not any(tensor is t for t in others):
-            recorder.bind(tensor, after)
+            builder.bind(tensor, after)
     if not others:
         return
     base = max([changed, *others], key=lambda t: t.numel())
@@ -46,14 +56,14 @@ def rebind(recorder: _Recorder, changed: Tensor, after: Node) -> None:
     node = after
     if base is not changed:
         size, stride, offset = geometry(changed)
-        args: tuple[Any, ...] = (recorder.nodes[base], after, size, stride, offset - base.storage_offset())
-        node = recorder.plain_node(_scatter, args, base)
-        recorder.bind(base, node)
+        args: tuple[Any, ...] = (builder.nodes[base], after, size, stride, offset - base.storage_offset())
+        node = builder.plain_node(_scatter, args, base)
+        builder.bind(base, node)
         others = [t for t in others if t is not base]
     for tensor in others:
         size, stride, offset = geometry(tensor)
         args = (node, size, stride, offset - base.storage_offset())
-        recorder.bind(tensor, recorder.plain_node(torch.as_strided, args, tensor))
+        builder.bind(tensor, builder.plain_node(torch.as_strided, args, tensor))
 
 
 def geometry(tensor: Tensor) -> tuple[tuple[int, ...], tuple[int, ...], int]:

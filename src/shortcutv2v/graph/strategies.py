@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ..errors import LeakError, ShortcutError
 from .cut import Cut
 from .exported import export
-from .hooks import HookSplit, watch
+from .hooks import HookSplit
 from .partition import check_order, partition
 from .points import find_maps, find_points
 from .protect import untouched
@@ -20,6 +20,7 @@ from .split import GraphSplit, Split
 from .structure import Structure
 from .traced import Traced, Untraceable
 from .verify import Expected, verify
+from .watch import watch
 
 __all__ = ["STRATEGIES", "Job", "SettledLeakError", "attempt"]
 

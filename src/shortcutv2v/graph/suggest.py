@@ -14,13 +14,13 @@ from ..errors import CaptureError
 from .capture import eager
 from .cut import Layer
 from .exported import export
-from .hooks import watch
 from .partition import upstream
 from .protect import untouched
 from .record import record
 from .signature import take_apart
 from .structure import Structure
 from .traced import Traced, Untraceable, describe
+from .watch import watch
 
 __all__ = ["Suggestion", "nearest", "suggest_cuts"]
 

@@ -1,0 +1,201 @@
+"""How one step of a teacher becomes nodes of a graph: which tensor is which node, and what in-place changes do."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.fx import Graph, Node
+from torch.utils.weak import TensorWeakRef, WeakTensorKeyDictionary
+
+from .inplace import rebind
+from .runtime import after, blank, call, constant, rebuilt, tensors_of, under_autocast
+from .signature import autocast_state
+from .structure import flatten
+from .traced import Const, Untraceable, meta_of
+
+__all__ = ["Builder", "memory"]
+
+# Functions of which one tensor argument gives nothing but its shape, dtype and device: its position.
+_SHAPE_ONLY = {
+    **dict.fromkeys(("zeros_like", "ones_like", "empty_like", "full_like", "rand_like", "randn_like"), 0),
+    **dict.fromkeys(("new_zeros", "new_ones", "new_empty", "new_full", "new_tensor"), 0),
+    **dict.fromkeys(("expand_as", "view_as", "reshape_as", "type_as"), 1),
+}
+_OPERATORS = {"__getitem__": operator.getitem, "__setitem__": operator.setitem}
+
+
+class Builder:
+    """A graph in the making, and the nodes of all tensors that are alive.
+
+    Args:
+        teacher: the network, whose own tensors become `get_attr` nodes.
+    """
+
+    def __init__(self, teacher: nn.Module) -> None:
+        self.graph: Any = Graph()
+        self.attributes = _attributes(teacher)
+        self.owned = {memory(t) for t in (*teacher.parameters(), *teacher.buffers())}
+        self.nodes: Any = WeakTensorKeyDictionary()
+        self.storages: dict[int, list[TensorWeakRef]] = {}
+        self.ambient = autocast_state()
+
+    def add(self, emit: Any, args: Any, kwargs: Any, changed: Any, new: Any, out: Any, facts: dict[str, Any]) -> None:
+        """Append one step: its node, copies of what it overwrites, and the new nodes of all tensors it touches."""
+        copies: dict[int, Node] = {}
+        for tensor in {id(t): t for t in changed}.values():
+            source = self.node_of(tensor)
+            if source.op == "get_attr":
+                raise Untraceable(f"it changes {source.target!r} of the teacher in place ({facts['owner']})")
+            alone = len(self.aliases(tensor)) == 1 and source.op != "placeholder"
+            copies[id(tensor)] = self.plain_node("clone", source, tensor, elidable=alone)
+        node = emit(self.lower(args, copies), self.lower(kwargs, copies))
+        node.meta.update(facts)
+        self.depend(node)
+        self.bind_outputs(node, out, new)
+        for tensor in {id(t): t for t in changed}.values():
+            value = node if tensor is out else self.nodes.get(tensor) if any(tensor is t for t in new) else None
+            if value is None or value is copies[id(tensor)]:
+                value = self.plain_node(after, (copies[id(tensor)], node), tensor)
+            rebind(self, tensor, value)
+
+    def bind_outputs(self, node: Node, out: Any, new: list[Tensor]) -> None:
+        """Make the tensors of an output known under the step's node."""
+        if isinstance(out, Tensor):
+            node.meta.update(meta_of(out))
+            self.bind(out, node)
+            return
+        picked = self.plain_node(tensors_of, (node,), None) if new else node
+        node.meta["several"] = len(new) > 1
+        for i, tensor in enumerate(new):
+            self.bind(tensor, self.plain_node(operator.getitem, (picked, i), tensor))
+
+    def emit_function(self, func: Any, name: str) -> Callable[..., Any]:
+        """How a call of a torch function becomes a node."""
+
+        def emit(args: Any, kwargs: Any) -> Any:
+            position = _SHAPE_ONLY.get(name)
+            if position is not None and len(args) > position and isinstance(args[position], Node):
+                args = list(args)
+                args[position] = self.blank(args[position])
+            state = autocast_state()
+            if state != self.ambient:
+                return self.graph.call_function(under_autocast, (Const(state), Const(func), *args), kwargs)
+            if name in _OPERATORS:
+                return self.graph.call_function(_OPERATORS[name], tuple(args), kwargs)
+            if _is_method(func) and args and isinstance(args[0], Node):
+                return self.graph.call_method(name, tuple(args), kwargs)
+            return self.graph.call_function(func, tuple(args), kwargs)
+
+        return emit
+
+    def emit_module(self, name: str, method: str = "") -> Callable[..., Any]:
+        """How a call of a module (or, past its hooks, of one of its methods) becomes a node."""
+
+        def emit(args: Any, kwargs: Any) -> Any:
+            state = autocast_state()
+            if state == self.ambient and not method:
+                return self.graph.call_module(name, tuple(args), kwargs)
+            module = self.graph.get_attr(f"{name}.{method}" if method else name)
+            module.meta.update(dep={"param"}, owner=name)
+            if state == self.ambient:
+                return self.graph.call_function(call, (module, *args), kwargs)
+            return self.graph.call_function(under_autocast, (Const(state), module, *args), kwargs)
+
+        return emit
+
+    def blank(self, node: Node) -> Any:
+        """A tensor with the shape and dtype of `node`, and no data flow from it."""
+        device = Const(node.meta.get("device", torch.device("cpu")))
+        args = (node.meta["shape"], Const(node.meta["dtype"]), device)
+        return self.plain_node(blank, args, None, shape=node.meta["shape"], dtype=node.meta["dtype"])
+
+    def plain_node(self, target: Any, args: Any, tensor: Tensor | None, **meta: Any) -> Any:
+        """A node of bookkeeping: no work, no weights."""
+        args = args if isinstance(args, tuple) else (args,)
+        make = self.graph.call_method if isinstance(target, str) else self.graph.call_function
+        node = make(target, args)
+        source = next((a for a in args if isinstance(a, Node)), None)
+        owner = source.meta.get("owner", "") if source is not None else ""
+        node.meta.update(owner=owner, macs=0, heavy=False, **meta)
+        if tensor is not None:
+            node.meta.update(meta_of(tensor))
+        self.depend(node)
+        return node
+
+    def depend(self, node: Node) -> None:
+        """Note whether a node depends on inputs or on parameters."""
+        node.meta["dep"] = set().union(*(n.meta["dep"] for n in node.all_input_nodes))
+
+    def lower(self, value: Any, copies: dict[int, Node]) -> Any:
+        """Replace the tensors of an argument by nodes, and whatever has no literal by a `Const`."""
+        if isinstance(value, Tensor):
+            return copies.get(id(value)) or self.node_of(value)
+        if type(value) in (tuple, list, torch.Size):
+            items = [self.lower(v, copies) for v in value]
+            return items if type(value) is list else tuple(items)
+        if type(value) is dict and all(isinstance(k, str) for k in value):
+            return {k: self.lower(v, copies) for k, v in value.items()}
+        if type(value) is slice:
+            return slice(*(self.lower(v, copies) for v in (value.start, value.stop, value.step)))
+        if value is None or value is Ellipsis or type(value) in (bool, int, float, str):
+            return value
+        tensors, structure = flatten(value)
+        if not tensors:
+            return Const(value)
+        return self.plain_node(rebuilt, (Const(structure), [self.lower(t, copies) for t in tensors]), None)
+
+    def node_of(self, tensor: Tensor) -> Any:
+        """The node of a tensor; tensors met for the first time are the teacher's own, or constants."""
+        node: Node | None = self.nodes.get(tensor)
+        if node is None:
+            path = self.attributes.get(id(tensor))
+            if path is None:
+                node = self.graph.call_function(constant, (Const(tensor),))
+                node.meta.update(dep=set(), owner="a constant")
+            else:
+                node = self.graph.get_attr(path)
+                node.meta.update(dep={"param"}, owner=path.rpartition(".")[0] or path)
+            node.meta.update(meta_of(tensor), macs=0, heavy=False)
+            self.bind(tensor, node)
+        return node
+
+    def bind(self, tensor: Tensor, node: Node) -> None:
+        """Make a tensor known, also to the views of its memory."""
+        self.nodes[tensor] = node
+        node.meta["device"] = tensor.device
+        if tensor.layout == torch.strided:
+            group = self.storages.setdefault(tensor.untyped_storage()._cdata, [])
+            group[:] = [ref for ref in group if ref() is not None and ref() is not tensor]
+            group.append(TensorWeakRef(tensor))
+
+    def aliases(self, tensor: Tensor) -> list[Tensor]:
+        """The known living tensors that share storage with `tensor`, itself included."""
+        if tensor.layout != torch.strided:
+            return [tensor]
+        refs = self.storages.get(tensor.untyped_storage()._cdata, [])
+        return [t for t in (ref() for ref in refs) if t is not None]
+
+
+def _attributes(teacher: nn.Module) -> dict[int, str]:
+    """Where the teacher's own tensors live: parameters, buffers, and plain tensors held as attributes."""
+    found: dict[int, str] = {}
+    for prefix, module in teacher.named_modules():
+        own = {**module._parameters, **module._buffers}
+        own.update((k, v) for k, v in vars(module).items() if isinstance(v, Tensor))
+        for name, tensor in own.items():
+            if tensor is not None:
+                found.setdefault(id(tensor), f"{prefix}.{name}" if prefix else name)
+    return found
+
+
+def memory(tensor: Tensor) -> int:
+    """The memory that a tensor lives in, as a number."""
+    return int(tensor.untyped_storage()._cdata) if tensor.layout == torch.strided else id(tensor)
+
+
+def _is_method(func: Any) -> bool:
+    return getattr(func, "__objclass__", None) is torch._C.TensorBase and not func.__name__.startswith("__")

@@ -1,0 +1,244 @@
+"""Strategy "hooks": the teacher's own code runs in every pass; its module calls are run, replayed or skipped.
+
+For teachers whose Python code depends on tensor values, where no graph exists. What depends on what is found by
+experiment: replay the true output of every module call except one, which is replaced by NaN (then by slightly other
+values), and see which later calls get other inputs. The result is a graph of calls, cut like any other.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.fx import Graph, Node
+
+from .calls import ancestors, module_names, patched_calls
+from .cost import MacCounter
+from .structure import Structure, flatten
+from .traced import Call, Traced, Untraceable, is_heavy, meta_of, version
+
+__all__ = ["CallWatcher", "Key", "Plan", "Step", "call_teacher", "replay", "watch"]
+
+Key = tuple[str, int]
+_LIMITS = (
+    (
+        "the teacher's Python code runs in every pass and only module calls are skipped: computations between the "
+        "modules of the middle still run, on zeros"
+    ),
+    "not for torch.compile or torch.export, and one pass at a time per process",
+    "found by experiment on the example inputs: where the code takes another way for other values, a pass may fail",
+)
+
+
+@dataclass
+class Step:
+    """One recorded call: what went in and came out, and which inputs it changed in place."""
+
+    key: Key
+    inputs: list[Tensor]
+    outputs: list[Tensor]
+    structure: Structure
+    changed: dict[int, Tensor]
+    node: Node
+
+    @property
+    def values(self) -> list[Tensor]:
+        """All that a replay needs: the outputs, then the new values of changed inputs."""
+        return [*self.outputs, *self.changed.values()]
+
+
+@dataclass
+class Plan:
+    """The teacher's calls and their dependencies."""
+
+    traced: Traced
+    steps: dict[Key, Step]
+    leaves: _Leaves = field(repr=False)
+
+
+class _Leaves:
+    """Which modules are watched: as in strategy "fx", those that are no ancestor of a cut layer, and the cut layers."""
+
+    def __init__(self, teacher: nn.Module, marked: set[str]) -> None:
+        self.names = module_names(teacher)
+        self.inside = ancestors(teacher, marked)
+        self.marked = marked
+
+
+class CallWatcher:
+    """Counts the calls of watched modules and hands them to `step`."""
+
+    def __init__(self, leaves: _Leaves) -> None:
+        self.leaves = leaves
+        self.counts: dict[str, int] = {}
+        self.quiet = 0
+
+    def call_module(self, module: nn.Module, args: Any, kwargs: Any, original: Callable[..., Any]) -> Any:
+        """See `calls.Watcher`."""
+        name = self.leaves.names.get(id(module))
+        if name is None or (name in self.leaves.inside and name not in self.leaves.marked):
+            return original(module, *args, **kwargs)
+        self.counts[name] = self.counts.get(name, -1) + 1
+        leaf = name not in self.leaves.inside
+
+        def run() -> Any:
+            self.quiet += leaf
+            try:
+                return original(module, *args, **kwargs)
+            finally:
+                self.quiet -= leaf
+
+        return self.step((name, self.counts[name]), module, (args, kwargs), run)
+
+    def step(self, key: Key, module: nn.Module, given: Any, run: Callable[[], Any]) -> Any:
+        """Handle one call; `run()` runs the module."""
+        raise NotImplementedError
+
+
+class _Recording(CallWatcher):
+    """The first pass: everything runs, everything is noted."""
+
+    def __init__(self, leaves: _Leaves, graph: Graph) -> None:
+        super().__init__(leaves)
+        self.graph = graph
+        self.steps: dict[Key, Step] = {}
+        self.calls: list[Call] = []
+        self.random: dict[str, None] = {}
+        self.macs = MacCounter()
+
+    def step(self, key: Key, module: nn.Module, given: Any, run: Callable[[], Any]) -> Any:
+        inputs = flatten(given)[0]
+        before = [t.clone() for t in inputs]
+        versions, macs, rng = [version(t) for t in inputs], self.macs.total, torch.get_rng_state()
+        index = len(self.calls)
+        out = run()
+        changed = {i: t.detach().clone() for i, t in enumerate(inputs) if version(t) != versions[i]}
+        outputs, structure = flatten(out)
+        leaf = key[0] not in self.leaves.inside
+        node = self.graph.call_module(key[0]) if leaf else self.graph.call_function(_nothing)
+        cost = self.macs.total - macs if leaf else 0
+        node.meta.update(owner=key[0], macs=cost, heavy=is_heavy(module if leaf else None, cost), module=True)
+        if isinstance(out, Tensor):
+            node.meta.update(meta_of(out))
+        if leaf and not torch.equal(rng, torch.get_rng_state()):
+            self.random[key[0]] = None
+        self.calls.append(Call(key[0], node if isinstance(out, Tensor) else None, type(out).__name__, index))
+        self.steps[key] = Step(key, before, [t.detach().clone() for t in outputs], structure, changed, node)
+        return out
+
+
+class _Probe(CallWatcher):
+    """Replays every call with its true output, one of them altered, and notes who is touched."""
+
+    def __init__(self, leaves: _Leaves, steps: dict[Key, Step], altered: Key | None, alter: Callable[[Tensor], Tensor]):
+        super().__init__(leaves)
+        self.steps = steps
+        self.altered = altered
+        self.alter = alter
+        self.touched: set[Key] = set()
+
+    def step(self, key: Key, module: nn.Module, given: Any, run: Callable[[], Any]) -> Any:
+        step = self.steps.get(key)
+        if step is None:
+            raise Untraceable(f"its calls depend on values: {key[0]} is called more often for other values")
+        inputs = flatten(given)[0]
+        if key[0] in self.leaves.inside:
+            if _differ(flatten(run())[0], step.outputs):
+                self.touched.add(key)
+        elif _differ(inputs, step.inputs):
+            self.touched.add(key)
+        values = [self.alter(v) if key == self.altered else v.clone() for v in step.values]
+        return replay(step, inputs, values)
+
+
+def replay(step: Step, inputs: list[Tensor], values: list[Tensor]) -> Any:
+    """What the call returned, and did to its inputs, from the values it left."""
+    count = len(step.outputs)
+    for (index, _), value in zip(step.changed.items(), values[count:], strict=True):
+        inputs[index].copy_(value)
+    return step.structure.rebuild(values[:count])
+
+
+def _nothing(*_: Any) -> None:
+    """Stands for a module that was looked into."""
+
+
+def _differ(left: Sequence[Tensor], right: Sequence[Tensor]) -> bool:
+    return len(left) != len(right) or not all(
+        x.shape == y.shape and torch.equal(x, y) for x, y in zip(left, right, strict=True)
+    )
+
+
+def _poison(value: Tensor) -> Tensor:
+    return torch.full_like(value, torch.nan) if value.is_floating_point() else value.clone()
+
+
+def _nudge(value: Tensor) -> Tensor:
+    if value.is_floating_point() or value.is_complex():
+        return value * 1.0078125 + 0.0078125
+    return value.roll(1, -1) if value.ndim else value.clone()
+
+
+def watch(teacher: nn.Module, tensors: list[Tensor], structure: Structure, marked: set[str]) -> Plan:
+    """Record the calls of one pass and find out what depends on what.
+
+    Args:
+        teacher: the network; the caller protects its state.
+        tensors: the input tensors.
+        structure: rebuilds `(args, kwargs)` from them.
+        marked: names of the cut layers.
+
+    Raises:
+        Untraceable: the calls themselves depend on tensor values.
+    """
+    graph: Any = Graph()
+    inputs = [graph.placeholder(f"input_{i}") for i in range(len(tensors))]
+    for i, (node, tensor) in enumerate(zip(inputs, tensors, strict=True)):
+        node.meta.update(meta_of(tensor), owner=f"input {i}")
+    leaves = _Leaves(teacher, marked)
+    recording = _Recording(leaves, graph)
+    with recording.macs, patched_calls(recording):
+        out = call_teacher(teacher, [t.clone() for t in tensors], structure)
+    found, result = flatten(out)
+    truth = [t.clone() for t in found]
+    needs: dict[Node, list[Node]] = {step.node: [] for step in recording.steps.values()}
+    outputs: list[Node] = []
+    sources: list[tuple[Node, Key | None]] = [(n, None) for n in inputs]
+    sources += [(step.node, step.key) for step in recording.steps.values()]
+    for place, (node, key) in enumerate(sources):
+        touched, reaches = _reach(teacher, tensors, structure, recording.steps, leaves, truth, key, place)
+        for other in touched:
+            needs[recording.steps[other].node].append(node)
+        if reaches:
+            outputs.append(node)
+    for node, sources_of in needs.items():
+        node.args = tuple(n for n in sources_of if n is not node)
+    traced = Traced(graph, inputs, outputs, result, recording.calls, "hooks", _LIMITS, list(recording.random))
+    return Plan(traced, recording.steps, leaves)
+
+
+def _reach(
+    teacher: nn.Module, tensors: list[Tensor], structure: Structure, steps: dict[Key, Step], leaves: _Leaves,
+    truth: list[Tensor], key: Key | None, place: int,
+) -> tuple[set[Key], bool]:  # fmt: skip
+    """The calls whose inputs change if one call (or, with `key` None, one input) gives other values; and the output."""
+    touched: set[Key] = set()
+    reaches = False
+    for alter in (_poison, _nudge):
+        probe = _Probe(leaves, steps, key, alter)
+        given = [alter(t) if key is None and i == place else t.clone() for i, t in enumerate(tensors)]
+        # Altered values may break the teacher's own checks; what was seen until then still counts.
+        with contextlib.suppress(Exception), patched_calls(probe):
+            reaches |= _differ(flatten(call_teacher(teacher, given, structure))[0], truth)
+        touched |= probe.touched
+    return {k for k in touched if k != key}, reaches
+
+
+def call_teacher(teacher: nn.Module, tensors: list[Tensor], structure: Structure) -> Any:
+    """The teacher's output for inputs that were taken apart."""
+    args, kwargs = structure.rebuild(tensors)
+    return teacher(*args, **kwargs)
