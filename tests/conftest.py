@@ -8,7 +8,6 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-
 # Tiny tensors: a second thread costs more than it brings, above all on a busy machine.
 torch.set_num_threads(1)
 

