@@ -23,7 +23,7 @@ from .calls import ancestors, module_names, patched_calls
 from .cost import MacCounter
 from .runtime import fire_after, fire_before
 from .structure import flatten
-from .traced import Call, Traced, Untraceable, is_heavy, meta_of, version
+from .traced import Call, Traced, Untraceable, is_heavy, meta_of, random_state, version
 
 __all__ = ["record"]
 
@@ -190,7 +190,7 @@ class _Recorder(TorchFunctionMode):
         given, before = flatten((args, kwargs))
         with self.silence():
             versions = [version(t) for t in given]
-            macs, rng = self.macs.total, torch.get_rng_state()
+            macs, rng = self.macs.total, random_state()
             with torch.inference_mode(False), torch.no_grad():
                 out = run(args, kwargs)
             changed = [t for t, v in zip(given, versions, strict=True) if version(t) != v]
@@ -203,14 +203,18 @@ class _Recorder(TorchFunctionMode):
             out = structure.rebuild(new)
             facts = {
                 "macs": self.macs.total - macs,
-                "random": not torch.equal(rng, torch.get_rng_state()),
-                "owner": name if module is not None or not self.owners[-1] else f"{self.owners[-1]} ({name})",
+                "random": not torch.equal(rng, random_state()),
+                "owner": name if module is not None else f"{self.where()} ({name})",
                 "heavy": is_heavy(module, self.macs.total - macs),
                 "fresh": not {memory(t) for t in new} & ({memory(t) for t in given} | self.builder.owned),
             }
             args, kwargs = before.rebuild(given)
             self.builder.add(emit, args, kwargs, changed, new, out, facts)
         return out
+
+    def where(self) -> str:
+        """The module whose code is running, for messages."""
+        return self.owners[-1] or type(self.teacher).__name__
 
     @contextlib.contextmanager
     def silence(self) -> Iterator[None]:
@@ -223,8 +227,7 @@ class _Recorder(TorchFunctionMode):
     def refuse_reading(self, name: str, given: Any) -> None:
         tensors, _ = flatten(given)
         if any(self.builder.node_of(t).meta["dep"] for t in tensors):
-            where = self.owners[-1] or type(self.teacher).__name__
-            raise Untraceable(f"the Python code of {where} depends on tensor values ({name})")
+            raise Untraceable(f"the Python code of {self.where()} depends on tensor values ({name})")
 
 
 def _unshared(found: list[Tensor], given: list[Tensor], changed: list[Tensor]) -> list[Tensor]:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.fx import Graph, Node
 from torch.fx.node import map_arg
@@ -194,3 +195,11 @@ def is_heavy(module: nn.Module | None, macs: int) -> bool:
 def version(tensor: Tensor) -> int:
     """How often a tensor was changed in place; inference tensors do not count."""
     return 0 if tensor.is_inference() else int(tensor._version)
+
+
+def random_state() -> Tensor:
+    """The state of torch's generators, to see whether a step draws from them."""
+    states = [torch.get_rng_state()]
+    if torch.cuda.is_initialized():
+        states += [torch.cuda.get_rng_state(i) for i in range(torch.cuda.device_count())]
+    return torch.cat(states)

@@ -19,7 +19,7 @@ from torch.fx import Graph, Node
 from .calls import ancestors, module_names, patched_calls
 from .cost import MacCounter
 from .structure import Structure, flatten
-from .traced import Call, Traced, Untraceable, is_heavy, meta_of, version
+from .traced import Call, Traced, Untraceable, is_heavy, meta_of, random_state, version
 
 __all__ = ["CallWatcher", "Key", "Plan", "Step", "call_teacher", "replay", "watch"]
 
@@ -113,7 +113,7 @@ class _Recording(CallWatcher):
     def step(self, key: Key, module: nn.Module, given: Any, run: Callable[[], Any]) -> Any:
         inputs = flatten(given)[0]
         before = [t.clone() for t in inputs]
-        versions, macs, rng = [version(t) for t in inputs], self.macs.total, torch.get_rng_state()
+        versions, macs, rng = [version(t) for t in inputs], self.macs.total, random_state()
         index = len(self.calls)
         out = run()
         changed = {i: t.detach().clone() for i, t in enumerate(inputs) if version(t) != versions[i]}
@@ -124,7 +124,7 @@ class _Recording(CallWatcher):
         node.meta.update(owner=key[0], macs=cost, heavy=is_heavy(module if leaf else None, cost), module=True)
         if isinstance(out, Tensor):
             node.meta.update(meta_of(out))
-        if leaf and not torch.equal(rng, torch.get_rng_state()):
+        if leaf and not torch.equal(rng, random_state()):
             self.random[key[0]] = None
         self.calls.append(Call(key[0], node if isinstance(out, Tensor) else None, type(out).__name__, index))
         self.steps[key] = Step(key, before, [t.detach().clone() for t in outputs], structure, changed, node)
