@@ -36,10 +36,12 @@ class Stream:
         >>> teacher = torch.nn.Sequential(*(torch.nn.Conv2d(3, 3, 3, padding=1) for _ in range(4)))
         >>> model = shortcutv2v.wrap(teacher, "0", "2", example_inputs=(torch.rand(1, 3, 8, 8),))
         >>> stream = model.stream()
+        >>> distances = []
         >>> for frame in torch.rand(4, 1, 3, 8, 8):
         ...     output = stream(frame)
-        ...     print(stream.distance, end=" ")
-        0 1 2 0
+        ...     distances.append(stream.distance)
+        >>> distances
+        [0, 1, 2, 0]
     """
 
     def __init__(self, model: ShortcutV2V, refresh: RefreshPolicy, show_shortcut: bool = False) -> None:
