@@ -61,8 +61,8 @@ def save(model: ShortcutV2V, folder: str | Path) -> None:
 def load(folder: str | Path, teacher: nn.Module, *, capture: str | None = None) -> ShortcutV2V:
     """Wrap `teacher` as it was wrapped when `folder` was saved, and load the trained blocks.
 
-    The teacher is captured at the first call, when its inputs are known. The blocks go to the device of the
-    teacher's parameters, in the dtype in which they were saved.
+    The teacher is captured at the first call, when its inputs are known; its flags stay as they are. The blocks go to
+    the device of the teacher's parameters, in the dtype in which they were saved, and are in eval mode.
 
     Args:
         folder: what `model.save(folder)` wrote.
@@ -83,7 +83,7 @@ def load(folder: str | Path, teacher: nn.Module, *, capture: str | None = None) 
     _load_weights(blocks, folder / WEIGHTS)
     model = ShortcutV2V(captured, list(blocks), Every(settings["max_interval"]), settings["show_shortcut"])
     model.blocks.to(next((p.device for p in teacher.parameters()), torch.device("cpu")))
-    return model
+    return model.eval()
 
 
 def recipe(model: ShortcutV2V) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 import shortcutv2v
+from shortcutv2v import video
 from shortcutv2v.distill import Distiller, LossWeights, fit
 from shortcutv2v.errors import CheckpointError, InputError
 
@@ -131,6 +132,17 @@ def test_a_pickle_that_is_no_checkpoint_is_refused(chain: nn.Module, tmp_path: P
     torch.save({"callback": Distiller}, tmp_path / "y.ckpt")
     with pytest.raises(CheckpointError, match="UnpicklingError"):
         fit(model_of(chain), moving(), minutes=None, max_steps=2, progress=False, resume=tmp_path / "y.ckpt")
+
+
+def test_folders_of_videos_and_of_frames_and_tensors_mix(chain: nn.Module, tmp_path: Path) -> None:
+    for target in (tmp_path / "videos" / "one.mp4", tmp_path / "videos" / "two.mp4", tmp_path / "frames"):
+        target.parent.mkdir(exist_ok=True)
+        with video.create(target, rate=25) as writer:
+            for frame in moving(4):
+                writer.write(frame)
+    sources = [tmp_path / "videos", tmp_path / "frames", moving(3)]
+    distiller = fit(model_of(chain), sources, minutes=None, max_steps=1, crop=8, progress=False)
+    assert len(distiller.trainer.datamodule.pairs.clips) == 4
 
 
 def test_an_end_is_needed(chain: nn.Module) -> None:

@@ -34,7 +34,7 @@ def load_model(folder: Path, adapter: Adapter, interval: int | None = None) -> S
     model = checkpoint.load(folder, adapter.teacher)
     if interval is not None:
         model.refresh = Every(interval)
-    return model.eval()
+    return model
 
 
 def _device(name: str) -> torch.device:

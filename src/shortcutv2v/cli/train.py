@@ -26,11 +26,11 @@ def run(options: argparse.Namespace) -> None:
     )
     distiller = fit(
         model,
-        list(clips),
+        options.clips,
         adapter=adapter,
         minutes=options.minutes,
         max_steps=options.steps,
-        validation=list(video.find_clips(options.validation)) if options.validation else None,
+        validation=options.validation,
         size=options.height,
         crop=options.crop,
         batch_size=options.batch_size,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -91,7 +91,8 @@ def fit(
 
     Args:
         model: a wrapped teacher.
-        source: video files, folders of frames, or objects with `len` and `[i] -> uint8 (3, H, W)`; one or several.
+        source: one or several of: video file, folder of videos, folder of frames, object with `len` and
+            `[i] -> uint8 (3, H, W)`.
         minutes: how long to train, validation not counted; None to go by `max_steps` alone.
         max_steps: how many steps to train at most; -1 to go by time alone.
         adapter: see `Distiller`.
@@ -171,8 +172,15 @@ def _check_readable(path: Path) -> None:
 
 
 def _open(source: Source | Sequence[Source], size: int | tuple[int, int] | None) -> list[FrameSource]:
-    entries: Iterable[Any] = source if isinstance(source, list | tuple) else [source]
-    return [video.Frames(entry, size=size) if isinstance(entry, str | Path) else entry for entry in entries]
+    """Clips from paths (folders of videos are looked through) and from objects that are clips already."""
+    entries: Sequence[Any] = source if isinstance(source, list | tuple) else [source]
+    paths = [entry for entry in entries if isinstance(entry, str | Path)]
+    clips: list[FrameSource] = [entry for entry in entries if not isinstance(entry, str | Path)]
+    if paths:
+        cache = video.Cache()
+        found = video.find_clips(paths, min_frames=2)
+        clips += [video.Frames(path, size=size, cache=cache) for path in found]
+    return clips
 
 
 def _crop(clips: Sequence[FrameSource], side: int) -> tuple[int, int] | None:
