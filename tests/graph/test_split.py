@@ -153,3 +153,26 @@ def test_wrong_cuts_are_explained(unet: UNet) -> None:
         capture(unet, "downn", "up")
     with pytest.raises(errors.NeverCalledError, match="container"):
         capture(Leaky(), "a", "spare")
+
+
+class Normed(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm, self.mid, self.f, self.out = (
+            conv(3, 4),
+            nn.BatchNorm2d(4),
+            conv(4, 4),
+            conv(4, 4),
+            conv(8, 3),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        skip = torch.relu(self.norm(self.conv(x)))
+        return self.out(torch.cat([self.f(self.mid(skip)), skip], 1))
+
+
+def test_a_norm_behind_a_is_a_leak_and_the_cut_behind_it_is_none() -> None:
+    net = Normed().eval()
+    with pytest.raises(errors.LeakError, match=r"'norm \(then Normed \(relu\)\)'.*enc_layer='norm', dec_layer='f'"):
+        capture(net, "conv", "f")
+    assert capture(net, "norm", "f").at((X,)).facts.leaks == ()

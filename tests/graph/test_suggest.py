@@ -43,7 +43,8 @@ def test_every_suggestion_is_what_the_capture_finds() -> None:
 
 def test_a_leak_comes_with_the_nearest_cuts_that_have_none() -> None:
     net = chain(3)
-    with pytest.raises(errors.LeakError, match=r"'1 \(add\)'.*Nearest cuts that do not leak: enc_layer='1', dec_layer='2.c2'"):
+    advice = r"'1.c2 \(then 1 \(add\)\)'.*Nearest cuts that do not leak: enc_layer='1', dec_layer='2.c2'"
+    with pytest.raises(errors.LeakError, match=advice):
         graph.Capture(net, graph.parse_cut(net, "0", "2.c2"), (X,))
 
 

@@ -9,6 +9,12 @@ from typing import Any
 import pytest
 
 STRATEGIES = ("fx", "export", "hooks")
+_PREFACE = (
+    "Third-party networks, built without weights and cut where `suggest_cuts` says, written by `nox -s zoo`. *Exact*: the",
+    "split with the true `f` equals the teacher bit for bit, on the captured and on fresh inputs, at a second size and",
+    "batch, with NaN in the weights of the middle; the teacher is left as found; wrong cuts are refused. *Alone*: how many",
+    "of them a single strategy captures when it is forced; the others it refuses.",
+)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -36,7 +42,14 @@ def score(request: pytest.FixtureRequest) -> Iterator[dict[str, dict[str, Any]]]
 
 def table(rows: list[dict[str, Any]]) -> str:
     """The score as markdown: one line per package, the time of a capture, then one line per network."""
-    lines = ["| package | networks | exact | fx alone | export alone | hooks alone |", "|---|---|---|---|---|---|"]
+    lines = [
+        "# The zoo",
+        "",
+        *_PREFACE,
+        "",
+        "| package | networks | exact | fx alone | export alone | hooks alone |",
+        "|---|---|---|---|---|---|",
+    ]
     for name in [*sorted({r["package"] for r in rows}), "all"]:
         own = [r for r in rows if name in (r["package"], "all")]
         exact = sum(r["result"] == "exact" for r in own)

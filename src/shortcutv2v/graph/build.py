@@ -54,6 +54,7 @@ class Builder:
             copies[id(tensor)] = self.plain_node("clone", source, tensor, elidable=alone)
         node = emit(self.lower(args, copies), self.lower(kwargs, copies))
         node.meta.update(facts)
+        node.meta["heavy"] |= any(n.op == "get_attr" for n in node.all_input_nodes)
         self.depend(node)
         self.bind_outputs(node, out, new)
         for tensor in {id(t): t for t in changed}.values():

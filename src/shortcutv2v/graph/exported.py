@@ -185,7 +185,7 @@ class _Import:
         new = self.add(node, self.graph.call_function(node.target, _constants(args), _constants(kwargs)))
         new.meta["macs"] = _macs(node)
         name = str(node.target)
-        weights = any(n.op == "get_attr" and len(n.meta.get("shape", ())) > 1 for n in new.all_input_nodes)
+        weights = any(n.op == "get_attr" for n in new.all_input_nodes)
         new.meta["heavy"] = bool(new.meta["macs"]) or weights or any(w in name for w in _WORK)
         return new
 

@@ -8,7 +8,7 @@ from torch import nn
 from torch.fx import Node
 
 from .partition import Partition
-from .traced import Traced, describe, lookup
+from .traced import Traced, lookup
 
 __all__ = ["Facts", "graph_facts"]
 
@@ -101,7 +101,7 @@ def graph_facts(teacher: nn.Module, traced: Traced, part: Partition, shapes: Sha
     middle = [n for n in order if n in part.middle and n.op != "get_attr" and _is_call(n)]
     return Facts(
         strategy=traced.strategy,
-        modules=tuple(m for m in describe(middle) if m not in elsewhere),
+        modules=tuple(m for m in dict.fromkeys(str(n.meta["owner"]) for n in middle) if m not in elsewhere),
         macs=(macs[0], macs[1], macs[2]),
         parameters=(total, sum({id(numbers[n]): numbers[n].numel() for n in only}.values())),
         middle_only=tuple(only),

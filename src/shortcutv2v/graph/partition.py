@@ -139,7 +139,8 @@ def check_order(traced: Traced, points: Points, cut: Cut) -> None:
 def find_leaks(traced: Traced, points: Points) -> list[Node]:
     """The nodes between `a` and `f` that the tail needs other than through `f`.
 
-    What follows `a` without real work (an activation, a normalisation, a reshape) is no leak: the head computes it.
+    What follows `a` without multiply-adds and without weights (an activation, a reshape) is no leak: the head computes
+    it, and no weight of the middle is read.
     """
     live = upstream(traced.outputs, points.f)
     tail = downstream(points.f, live)

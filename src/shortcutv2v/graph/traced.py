@@ -53,7 +53,7 @@ class Traced:
     """One forward pass of the teacher, recorded.
 
     Every node that holds a tensor has `meta["shape"]`, `meta["macs"]` (multiply-adds), `meta["owner"]` (the module
-    it belongs to) and `meta["heavy"]` (does real work: multiply-adds or weights of two dimensions and more).
+    it belongs to) and `meta["heavy"]` (does work of its own: multiply-adds, or weights).
 
     Attributes:
         graph: `torch.fx` graph without output node; targets of `call_module` and `get_attr` are names in the teacher.
@@ -176,8 +176,24 @@ def lookup(root: nn.Module, path: str) -> Any:
 
 
 def describe(nodes: Sequence[Node]) -> list[str]:
-    """The modules that the nodes belong to, each once, in order."""
-    return list(dict.fromkeys(str(n.meta.get("owner") or n.name) for n in nodes))
+    """The layers that the nodes come from, each once, in order.
+
+    A node without work of its own, such as an activation, is described by the last layer with weights before it.
+    """
+    return list(dict.fromkeys(_layer(n) for n in nodes))
+
+
+def _layer(node: Node) -> str:
+    own = str(node.meta.get("owner") or node.name)
+    frontier = {node}
+    while frontier:
+        latest = max(frontier)
+        frontier.remove(latest)
+        if latest.meta.get("heavy"):
+            name = str(latest.meta.get("owner"))
+            return name if name == own else f"{name} (then {own})"
+        frontier.update(n for n in latest.all_input_nodes if n.op != "get_attr")
+    return own
 
 
 def meta_of(value: Tensor) -> dict[str, Any]:
@@ -186,10 +202,10 @@ def meta_of(value: Tensor) -> dict[str, Any]:
 
 
 def is_heavy(module: nn.Module | None, macs: int) -> bool:
-    """Whether a call does real work: multiply-adds, or weights of two dimensions and more."""
-    if macs:
-        return True
-    return module is not None and any(p.ndim > 1 for p in module.parameters())
+    """Whether a call does work of its own: multiply-adds, or weights or statistics of whatever size."""
+    if macs or module is None:
+        return bool(macs)
+    return any(True for _ in module.parameters()) or any(True for _ in module.buffers())
 
 
 def version(tensor: Tensor) -> int:
