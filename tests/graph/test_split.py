@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -176,3 +179,35 @@ def test_a_norm_behind_a_is_a_leak_and_the_cut_behind_it_is_none() -> None:
     with pytest.raises(errors.LeakError, match=r"'norm \(then Normed \(relu\)\)'.*enc_layer='norm', dec_layer='f'"):
         capture(net, "conv", "f")
     assert capture(net, "norm", "f").at((X,)).facts.leaks == ()
+
+
+@torch.no_grad()
+def test_a_capture_can_be_copied_and_pickled(unet: UNet) -> None:
+    cap = graph.Capture(unet, graph.parse_cut(unet, "down", "up"), (X,))
+    for twin in (copy.deepcopy(cap), pickle.loads(pickle.dumps(cap))):
+        assert twin.teacher is not unet
+        split = twin.at((X,))
+        carry = split.head(X)
+        assert same(split.tail(carry, split.middle(carry)), unet(X))
+
+
+def test_numbers_that_change_from_call_to_call_are_warned_of(unet: UNet) -> None:
+    cap = graph.Capture(unet, graph.parse_cut(unet, "down", "up"))
+    for i in range(31):
+        cap.at((X,), {"gain": float(i)})
+    with pytest.warns(UserWarning, match="pass it as a tensor"):
+        cap.at((X,), {"gain": 31.0})
+
+
+@torch.no_grad()
+def test_passes_compile_whole(unet: UNet) -> None:
+    cap = graph.Capture(unet, graph.parse_cut(unet, "down", "up"), (X,))
+    split = cap.at((X,))
+
+    def again(x: Tensor, f: tuple[Tensor, ...]) -> object:
+        carry = cap.at((x,), {}).head(x)
+        return cap.of(carry).tail(carry, f)
+
+    f = split.middle(split.head(X))
+    compiled = torch.compile(again, backend="eager", fullgraph=True)
+    assert same(compiled(X, f), unet(X))

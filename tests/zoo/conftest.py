@@ -10,10 +10,10 @@ import pytest
 
 STRATEGIES = ("fx", "export", "hooks")
 _PREFACE = (
-    "Third-party networks, built without weights and cut where `suggest_cuts` says, written by `nox -s zoo`. *Exact*: the",
-    "split with the true `f` equals the teacher bit for bit, on the captured and on fresh inputs, at a second size and",
-    "batch, with NaN in the weights of the middle; the teacher is left as found; wrong cuts are refused. *Alone*: how many",
-    "of them a single strategy captures when it is forced; the others it refuses.",
+    "Third-party networks, built without weights and cut where `suggest_cuts` says, written by `nox -s zoo`.",
+    "*Exact*: the split with the true `f` equals the teacher bit for bit, on the captured and on fresh inputs, at a",
+    "second size and batch, and with NaN in the weights of the middle; the teacher is left as found; wrong cuts are",
+    "refused. *Alone*: how many of them a single strategy captures when it is forced; the others it refuses.",
 )
 
 

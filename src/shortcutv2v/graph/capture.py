@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import warnings
 from collections.abc import Hashable, Iterator
 from typing import Any
 
@@ -21,6 +22,12 @@ from .traced import Untraceable
 from .verify import expect
 
 __all__ = ["Capture", "eager"]
+
+_MANY = 32
+_MANY_TEXT = (
+    f"the teacher was captured for {_MANY} different signatures of inputs. If one is a number that changes from "
+    "call to call, such as a time step, pass it as a tensor: numbers are constants of a capture"
+)
 
 
 class Capture:
@@ -75,9 +82,15 @@ class Capture:
             with torch.inference_mode(False), eager():
                 split = self._capture([t.detach().clone() for t in tensors], structure, key)
             self._splits[key] = split
+            if len(self._splits) == _MANY:
+                warnings.warn(_MANY_TEXT, stacklevel=3)
             if self.cut.facts is None:
                 self.cut = dataclasses.replace(self.cut, facts=split.facts)
         return split
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Splits hold generated code; a copy captures anew when it is first used."""
+        return {**self.__dict__, "_splits": {}}
 
     def of(self, carry: Carry) -> Split:
         """The split that made this carry.
