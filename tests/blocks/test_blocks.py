@@ -67,15 +67,29 @@ def test_any_size_width_and_batch(variant: str, size: tuple[int, int], a: int, f
 
 
 @pytest.mark.parametrize("variant", ["residual", "delta", "flow"])
-def test_untrained_is_plain_reuse_bit_for_bit(variant: str) -> None:
+@pytest.mark.parametrize("training", [True, False])
+def test_untrained_is_plain_reuse_bit_for_bit(variant: str, training: bool) -> None:
     f_ref, a_ref, a_t = maps(6, 10, (7, 9), 2, torch.float32)
-    assert torch.equal(ShortcutBlock(6, 10, 5, variant=variant)(f_ref, a_ref, a_t), f_ref)
+    assert torch.equal(ShortcutBlock(6, 10, 5, variant=variant).train(training)(f_ref, a_ref, a_t), f_ref)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_inference_folds_and_changes_nothing_else(variant: str) -> None:
+    block = ShortcutBlock(6, 10, 8, variant=variant).double()
+    excite(block)
+    f_ref, a_ref, a_t = maps(6, 10, (7, 9), 2)
+    before = {key: value.clone() for key, value in block.state_dict().items()}
+    trained = block(f_ref, a_ref, a_t)
+    torch.testing.assert_close(block.eval()(f_ref, a_ref, a_t), trained, rtol=1e-9, atol=1e-9)
+    assert all(torch.equal(before[key], value) for key, value in block.state_dict().items())
+    assert torch.equal(block.train()(f_ref, a_ref, a_t), trained)
 
 
 @pytest.mark.parametrize("variant", ["delta", "flow"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_still_scene_is_exact_for_any_weights(variant: str, dtype: torch.dtype) -> None:
-    block = ShortcutBlock(6, 10, 5, variant=variant).to(dtype)
+@pytest.mark.parametrize("training", [True, False])
+def test_still_scene_is_exact_for_any_weights(variant: str, dtype: torch.dtype, training: bool) -> None:
+    block = ShortcutBlock(6, 10, 5, variant=variant).to(dtype).train(training)
     excite(block, 2.0)
     f_ref, a_ref, _ = maps(6, 10, (7, 9), 2, dtype)
     assert torch.equal(block(f_ref, a_ref, a_ref.clone()), f_ref)

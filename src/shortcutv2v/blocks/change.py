@@ -75,7 +75,42 @@ class MotionGenerator(nn.Module):
         return offset
 
 
-class DeltaBlock(ShortcutBlock):
+class _ChangeBlock(ShortcutBlock):
+    """What `delta` and `flow` share: coarse motion, the warp of the whole reference, a reconstruction without bias."""
+
+    def __init__(self, a_channels: int, f_channels: int, channels: int, variant: str | None = None) -> None:
+        super().__init__(a_channels, f_channels, channels, variant)
+        self.reduce_f: nn.Module = nn.Conv2d(f_channels, channels, 1)
+        self.reduce_a: nn.Module = nn.Conv2d(a_channels, channels, 1)
+        self.global_generator = MotionGenerator(channels, channels, depth=2)
+        self.reconstruct = nn.Conv2d(channels, f_channels, 1, bias=False)
+        nn.init.zeros_(self.reconstruct.weight)
+
+    def encode_reference(self, f_ref: Tensor, a_ref: Tensor) -> ChangeState:
+        """Reduce the reference; see the base class."""
+        f_ref, a_ref = channels_last(f_ref), channels_last(a_ref)
+        reduced_f, reduced_a = self.reduce_f(f_ref), self.reduce_a(a_ref)
+        half = half_size((a_ref.shape[-2], a_ref.shape[-1]))
+        return ChangeState(torch.cat((f_ref, reduced_f, reduced_a), 1), reduced_f, reduced_a, resize(reduced_a, half))
+
+    def predict(self, state: ChangeState, a_t: Tensor) -> Tensor:
+        """See the base class."""
+        return laid_out_like(self.analyse(state, a_t).f_hat, a_t)
+
+    def _coarse(self, state: ChangeState, a_t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The reduced current features, `dp_g`, and the motion (B, 2, H, W) that it makes at full size."""
+        size = (a_t.shape[-2], a_t.shape[-1])
+        current = self.reduce_a(channels_last(a_t))
+        global_offset = self.global_generator(resize(current, half_size(size)), state.a_down)
+        return current, global_offset, stay_inside(enlarge_offset(global_offset, size))
+
+    def _warp(self, state: ChangeState, motion: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """`f_ref`, its reduction and that of `a_ref`, moved together."""
+        f, reduced_f, reduced_a = ops.warp(state.maps, motion).split([self.f_channels, self.channels, self.channels], 1)
+        return f, reduced_f, reduced_a
+
+
+class DeltaBlock(_ChangeBlock):
     """The published block on differences: AdaBD blends what changed, and corrects `f_ref` warped at full width.
 
         f_hat = warp(f_ref, DP)
@@ -90,36 +125,22 @@ class DeltaBlock(ShortcutBlock):
 
     def __init__(self, a_channels: int, f_channels: int, channels: int, variant: str | None = None) -> None:
         super().__init__(a_channels, f_channels, channels, variant)
-        self.reduce_f = nn.Sequential(nn.Conv2d(f_channels, channels, 1), nn.ReLU())
-        self.reduce_a = nn.Sequential(nn.Conv2d(a_channels, channels, 1), nn.ReLU())
-        self.global_generator = MotionGenerator(channels, channels, depth=2)
+        self.reduce_f = nn.Sequential(self.reduce_f, nn.ReLU())
+        self.reduce_a = nn.Sequential(self.reduce_a, nn.ReLU())
         self.local_generator = OffsetGenerator(2 * channels, channels, 3 * TAPS, depth=3)
         self.blend = AdaBD(channels)
-        self.reconstruct = nn.Conv2d(channels, f_channels, 1, bias=False)
-        nn.init.zeros_(self.reconstruct.weight)
-
-    def encode_reference(self, f_ref: Tensor, a_ref: Tensor) -> ChangeState:
-        """Reduce the reference; see the base class."""
-        return _encode(self.reduce_f, self.reduce_a, f_ref, a_ref)
-
-    def predict(self, state: ChangeState, a_t: Tensor) -> Tensor:
-        """See the class."""
-        return laid_out_like(self.analyse(state, a_t).f_hat, a_t)
 
     def analyse(self, state: ChangeState, a_t: Tensor) -> Prediction:
         """See the base class; `f_star` is the coarsely aligned reference."""
-        size, a_t = (a_t.shape[-2], a_t.shape[-1]), channels_last(a_t)
-        current = self.reduce_a(a_t)
-        global_offset = self.global_generator(resize(current, half_size(size)), state.a_down)
-        motion = stay_inside(enlarge_offset(global_offset, size))
-        aligned, f_ref, a_ref = ops.warp(state.maps, motion).split([self.f_channels, self.channels, self.channels], 1)
+        current, global_offset, motion = self._coarse(state, a_t)
+        aligned, f_ref, a_ref = self._warp(state, motion)
         raw = self.local_generator(current, a_ref)
         offset, mask = raw[:, : 2 * TAPS], raw[:, 2 * TAPS :].sigmoid()
         changed = self.blend(f_ref - state.reduced_f, current - a_ref, offset, mask)
         return Prediction(aligned + self.reconstruct(changed), aligned, global_offset, offset, mask)
 
 
-class FlowBlock(ShortcutBlock):
+class FlowBlock(_ChangeBlock):
     """Coarse-to-fine motion, one warp of the whole reference, and a gated convolutional correction.
 
         f_warp = warp(f_ref, DP + dp_l)                            one offset per position, full width
@@ -134,33 +155,17 @@ class FlowBlock(ShortcutBlock):
 
     def __init__(self, a_channels: int, f_channels: int, channels: int, variant: str | None = None) -> None:
         super().__init__(a_channels, f_channels, channels, variant)
-        self.reduce_f = nn.Conv2d(f_channels, channels, 1)
-        self.reduce_a = nn.Conv2d(a_channels, channels, 1)
-        self.global_generator = MotionGenerator(channels, channels, depth=2)
         self.local_generator = MotionGenerator(channels, channels, depth=3)
         self.context = nn.Conv2d(2 * channels, channels, 3, padding=1)
         # Gate and linear part read the same map: one convolution, split afterwards.
         self.change = nn.Conv2d(channels, 2 * channels, 3, padding=1, bias=False)
-        self.reconstruct = nn.Conv2d(channels, f_channels, 1, bias=False)
-        nn.init.zeros_(self.reconstruct.weight)
-
-    def encode_reference(self, f_ref: Tensor, a_ref: Tensor) -> ChangeState:
-        """Reduce the reference; see the base class."""
-        return _encode(self.reduce_f, self.reduce_a, f_ref, a_ref)
-
-    def predict(self, state: ChangeState, a_t: Tensor) -> Tensor:
-        """See the class."""
-        return laid_out_like(self.analyse(state, a_t).f_hat, a_t)
 
     def analyse(self, state: ChangeState, a_t: Tensor) -> Prediction:
         """See the base class; `f_star` is the warped reference."""
-        size, a_t = (a_t.shape[-2], a_t.shape[-1]), channels_last(a_t)
-        current = self.reduce_a(a_t)
-        global_offset = self.global_generator(resize(current, half_size(size)), state.a_down)
-        motion = stay_inside(enlarge_offset(global_offset, size))
+        current, global_offset, motion = self._coarse(state, a_t)
         local_offset = self.local_generator(current, ops.warp(state.reduced_a, motion))
         motion = stay_inside(motion + local_offset)
-        aligned, f_ref, a_ref = ops.warp(state.maps, motion).split([self.f_channels, self.channels, self.channels], 1)
+        aligned, f_ref, a_ref = self._warp(state, motion)
         gate, linear = self.change(current - a_ref).chunk(2, 1)
         correction = F.relu(self.context(torch.cat((current, f_ref), 1))) * gate + linear
         return Prediction(aligned + self.reconstruct(correction), aligned, global_offset, local_offset, None)
@@ -182,10 +187,3 @@ def stay_inside(offset: Tensor) -> Tensor:
     dy = torch.minimum(torch.maximum(offset[:, 0], -y), height - 1 - y)
     dx = torch.minimum(torch.maximum(offset[:, 1], -x), width - 1 - x)
     return torch.stack((dy, dx), 1)
-
-
-def _encode(reduce_f: nn.Module, reduce_a: nn.Module, f_ref: Tensor, a_ref: Tensor) -> ChangeState:
-    f_ref, a_ref = channels_last(f_ref), channels_last(a_ref)
-    reduced_f, reduced_a = reduce_f(f_ref), reduce_a(a_ref)
-    half = half_size((a_ref.shape[-2], a_ref.shape[-1]))
-    return ChangeState(torch.cat((f_ref, reduced_f, reduced_a), 1), reduced_f, reduced_a, resize(reduced_a, half))
