@@ -171,7 +171,7 @@ class ShortcutV2V(nn.Module):
 
     def extra_repr(self) -> str:
         """The cut and the policy."""
-        return f"{self.cut}, refresh={self.refresh}"
+        return f"{self.cut.short}, refresh={self.refresh}"
 
 
 def _check_same_shapes(reference: Reference, carry: Carry) -> None:

@@ -45,7 +45,7 @@ def run(options: argparse.Namespace) -> None:
     adapter = find_adapter("real_esrgan", [f"cut={options.cut}"])
     torch.manual_seed(0)
     model = adapter.wrap(from_uint8(clip[0]), variant=options.variant or DEFAULT_VARIANT, max_interval=INTERVAL)
-    print(f"{clip.path.name} {clip.size[1]}x{clip.size[0]}, {type(model.teacher).__name__}, cut {model.cut}")
+    print(f"{clip.path.name} {clip.size[1]}x{clip.size[0]}, {type(model.teacher).__name__}, cut {model.cut.short}")
     print(f"training the block for {options.minutes:g} minutes")
     training = [Part(clip, 0, FAST[0]), Part(clip, FAST[1], LAST_TRAINED)]
     distiller = fit(model, training, adapter=adapter, minutes=options.minutes, folder=options.out / "training")
