@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import pickle
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
@@ -127,7 +128,11 @@ def fit(
     with quiet_lightning():
         trainer = _trainer(minutes, max_steps, held_out, folder, progress)
         data = ClipData(pairs, held_out, batch_size)
-        trainer.fit(distiller, data, ckpt_path=None if resume is None else str(resume))
+        # Newer Lightning asks how to read; older ones do as torch does.
+        safely: dict[str, Any] = (
+            {"weights_only": True} if "weights_only" in inspect.signature(trainer.fit).parameters else {}
+        )
+        trainer.fit(distiller, data, ckpt_path=None if resume is None else str(resume), **safely)
         if folder is not None:
             trainer.save_checkpoint(Path(folder) / "last.ckpt")
         if held_out is not None:
