@@ -6,12 +6,16 @@ import copy
 from pathlib import Path
 
 import pytest
+import pytorch_lightning as pl
 import torch
+from pytorch_lightning.callbacks import Timer
 from torch import nn
+from torch.utils.data import DataLoader
 
 import shortcutv2v
 from shortcutv2v import video
-from shortcutv2v.distill import Distiller, LossWeights, fit
+from shortcutv2v.distill import Distiller, LossWeights, Pairs, fit
+from shortcutv2v.distill.progress import quiet_lightning
 from shortcutv2v.errors import CheckpointError, InputError
 
 
@@ -102,6 +106,34 @@ def test_resumed_run_equals_the_run_that_was_not_stopped(chain: nn.Module, tmp_p
     resumed = run(6, resume=tmp_path / "stopped.ckpt")
     for expected, found in zip(whole.parameters(), resumed.parameters(), strict=True):
         torch.testing.assert_close(found, expected, rtol=0, atol=0)
+
+
+def test_rate_is_constant_and_then_falls_to_zero(chain: nn.Module) -> None:
+    rates = []
+
+    class Watched(Distiller):
+        def on_train_batch_end(self, *args: object) -> None:
+            rates.append(self.trainer.optimizers[0].param_groups[0]["lr"])
+
+    distiller = Watched(model_of(chain), lr=1.0, decay=0.5)
+    trainer = pl.Trainer(
+        max_steps=8,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        callbacks=[Timer()],
+    )
+    with quiet_lightning():
+        trainer.fit(distiller, DataLoader(Pairs([moving()], crop=(8, 8), length=8), batch_size=1))
+    assert rates == [1.0] * 5 + [0.75, 0.5, 0.25]
+
+
+def test_interval_one_can_be_validated(chain: nn.Module) -> None:
+    model = model_of(chain)
+    model.refresh = shortcutv2v.Every(1)
+    distiller = fit(model, moving(), validation=moving(), minutes=None, max_steps=1, crop=8, progress=False)
+    assert "val/psnr" in distiller.trainer.callback_metrics
 
 
 def test_checkpoint_holds_no_teacher(chain: nn.Module, tmp_path: Path) -> None:

@@ -94,7 +94,7 @@ class Distiller(pl.LightningModule):
         """
         model = self.model
         reference, current = pair.unbind(1)
-        with frozen(model.teacher):
+        with _frozen(model.teacher):
             with torch.no_grad():
                 carry_ref, f_ref, _, state = self._teach(reference, self.adapter.start())
                 carry, f, target, _ = self._teach(current, state)
@@ -108,15 +108,15 @@ class Distiller(pl.LightningModule):
         """The losses by name, unweighted; names are those of the weights. Override to add one."""
         pairs = list(zip(step.predictions, step.f, strict=False))
         return {
-            "feature": sum_(losses.feature_loss(p.f_hat, f) for p, f in pairs),
-            "alignment": sum_(losses.alignment_loss(p.f_star, f) for p, f in pairs),
+            "feature": _sum(losses.feature_loss(p.f_hat, f) for p, f in pairs),
+            "alignment": _sum(losses.alignment_loss(p.f_star, f) for p, f in pairs),
             "output": losses.output_loss(step.picture, step.target),
         }
 
     def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
         """One step on pairs (B, 2, 3, H, W)."""
         found = self.losses(self.step(batch))
-        total = sum_(getattr(self.weights, name) * value for name, value in found.items())
+        total = _sum(getattr(self.weights, name) * value for name, value in found.items())
         self.log_dict({f"train/{name}": value for name, value in found.items()})
         self.log("train/loss", total)
         return total
@@ -132,7 +132,7 @@ class Distiller(pl.LightningModule):
             ours = self.model.tail(carry, self.model.predict(made, carry))
             reused = self.model.tail(carry, made.f)
             pictures = self.adapter.image(ours), self.adapter.image(reused), last
-            found.append(torch.stack([psnr(picture, target) for picture in pictures]))
+            found.append(torch.stack([_psnr(picture, target) for picture in pictures]))
         for name, value in zip(("psnr", "psnr_reuse", "psnr_repeat"), torch.stack(found).mean(0), strict=True):
             self.log(f"val/{name}", value)
 
@@ -183,7 +183,8 @@ class Distiller(pl.LightningModule):
         for callback in cast("Any", trainer).callbacks:
             if isinstance(callback, Timer):
                 spent, left = callback.time_elapsed(), callback.time_remaining()
-                shares.append(spent / (spent + left) if left else 1.0)
+                if left is not None:  # a timer without a limit only watches
+                    shares.append(spent / (spent + left) if left else 1.0)
         if trainer.max_steps <= 0 and trainer.max_epochs and trainer.max_epochs > 0:
             steps = trainer.estimated_stepping_batches
             shares.append(trainer.global_step / steps if steps else 0.0)
@@ -191,7 +192,7 @@ class Distiller(pl.LightningModule):
 
 
 @contextlib.contextmanager
-def frozen(teacher: nn.Module) -> Iterator[None]:
+def _frozen(teacher: nn.Module) -> Iterator[None]:
     """No parameter of `teacher` asks for a gradient inside; every flag is as found afterwards."""
     wanted = [p for p in teacher.parameters() if p.requires_grad]
     try:
@@ -203,7 +204,7 @@ def frozen(teacher: nn.Module) -> Iterator[None]:
             parameter.requires_grad_(True)
 
 
-def psnr(picture: Tensor, target: Tensor) -> Tensor:
+def _psnr(picture: Tensor, target: Tensor) -> Tensor:
     """Peak signal-to-noise ratio in dB of pictures in [0, 1], both clipped to it as they would be shown."""
     from kornia.metrics import psnr as kornia_psnr
 
@@ -211,6 +212,6 @@ def psnr(picture: Tensor, target: Tensor) -> Tensor:
     return value.clamp(max=100.0)
 
 
-def sum_(values: Any) -> Tensor:
+def _sum(values: Any) -> Tensor:
     """The sum of an iterable of scalars as a tensor."""
     return torch.stack(list(values)).sum()

@@ -123,7 +123,8 @@ def fit(
         _check_readable(Path(resume))
     clips = _open(source, size)
     pairs = Pairs(clips, model.max_interval or 3, crop=_crop(clips, crop), length=batch_size * 1_000_000, seed=seed)
-    held_out = None if validation is None else Windows(_open(validation, size), model.max_interval or 3)
+    length = max(2, model.max_interval or 3)
+    held_out = None if validation is None else Windows(_open(validation, size), length)
     distiller = Distiller(model, adapter, weights=weights, lr=lr, betas=(0.9, 0.99), schedule=schedule)
     with quiet_lightning():
         trainer = _trainer(minutes, max_steps, held_out, folder, progress)
