@@ -156,6 +156,26 @@ class ShortcutV2V(nn.Module):
         show = self.show_shortcut if show_shortcut is None else show_shortcut
         return Stream(self, self.refresh if refresh is None else as_policy(refresh), show)
 
+    def compile(self, *args: Any, **options: Any) -> None:
+        """Compile head, middle, tail and blocks with `torch.compile(**options)`, each as one program.
+
+        The first frames of each size take long, then passes are faster where the device gains from fusion. The state
+        of streams stays outside the compiled code. A teacher captured by hooks is not compiled, its blocks are. Results
+        change within rounding. `mode="reduce-overhead"` (CUDA graphs) is untested.
+
+        Args:
+            args: none; named options only.
+            options: those of `torch.compile`, such as `backend` or `dynamic`.
+
+        Raises:
+            InputError: a positional option.
+        """
+        if args:
+            raise InputError("compile() takes named options only, such as model.compile(dynamic=False)")
+        self.capture.compile(**options)
+        for block in self.blocks:
+            block.compile(**options)
+
     def save(self, folder: str | Path) -> None:
         """Save the blocks and the recipe, never the teacher; see `shortcutv2v.load`."""
         from shortcutv2v.checkpoint import save

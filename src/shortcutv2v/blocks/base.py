@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar, NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from shortcutv2v.errors import InputError
@@ -13,6 +14,9 @@ __all__ = ["DEFAULT_VARIANT", "Prediction", "ShortcutBlock"]
 
 DEFAULT_VARIANT = "flow"
 """The variant that measured best at equal training time; see docs/quality.md."""
+
+
+_COMPILED = ("encode_reference", "predict")
 
 
 class Prediction(NamedTuple):
@@ -115,6 +119,19 @@ class ShortcutBlock(nn.Module):
     def forward(self, f_ref: Tensor, a_ref: Tensor, a_t: Tensor) -> Tensor:
         """Predict in one call; see the class for shapes."""
         return self.predict(self.encode_reference(f_ref, a_ref), a_t)
+
+    def compile(self, **options: Any) -> None:
+        """Compile `encode_reference` and `predict` with `torch.compile(**options)`; `analyse` stays eager.
+
+        A copy or a pickle of the block is not compiled.
+        """
+        for name in _COMPILED:
+            setattr(self, name, torch.compile(getattr(type(self), name).__get__(self), **options))
+
+    def __getstate__(self) -> dict[str, Any]:
+        """The state without compiled code."""
+        state: dict[str, Any] = super().__getstate__()
+        return {key: value for key, value in state.items() if key not in _COMPILED}
 
     @staticmethod
     def from_authors(state_dict: Mapping[str, Tensor]) -> ShortcutBlock:

@@ -70,6 +70,7 @@ class Capture:
         self._forced = capture
         self.on_leak = on_leak
         self._splits: dict[Hashable, Split] = {}
+        self._compile: dict[str, Any] | None = None
         if args is not None or kwargs is not None:
             self.at(tuple(args or ()), kwargs)
 
@@ -81,12 +82,23 @@ class Capture:
         if split is None:
             with torch.inference_mode(False), eager():
                 split = self._capture([t.detach().clone() for t in tensors], structure, key)
+            if self._compile is not None:
+                split.compile(**self._compile)
             self._splits[key] = split
             if len(self._splits) == _MANY:
                 warnings.warn(_MANY_TEXT, stacklevel=3)
             if self.cut.facts is None:
                 self.cut = dataclasses.replace(self.cut, facts=split.facts)
         return split
+
+    def compile(self, **options: Any) -> None:
+        """Compile the programs of all splits, of those to come too, with `torch.compile(**options)`.
+
+        Splits of the strategy "hooks" run the teacher's own code and stay as they are.
+        """
+        self._compile = options
+        for split in self._splits.values():
+            split.compile(**options)
 
     def __getstate__(self) -> dict[str, Any]:
         """Splits hold generated code; a copy captures anew when it is first used."""

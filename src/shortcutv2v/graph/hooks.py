@@ -81,6 +81,9 @@ class HookSplit:
         shapes = (maps.a_shapes, maps.f_shapes)
         self.facts = graph_facts(teacher, plan.traced, part, shapes, [plan.steps[k].node for k in self._kept])
 
+    def compile(self, **options: Any) -> None:
+        """Nothing: the teacher's own code runs between the modules."""
+
     def head(self, *args: Any, **kwargs: Any) -> Carry:
         """See `Split.head`."""
         tensors, _ = take_apart(args, kwargs)

@@ -38,6 +38,10 @@ class Split(Protocol):
     facts: Facts
     signature: Hashable
 
+    def compile(self, **options: Any) -> None:
+        """Compile the programs with `torch.compile(**options)`, where the strategy can."""
+        ...
+
     def head(self, *args: Any, **kwargs: Any) -> Carry:
         """Compute `a`, and what else the middle and the tail need that does not depend on `f`."""
         ...
@@ -104,12 +108,17 @@ class GraphSplit:
         self._teacher = teacher
         self._result = traced.result
         kept = _kept(traced, part)
-        self._programs = _programs(traced, part, kept)
+        self._eager = self._programs = _programs(traced, part, kept)
         self.strategy = traced.strategy
         self.limits = traced.limits
         self.maps = maps
         self.facts = graph_facts(teacher, traced, part, (maps.a_shapes, maps.f_shapes), kept)
         self.signature = signature
+
+    def compile(self, **options: Any) -> None:
+        """See `Split.compile`."""
+        eager = self._eager
+        self._programs = _Programs(*(torch.compile(run, **options) for run in (eager.head, eager.middle, eager.tail)))
 
     def head(self, *args: Any, **kwargs: Any) -> Carry:
         """See `Split.head`."""
