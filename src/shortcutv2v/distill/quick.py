@@ -135,7 +135,7 @@ def fit(
         )
         trainer.fit(distiller, data, ckpt_path=None if resume is None else str(resume), **safely)
         if folder is not None:
-            trainer.save_checkpoint(Path(folder) / "last.ckpt")
+            trainer.save_checkpoint(Path(folder) / "last.ckpt", weights_only=False)
         if held_out is not None:
             trainer.validate(distiller, data, verbose=False)
     model.eval()
