@@ -21,8 +21,9 @@ from torch import nn
 
 from shortcutv2v import graph
 from shortcutv2v.blocks import ShortcutBlock
+from shortcutv2v.blocks.loading import load_exactly
 from shortcutv2v.errors import CheckpointError
-from shortcutv2v.model import Blocks, ShortcutV2V
+from shortcutv2v.model import Blocks, ShortcutV2V, placement
 from shortcutv2v.refresh import Every
 
 __all__ = ["fingerprint", "load", "recipe", "save"]
@@ -82,7 +83,7 @@ def load(folder: str | Path, teacher: nn.Module, *, capture: str | None = None) 
     blocks = Blocks(ShortcutBlock(**block) for block in settings["blocks"])
     _load_weights(blocks, folder / WEIGHTS)
     model = ShortcutV2V(captured, list(blocks), Every(settings["max_interval"]), settings["show_shortcut"])
-    model.blocks.to(next((p.device for p in teacher.parameters()), torch.device("cpu")))
+    model.blocks.to(placement(teacher)[0])
     return model.eval()
 
 
@@ -178,11 +179,5 @@ def _load_weights(blocks: nn.ModuleList, path: Path) -> None:
         raise CheckpointError(f"{path.parent} holds no {path.name}") from None
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{path} is no safetensors file (pickles are not read): {error}") from None
-    own = blocks.state_dict()
-    for key in sorted(own.keys() | weights.keys()):
-        got = tuple(weights[key].shape) if key in weights else None
-        expected = tuple(own[key].shape) if key in own else None
-        if got != expected:
-            raise CheckpointError(f"{path}, {key}: expected shape {expected}, got {got}; a block of another cut?")
     dtype = next(iter(weights.values())).dtype
-    blocks.to(dtype).load_state_dict(weights)
+    load_exactly(blocks.to(dtype), weights, path, "; a block of another cut?")

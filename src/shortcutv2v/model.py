@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
 
+import torch
 from torch import Tensor, nn
 
 from shortcutv2v.blocks import Prediction, ShortcutBlock
@@ -15,7 +16,7 @@ from shortcutv2v.refresh import Every, RefreshPolicy, as_policy
 from shortcutv2v.stream import Stream
 from shortcutv2v.types import Carry, Reference
 
-__all__ = ["ShortcutV2V"]
+__all__ = ["Blocks", "ShortcutV2V", "placement"]
 
 
 class Blocks(nn.ModuleList):
@@ -201,3 +202,11 @@ def _check_same_shapes(reference: Reference, carry: Carry) -> None:
                 f"the reference was made from features of shape {tuple(ref.shape)}, the current frame gives "
                 f"{tuple(a.shape)}: call model.reference() on a frame of the new size first"
             )
+
+
+def placement(teacher: nn.Module) -> tuple[torch.device, torch.dtype]:
+    """Device and dtype of the teacher's floating-point parameters; the defaults for a teacher without any."""
+    for parameter in teacher.parameters():
+        if parameter.is_floating_point():
+            return parameter.device, parameter.dtype
+    return torch.device("cpu"), torch.get_default_dtype()

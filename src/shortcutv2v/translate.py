@@ -9,7 +9,7 @@ from torch import Tensor
 
 from shortcutv2v.adapter import Adapter
 from shortcutv2v.errors import InputError
-from shortcutv2v.model import ShortcutV2V
+from shortcutv2v.model import ShortcutV2V, placement
 from shortcutv2v.stream import Stream
 
 __all__ = ["Translator", "from_uint8", "to_uint8"]
@@ -39,13 +39,12 @@ class Translator:
         self.adapter = adapter
         self.stream: Stream | None = None if model is None else model.stream()
         self._state: Any = adapter.start()
-        tensor = next(adapter.teacher.parameters(), torch.empty(0))
-        self._device, self._dtype = tensor.device, tensor.dtype
+        self._placement = placement(adapter.teacher)
 
     @torch.no_grad()
     def __call__(self, frame: Tensor) -> Tensor:
         """The picture for the next frame: uint8 (3, H, W) -> uint8 (3, H', W')."""
-        picture = from_uint8(frame).to(self._device, self._dtype)
+        picture = from_uint8(frame).to(*self._placement)
         output = self.adapter.opening(picture, self._state)
         if output is None:
             args, kwargs = self.adapter.inputs(picture, self._state)

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from shortcutv2v import graph
 from shortcutv2v.blocks import DEFAULT_VARIANT, ShortcutBlock
 from shortcutv2v.errors import InputError
-from shortcutv2v.model import ShortcutV2V
+from shortcutv2v.model import ShortcutV2V, placement
 from shortcutv2v.refresh import RefreshPolicy, as_policy
 
 __all__ = ["Layers", "wrap"]
@@ -66,6 +65,7 @@ def wrap(
         InputError: another argument is off.
 
     Example:
+        >>> import torch
         >>> teacher = nn.Sequential(*(nn.Conv2d(3, 3, 3, padding=1) for _ in range(4)))
         >>> frame = torch.rand(1, 3, 8, 8)
         >>> model = wrap(teacher, enc_layer="0", dec_layer="2", example_inputs=(frame,))
@@ -83,7 +83,7 @@ def wrap(
     captured = graph.Capture(teacher, cut, args, kwargs, capture=capture, on_leak=on_leak)
     blocks = _build_blocks(captured.at(args, kwargs).maps, channels, variant)
     model = ShortcutV2V(captured, blocks, as_policy(max_interval if refresh is None else refresh), show_shortcut)
-    model.blocks.to(*_placement(teacher))
+    model.blocks.to(*placement(teacher))
     return model
 
 
@@ -96,11 +96,3 @@ def _build_blocks(maps: graph.Maps, channels: int | Sequence[int] | None, varian
         ShortcutBlock(a[1], f[1], max(1, f[1] // 2) if width is None else width, variant=variant)
         for a, f, width in zip(maps.a_shapes, maps.f_shapes, widths, strict=True)
     ]
-
-
-def _placement(teacher: nn.Module) -> tuple[torch.device, torch.dtype]:
-    """Device and dtype of the teacher's floating-point parameters; the defaults for a teacher without any."""
-    for parameter in teacher.parameters():
-        if parameter.is_floating_point():
-            return parameter.device, parameter.dtype
-    return torch.device("cpu"), torch.get_default_dtype()

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from shortcutv2v.errors import CheckpointError
 
-__all__ = ["load", "translate"]
+__all__ = ["SOURCE", "translate"]
+
+SOURCE = "published Shortcut checkpoint"
+"""What messages call it."""
 
 _HETCONV = {"conv3x3": "grouped", "conv1x1": "pointwise", "conv1x1_": "grouped_pointwise"}
 _MODULES = {
@@ -45,21 +48,6 @@ def translate(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     if missing:
         raise CheckpointError("not a published Shortcut checkpoint: it has no cr1.0.weight and cr2.0.weight")
     return renamed
-
-
-def load(block: nn.Module, translated: Mapping[str, Tensor]) -> None:
-    """Load renamed entries, with the first misfit named by key and shape.
-
-    Raises:
-        CheckpointError: an entry is missing, unexpected or of another shape.
-    """
-    own = block.state_dict()
-    for key in sorted(own.keys() | translated.keys()):
-        got = tuple(translated[key].shape) if key in translated else None
-        expected = tuple(own[key].shape) if key in own else None
-        if got != expected:
-            raise CheckpointError(f"published Shortcut checkpoint, {key}: expected shape {expected}, got {got}")
-    block.load_state_dict(dict(translated))
 
 
 def _rename(key: str) -> str:

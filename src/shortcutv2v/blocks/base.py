@@ -144,10 +144,11 @@ class ShortcutBlock(nn.Module):
             CheckpointError: keys or shapes are not those of a published block.
         """
         from shortcutv2v.blocks import authors
+        from shortcutv2v.blocks.loading import load_exactly
 
         translated = authors.translate(state_dict)
         channels, f_channels = translated["reduce_f.0.weight"].shape[:2]
         a_channels = translated["reduce_a.0.weight"].shape[1]
         block = ShortcutBlock(a_channels, f_channels, channels, variant="paper")
-        authors.load(block, translated)
+        load_exactly(block, translated, authors.SOURCE)
         return block

@@ -9,6 +9,7 @@ import torch
 from shortcutv2v.cli.setup import load_model, open_adapter
 from shortcutv2v.errors import InputError
 from shortcutv2v.measure import profile
+from shortcutv2v.model import placement
 
 __all__ = ["run"]
 
@@ -19,8 +20,7 @@ def run(options: argparse.Namespace) -> None:
     if not (height.isdigit() and width.isdigit() and int(height) and int(width)):
         raise InputError(f"--size {options.size!r}: expected HEIGHTxWIDTH, such as 256x512")
     adapter = open_adapter(options)
-    parameter = next(adapter.teacher.parameters())
-    frame = torch.rand(1, 3, int(height), int(width)).to(parameter.device, parameter.dtype)
+    frame = torch.rand(1, 3, int(height), int(width)).to(*placement(adapter.teacher))
     model = load_model(options.block, adapter) if options.block else adapter.wrap(frame)
     args, kwargs = adapter.inputs(frame, adapter.start())
     print(profile(model, args, kwargs))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 
-from shortcutv2v import video
 from shortcutv2v.cli.setup import open_adapter
+from shortcutv2v.model import placement
 from shortcutv2v.translate import from_uint8
 
 __all__ = ["run"]
@@ -13,20 +13,16 @@ __all__ = ["run"]
 
 def run(options: argparse.Namespace) -> None:
     """Train, then save the block; checkpoints to resume from lie beside it."""
-    from shortcutv2v.distill import fit
+    from shortcutv2v.distill import fit, open_clips
 
-    clips = video.find_clips(options.clips, min_frames=2)
-    with video.open(clips[0], size=options.height) as clip:
-        frame = from_uint8(next(iter(clip)))
+    clips = open_clips(options.clips, options.height)  # a bad clip is told before the network is loaded
     adapter = open_adapter(options)
-    parameter = next(adapter.teacher.parameters())
+    frame = from_uint8(clips[0][0]).to(*placement(adapter.teacher))
     changes = {"max_interval": options.interval, "variant": options.variant, "channels": options.channels}
-    model = adapter.wrap(
-        frame.to(parameter.device, parameter.dtype), **{k: v for k, v in changes.items() if v is not None}
-    )
+    model = adapter.wrap(frame, **{k: v for k, v in changes.items() if v is not None})
     distiller = fit(
         model,
-        options.clips,
+        clips,
         adapter=adapter,
         minutes=options.minutes,
         max_steps=options.steps,

@@ -16,7 +16,7 @@ except ImportError as error:
 from shortcutv2v.distill.data import FrameSource, Pairs, Part, Windows
 from shortcutv2v.distill.losses import LossWeights, alignment_loss, feature_loss, output_loss
 from shortcutv2v.distill.module import Distiller, Step
-from shortcutv2v.distill.quick import fit
+from shortcutv2v.distill.quick import fit, open_clips
 
 __all__ = [
     "Distiller",
@@ -29,5 +29,6 @@ __all__ = [
     "alignment_loss",
     "feature_loss",
     "fit",
+    "open_clips",
     "output_loss",
 ]

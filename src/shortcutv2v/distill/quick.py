@@ -24,7 +24,7 @@ from shortcutv2v.distill.progress import Progress, quiet_lightning
 from shortcutv2v.errors import CheckpointError, InputError
 from shortcutv2v.model import ShortcutV2V
 
-__all__ = ["ClipData", "fit"]
+__all__ = ["ClipData", "fit", "open_clips"]
 
 Source = str | Path | FrameSource
 
@@ -121,10 +121,10 @@ def fit(
         raise InputError("give minutes=, max_steps= or both: training would never end")
     if resume is not None:
         _check_readable(Path(resume))
-    clips = _open(source, size)
+    clips = open_clips(source, size)
     pairs = Pairs(clips, model.max_interval or 3, crop=_crop(clips, crop), length=batch_size * 1_000_000, seed=seed)
     length = max(2, model.max_interval or 3)
-    held_out = None if validation is None else Windows(_open(validation, size), length)
+    held_out = None if validation is None else Windows(open_clips(validation, size), length)
     distiller = Distiller(model, adapter, weights=weights, lr=lr, betas=(0.9, 0.99), schedule=schedule)
     with quiet_lightning():
         trainer = _trainer(minutes, max_steps, held_out, folder, progress)
@@ -177,8 +177,19 @@ def _check_readable(path: Path) -> None:
         ) from None
 
 
-def _open(source: Source | Sequence[Source], size: int | tuple[int, int] | None) -> list[FrameSource]:
-    """Clips from paths (folders of videos are looked through) and from objects that are clips already."""
+def open_clips(source: Source | Sequence[Source], size: int | tuple[int, int] | None) -> list[FrameSource]:
+    """Clips from paths (folders of videos are looked through) and from objects that are clips already.
+
+    Args:
+        source: as `fit` takes it.
+        size: read files at this size: a height, or (H, W).
+
+    Returns:
+        Clips of two frames at least; those from files share one bounded cache.
+
+    Raises:
+        VideoError: no path holds a readable clip.
+    """
     entries: Sequence[Any] = source if isinstance(source, list | tuple) else [source]
     paths = [entry for entry in entries if isinstance(entry, str | Path)]
     clips: list[FrameSource] = [entry for entry in entries if not isinstance(entry, str | Path)]

@@ -13,8 +13,9 @@ from torch import Tensor
 
 from shortcutv2v.adapter import Adapter
 from shortcutv2v.errors import InputError
+from shortcutv2v.measure.latency import synchronise
 from shortcutv2v.measure.quality import psnr, ssim
-from shortcutv2v.model import ShortcutV2V
+from shortcutv2v.model import ShortcutV2V, placement
 from shortcutv2v.stream import Stream
 from shortcutv2v.translate import from_uint8
 
@@ -119,10 +120,10 @@ def compare(model: ShortcutV2V, adapter: Adapter, frames: Iterable[Tensor]) -> I
     """
     stream = model.stream()
     teacher_state, own_state = adapter.start(), adapter.start()
-    tensor = next(adapter.teacher.parameters(), torch.empty(0))
+    where = placement(adapter.teacher)
     repeated: Tensor | None = None
     for number, raw in enumerate(frames):
-        frame = from_uint8(raw).to(tensor.device, tensor.dtype)
+        frame = from_uint8(raw).to(*where)
         with torch.no_grad():
             inputs = adapter.inputs(frame, own_state)
             target, teacher_state, teacher_seconds = _step(adapter, adapter.teacher, frame, teacher_state)
@@ -143,10 +144,10 @@ def compare(model: ShortcutV2V, adapter: Adapter, frames: Iterable[Tensor]) -> I
 
 def _step(adapter: Adapter, run: Callable[..., Any], frame: Tensor, state: Any) -> tuple[Tensor, Any, float]:
     args, kwargs = adapter.inputs(frame, state)
-    _synchronise(frame.device)
+    synchronise()
     begun = time.perf_counter()
     output = run(*args, **kwargs)
-    _synchronise(frame.device)
+    synchronise()
     seconds = time.perf_counter() - begun
     return adapter.image(output).float().clamp(0, 1), adapter.advance(state, frame, output), seconds
 
@@ -156,8 +157,3 @@ def _reuse(model: ShortcutV2V, adapter: Adapter, stream: Stream, args: Any, kwar
     assert stream.reference is not None  # noqa: S101  (the stream has just answered a frame)
     output = model.tail(model.head(*args, **kwargs), stream.reference.f)
     return adapter.image(output).float().clamp(0, 1)
-
-
-def _synchronise(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)

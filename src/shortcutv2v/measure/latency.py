@@ -16,7 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from shortcutv2v.errors import InputError
 
-__all__ = ["Latency", "latency", "peak_memory"]
+__all__ = ["Latency", "latency", "peak_memory", "synchronise"]
 
 Work = Callable[[], Any]
 
@@ -111,14 +111,15 @@ def latency(
 
 
 def _time(call: Work) -> float:
-    _synchronise()
+    synchronise()
     start = time.perf_counter()
     call()
-    _synchronise()
+    synchronise()
     return time.perf_counter() - start
 
 
-def _synchronise() -> None:
+def synchronise() -> None:
+    """Wait for the GPU, if one is in use; a clock read before that reads too early."""
     if torch.cuda.is_available() and torch.cuda.is_initialized():
         torch.cuda.synchronize()
 
@@ -136,11 +137,11 @@ def peak_memory(work: Work) -> int:
     """
     with torch.no_grad():
         if torch.cuda.is_available() and torch.cuda.is_initialized():
-            _synchronise()
+            synchronise()
             torch.cuda.reset_peak_memory_stats()
             before = torch.cuda.memory_allocated()
             work()
-            _synchronise()
+            synchronise()
             return int(torch.cuda.max_memory_allocated() - before)
         with _Alive() as alive:
             work()
