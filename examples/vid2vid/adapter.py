@@ -115,7 +115,7 @@ class Vid2VidAdapter(Adapter):
     def advance(self, state: Past, frame: Tensor, output: Generated | Tensor) -> Past:
         """The past with this frame's maps and picture added, and the oldest dropped."""
         picture = output.img_final if isinstance(output, Generated) else output
-        maps, pictures = (*state.maps, self._maps(frame)), (*state.pictures, picture.detach())
+        maps, pictures = (*state.maps, self._maps(frame)), (*state.pictures, picture)
         return Past(maps[-self.history :], pictures[-self.history :])
 
     def opening(self, frame: Tensor, state: Past) -> Tensor | None:

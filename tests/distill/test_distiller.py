@@ -37,7 +37,7 @@ def test_losses_are_those_of_the_paper(chain: nn.Module) -> None:
     model = model_of(chain, "paper")
     pair = torch.rand(2, 2, 3, 16, 16)
     distiller = Distiller(model, weights=LossWeights(feature=5, alignment=5, output=10))
-    found = distiller.losses(distiller.step(pair))
+    found = distiller.losses(distiller.steps(pair)[0])
     with torch.no_grad():
         reference, current = pair.unbind(1)
         upto_a, upto_f, tail = (nn.Sequential(*list(chain)[part]) for part in (slice(2), slice(5), slice(5, None)))
@@ -57,7 +57,7 @@ def test_losses_are_those_of_the_paper(chain: nn.Module) -> None:
 def test_only_the_block_gets_gradients(chain: nn.Module) -> None:
     model = model_of(chain)
     distiller = Distiller(model)
-    sum(distiller.losses(distiller.step(torch.rand(1, 2, 3, 16, 16))).values()).backward()
+    sum(distiller.losses(distiller.steps(torch.rand(1, 2, 3, 16, 16))[0]).values()).backward()
     assert all(p.grad is None for p in chain.parameters())
     assert all(p.requires_grad for p in chain.parameters())
     assert any(p.grad is not None and p.grad.any() for p in model.parameters())
@@ -192,4 +192,4 @@ def test_zero_weight_switches_a_loss_off(chain: nn.Module) -> None:
     distiller.log = distiller.log_dict = lambda *args, **kwargs: None
     pair = torch.rand(1, 2, 3, 16, 16)
     total = distiller.training_step(pair, 0)
-    torch.testing.assert_close(total, 2 * distiller.losses(distiller.step(pair))["feature"])
+    torch.testing.assert_close(total, 2 * distiller.losses(distiller.steps(pair)[0])["feature"])

@@ -15,7 +15,8 @@ except ImportError as error:
 
 from shortcutv2v.distill.data import FrameSource, Pairs, Part, Windows
 from shortcutv2v.distill.losses import LossWeights, alignment_loss, feature_loss, output_loss
-from shortcutv2v.distill.module import Distiller, Step
+from shortcutv2v.distill.module import Distiller
+from shortcutv2v.distill.rollout import Rollout, Step, Taught
 from shortcutv2v.distill.quick import fit, open_clips
 
 __all__ = [
@@ -24,7 +25,9 @@ __all__ = [
     "LossWeights",
     "Pairs",
     "Part",
+    "Rollout",
     "Step",
+    "Taught",
     "Windows",
     "alignment_loss",
     "feature_loss",

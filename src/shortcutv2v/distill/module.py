@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
-from typing import Any, NamedTuple, cast
+from collections.abc import Iterable, Sequence
+from typing import Any, cast
 
 import pytorch_lightning as pl
 import torch
@@ -12,60 +11,63 @@ from pytorch_lightning.callbacks import Timer
 from torch import Tensor, nn
 
 from shortcutv2v.adapter import Adapter
-from shortcutv2v.blocks import Prediction
 from shortcutv2v.checkpoint import recipe
 from shortcutv2v.distill import losses
 from shortcutv2v.distill.losses import LossWeights
+from shortcutv2v.distill.rollout import Rollout, Step
 from shortcutv2v.errors import CheckpointError
 from shortcutv2v.model import ShortcutV2V
-from shortcutv2v.types import Carry
 
-__all__ = ["Distiller", "Step"]
-
-
-class Step(NamedTuple):
-    """What one training step has computed, for `losses()`.
-
-    Attributes:
-        predictions: one per branch, see `Prediction`.
-        f: the teacher's features of the current frame, one (B, C_f, H, W) per branch.
-        picture: the picture from the shortcut pass, (B, 3, H, W).
-        target: the teacher's own picture of the current frame.
-    """
-
-    predictions: tuple[Prediction, ...]
-    f: tuple[Tensor, ...]
-    picture: Tensor
-    target: Tensor
+__all__ = ["Distiller"]
 
 
 class Distiller(pl.LightningModule):
     """Trains the Shortcut blocks of `model` to do what its teacher does.
 
-    Batches are pairs (B, 2, 3, H, W) of reference and current frame in [0, 1], as `Pairs` gives them; validation
-    batches are windows (B, T, 3, H, W), whose first frame is the reference. The teacher stays frozen: its parameters
-    get no gradient, its flags are left as found. Checkpoints hold the blocks, the optimiser and the recipe of the cut,
-    never the teacher. To change what is trained, override `losses()`, `configure_optimizers()` or both.
+    Batches are frames (B, T, C, H, W) in [0, 1], as `Pairs` (T = 2) and `Sequences` give them, or cached features: a
+    list of T pairs (carry, f). The first is the reference; every `max_interval` frames behind it comes another, the
+    rest are shortcut frames, and the losses are their mean. The teacher stays frozen: its parameters get no gradient,
+    its flags are left as found. Checkpoints hold the blocks, the discriminators, the optimiser and the recipe of the
+    cut, never the teacher.
+
+    One optimiser serves blocks and discriminators, with a parameter group each: the blocks' adversarial terms are
+    computed with the discriminators frozen, the discriminators' on detached pictures. One backward pass is then the
+    usual pair of steps (blocks against the present discriminator, discriminator on the same pictures), and Lightning's
+    accumulation, mixed precision, clipping and strategies hold for both.
+
+    Hooks to override: `steps()` (how a batch becomes the work of teacher and blocks), `losses()` and
+    `discriminator_losses()` (what is trained; a loss without a weight of its name counts once),
+    `configure_optimizers()`. How frames become inputs is the adapter's.
 
     Args:
         model: a wrapped teacher.
         adapter: how frames become the teacher's inputs; default: the frame itself in, the output itself out.
-        weights: of the losses; the paper's by default.
-        lr: learning rate of Adam (paper: 2e-4 for Unsup, over 3200 epochs; short runs want more).
+        weights: of the losses; default `LossWeights.plain()`, which needs no downloads. The paper's: `LossWeights()`.
+        lr: learning rate of the blocks (paper: 2e-4 for Unsup, over 3200 epochs; short runs want more).
+        lr_discriminator: of the discriminators (paper: 2e-7 for Unsup, 2e-5 for vid2vid).
         betas: of Adam.
-        decay: linear decay of the rate to zero over this last fraction of the run.
+        decay: linear decay of the rates to zero over this last fraction of the run.
         schedule: length of the run in steps, for the decay; default: what the trainer was told.
+        perceptual: a module (picture, target) -> scalar, see `distill.perceptual`; default `VGGPerceptual()` where its
+            weight is not zero.
+        adversary: the discriminators; default `Adversary()` with those whose weights are not zero.
+        feedback: what a recurrent teacher gets back on shortcut frames, "teacher" or "own"; see `Rollout`.
+        truncate: frames that gradients flow back through, with "own"; see `Rollout`.
 
     Logs:
-        `train/feature`, `train/alignment`, `train/output`, `train/loss`; `val/psnr` of the shortcut frames to the
-        teacher, `val/psnr_reuse` with `f_ref` reused, `val/psnr_repeat` with the last output repeated, in dB.
+        `train/loss` and `train/<name>` of each loss, unweighted; `val/psnr` of the shortcut frames to the teacher,
+        `val/psnr_reuse` with `f_ref` reused, `val/psnr_repeat` with the last output repeated, in dB.
+
+    Raises:
+        InputError: an unknown `feedback`, or the perceptual loss has no weights to run with.
 
     Example:
         >>> import shortcutv2v
         >>> teacher = nn.Sequential(*(nn.Conv2d(3, 3, 3, padding=1) for _ in range(4)))
         >>> model = shortcutv2v.wrap(teacher, "0", "2", example_inputs=(torch.rand(1, 3, 8, 8),))
         >>> distiller = Distiller(model)
-        >>> sorted(distiller.losses(distiller.step(torch.rand(1, 2, 3, 8, 8))))
+        >>> (step,) = distiller.steps(torch.rand(1, 2, 3, 8, 8))
+        >>> sorted(distiller.losses(step))
         ['alignment', 'feature', 'output']
     """
 
@@ -76,84 +78,97 @@ class Distiller(pl.LightningModule):
         *,
         weights: LossWeights | None = None,
         lr: float = 2e-4,
+        lr_discriminator: float = 2e-7,
         betas: tuple[float, float] = (0.5, 0.999),
         decay: float = 0.5,
         schedule: int | None = None,
+        perceptual: nn.Module | None = None,
+        adversary: nn.Module | None = None,
+        feedback: str = "teacher",
+        truncate: int | None = None,
     ) -> None:
         super().__init__()
         self.model = model
         self.adapter = adapter or Adapter(model.teacher, "", "")
-        self.weights = weights or LossWeights()
-        self.lr, self.betas, self.decay, self.schedule = lr, betas, decay, schedule
+        self.weights = weights or getattr(LossWeights, 'plain', LossWeights)()
+        self.rollout = Rollout(model, self.adapter, feedback, truncate)
+        self.lr, self.lr_discriminator, self.betas = lr, lr_discriminator, betas
+        self.decay, self.schedule = decay, schedule
+        if getattr(self.weights, 'perceptual', 0) and perceptual is None:
+            from shortcutv2v.distill.perceptual import VGGPerceptual
+            perceptual = VGGPerceptual()
+        self.perceptual = perceptual if getattr(self.weights, 'perceptual', 0) else None
+        spatial, temporal = getattr(self.weights, 'gan', 0) > 0, getattr(self.weights, 'temporal_gan', 0) > 0
+        if adversary is None and (spatial or temporal):
+            from shortcutv2v.distill.adversarial import Adversary
+            adversary = Adversary(spatial=spatial, temporal=temporal)
+        self.adversary = adversary if spatial or temporal else None
 
-    def step(self, pair: Tensor) -> Step:
-        """Teacher on both frames, blocks on the current one.
+    def steps(self, batch: Tensor | Sequence[Any]) -> list[Step]:
+        """Teacher and blocks on a batch: one `Step` per shortcut frame.
 
         Args:
-            pair: (B, 2, 3, H, W) in [0, 1].
+            batch: frames (B, T, C, H, W) in [0, 1], or cached features: T pairs (carry, f).
         """
-        model = self.model
-        reference, current = pair.unbind(1)
-        with _frozen(model.teacher):
-            with torch.no_grad():
-                carry_ref, f_ref, _, state = self._teach(reference, self.adapter.start())
-                carry, f, target, _ = self._teach(current, state)
-            made = model.make_reference(carry_ref, f_ref)
-            predictions = model.analyse(made, carry)
-            leaked = f_ref[len(predictions) :]
-            picture = self.adapter.image(model.tail(carry, tuple(p.f_hat for p in predictions) + leaked))
-        return Step(predictions, f, picture, target)
+        return self.rollout.steps(batch) if isinstance(batch, Tensor) else self.rollout.steps_from(batch)
 
     def losses(self, step: Step) -> dict[str, Tensor]:
-        """The losses by name, unweighted; names are those of the weights. Override to add one."""
-        pairs = list(zip(step.predictions, step.f, strict=False))
-        return {
-            "feature": _sum(losses.feature_loss(p.f_hat, f) for p, f in pairs),
-            "alignment": _sum(losses.alignment_loss(p.f_star, f) for p, f in pairs),
-            "output": losses.output_loss(step.picture, step.target),
-        }
+        """The blocks' losses by name, unweighted; those of weight zero are left out. Override to add one."""
+        w, pairs = self.weights, list(zip(step.predictions, step.f, strict=False))
+        found = {}
+        if w.feature:
+            found["feature"] = _sum(losses.feature_loss(p.f_hat, f) for p, f in pairs)
+        if w.alignment:
+            found["alignment"] = _sum(losses.alignment_loss(p.f_star, f) for p, f in pairs)
+        if w.output:
+            found["output"] = losses.output_loss(step.picture, step.target)
+        if self.perceptual is not None:
+            found["perceptual"] = self.perceptual(step.picture, step.target)
+        if self.adversary is not None:
+            found.update(self.adversary.generator(step.picture, step.reference))
+        return found
 
-    def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
-        """One step on pairs (B, 2, 3, H, W)."""
-        found = self.losses(self.step(batch))
-        total = _sum(getattr(self.weights, name) * value for name, value in found.items())
-        self.log_dict({f"train/{name}": value for name, value in found.items()})
+    def discriminator_losses(self, step: Step) -> dict[str, Tensor]:
+        """The discriminators' losses by name, each counted once; none without discriminators."""
+        if self.adversary is None:
+            return {}
+        return dict(self.adversary.discriminator(step.picture.detach(), step.target, step.reference))
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        """One step; the mean over the batch's shortcut frames."""
+        steps = self.steps(batch)
+        found = _mean([self.losses(step) for step in steps])
+        against = _mean([self.discriminator_losses(step) for step in steps])
+        total = _sum(getattr(self.weights, name, 1.0) * value for name, value in found.items())
+        self.log_dict({f"train/{name}": value for name, value in (found | against).items()})
         self.log("train/loss", total)
-        return total
+        return _sum([total, *against.values()])
 
     @torch.no_grad()
-    def validation_step(self, batch: Tensor, batch_idx: int) -> None:
-        """PSNR to the teacher over the shortcut frames of windows (B, T, 3, H, W), beside the two free baselines."""
-        first, *others = batch.unbind(1)
-        carry, f, last, state = self._teach(first, self.adapter.start())
-        made, found = self.model.make_reference(carry, f), []
-        for frame in others:
-            carry, _, target, state = self._teach(frame, state)
-            ours = self.model.tail(carry, self.model.predict(made, carry))
-            reused = self.model.tail(carry, made.f)
-            pictures = self.adapter.image(ours), self.adapter.image(reused), last
-            found.append(torch.stack([_psnr(picture, target) for picture in pictures]))
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        """PSNR to the teacher over a batch's shortcut frames, beside the two free baselines."""
+        found = [
+            torch.stack([_psnr(picture, step.target) for picture in (step.picture, step.reuse(), step.reference)])
+            for step in self.steps(batch)
+        ]
         for name, value in zip(("psnr", "psnr_reuse", "psnr_repeat"), torch.stack(found).mean(0), strict=True):
-            self.log(f"val/{name}", value)
-
-    def _teach(self, frame: Tensor, state: Any) -> tuple[Carry, tuple[Tensor, ...], Tensor, Any]:
-        """A full pass of the teacher: carry, `f`, picture, and the recurrent state for the next frame."""
-        args, kwargs = self.adapter.inputs(frame, state)
-        carry = self.model.head(*args, **kwargs)
-        f = self.model.middle(carry)
-        output = self.model.tail(carry, f)
-        return carry, f, self.adapter.image(output), self.adapter.advance(state, frame, output)
+            self.log(f"val/{name}", value, sync_dist=True)
 
     def configure_optimizers(self) -> Any:
-        """Adam, constant rate, then linear decay to zero over the last `decay` of the run."""
-        return torch.optim.Adam(self.model.blocks.parameters(), lr=self.lr, betas=self.betas)
+        """Adam with a group for the blocks and one for the discriminators; rates decay at the end of the run."""
+        groups = [{"name": "blocks", "params": [*self.model.blocks.parameters()], "lr": self.lr}]
+        if self.adversary is not None:
+            found = [*self.adversary.parameters()]
+            groups.append({"name": "discriminators", "params": found, "lr": self.lr_discriminator})
+        return torch.optim.Adam(groups, betas=self.betas)
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        """Set the learning rate for how far the run is, in steps or in time, whichever ends it first."""
+        """Set the learning rates for how far the run is, in steps or in time, whichever ends it first."""
         remaining = max(0.0, 1.0 - self.done())
         factor = min(1.0, remaining / self.decay) if self.decay > 0 else 1.0
-        for group in self.trainer.optimizers[0].param_groups:
-            group["lr"] = self.lr * factor
+        for optimizer in self.trainer.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = group.setdefault("initial_lr", group["lr"]) * factor
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Store the recipe, so that a checkpoint of another cut or teacher is refused by name."""
@@ -191,19 +206,6 @@ class Distiller(pl.LightningModule):
         return max(shares)
 
 
-@contextlib.contextmanager
-def _frozen(teacher: nn.Module) -> Iterator[None]:
-    """No parameter of `teacher` asks for a gradient inside; every flag is as found afterwards."""
-    wanted = [p for p in teacher.parameters() if p.requires_grad]
-    try:
-        for parameter in wanted:
-            parameter.requires_grad_(False)
-        yield
-    finally:
-        for parameter in wanted:
-            parameter.requires_grad_(True)
-
-
 def _psnr(picture: Tensor, target: Tensor) -> Tensor:
     """Peak signal-to-noise ratio in dB of pictures in [0, 1], both clipped to it as they would be shown."""
     from kornia.metrics import psnr as kornia_psnr
@@ -212,6 +214,11 @@ def _psnr(picture: Tensor, target: Tensor) -> Tensor:
     return value.clamp(max=100.0)
 
 
-def _sum(values: Any) -> Tensor:
+def _sum(values: Iterable[Tensor]) -> Tensor:
     """The sum of an iterable of scalars as a tensor."""
     return torch.stack(list(values)).sum()
+
+
+def _mean(found: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """Name by name, the mean over the entries."""
+    return {name: torch.stack([entry[name] for entry in found]).mean() for name in found[0]}
