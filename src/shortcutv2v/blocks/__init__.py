@@ -1,5 +1,11 @@
 """The Shortcut block and its parts (section 3.2 of the paper)."""
 
+from shortcutv2v.blocks.ablations import (
+    SingleStageBlock,
+    WithoutBlendingBlock,
+    WithoutCurrentBlock,
+    WithoutReferenceBlock,
+)
 from shortcutv2v.blocks.alignment import GlobalAlignment, OffsetGenerator
 from shortcutv2v.blocks.base import DEFAULT_VARIANT, Prediction, ShortcutBlock
 from shortcutv2v.blocks.blend import AdaBD
@@ -20,4 +26,8 @@ __all__ = [
     "Prediction",
     "ResidualBlock",
     "ShortcutBlock",
+    "SingleStageBlock",
+    "WithoutBlendingBlock",
+    "WithoutCurrentBlock",
+    "WithoutReferenceBlock",
 ]

@@ -47,6 +47,9 @@ class ShortcutBlock(nn.Module):
     | `delta`    | `f_ref` warped coarsely + AdaBD of what changed                    | `f_ref`, exact | exact       |
     | `flow`     | `f_ref` warped coarse-to-fine + a convolutional correction         | `f_ref`, exact | exact       |
 
+    For comparison only, `paper` with one part taken away (Table 3, (a) to (d); `paper` is (e)): `without_reference`,
+    `without_current`, `single_stage`, `without_blending`.
+
     Args:
         a_channels: channels C_a of the encoder features.
         f_channels: channels C_f of the features to predict.

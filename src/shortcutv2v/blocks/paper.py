@@ -88,14 +88,20 @@ class PaperBlock(ShortcutBlock):
         )
 
     def _look(self, state: PaperState, a_t: Tensor) -> _Seen:
-        size, a_t = (a_t.shape[-2], a_t.shape[-1]), channels_last(a_t)
-        global_offset = self.global_alignment.offsets(resize(a_t, half_size(size)), state.a_down)
-        f_ref = self.global_alignment(state.reduced_f, global_offset, size)
-        a_ref = self.global_alignment(state.reduced_a, global_offset, size)
+        a_t = channels_last(a_t)
+        global_offset, f_ref, a_ref = self._coarse(state, a_t)
         reduced_a_t = self.reduce_a(a_t)
         # As published, the local generator sends no gradient into the coarse kernel.
         raw = self.local_generator(reduced_a_t, a_ref.detach())
         return _Seen(f_ref, reduced_a_t, global_offset, raw[:, : 2 * TAPS], raw[:, 2 * TAPS :].sigmoid())
+
+    def _coarse(self, state: PaperState, a_t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """`dp_g`, and the reduced `f_ref'` and `a_ref'` that it gives, (B, h, H, W)."""
+        size = (a_t.shape[-2], a_t.shape[-1])
+        global_offset = self.global_alignment.offsets(resize(a_t, half_size(size)), state.a_down)
+        f_ref = self.global_alignment(state.reduced_f, global_offset, size)
+        a_ref = self.global_alignment(state.reduced_a, global_offset, size)
+        return global_offset, f_ref, a_ref
 
     def _compose(self, state: PaperState, blended: Tensor) -> Tensor:
         out: Tensor = self.reconstruct(blended)
