@@ -24,7 +24,7 @@ FEEDBACKS = ("teacher", "own")
 """Whose outputs a recurrent teacher gets back on shortcut frames in training."""
 
 
-@dataclass
+@dataclass(repr=False)
 class Taught:
     """One frame as the teacher does it. The tail runs when `picture` is first asked for.
 
@@ -44,7 +44,7 @@ class Taught:
             return self.rollout.draw(self.carry, self.f)
 
 
-@dataclass
+@dataclass(repr=False)
 class Step:
     """One shortcut frame of a training batch. Pictures are drawn when they are first asked for.
 
