@@ -28,3 +28,12 @@ def test_unknown_name_lists_the_known_ones():
         pass
     with pytest.raises(InputError, match="must be one of"):
         ops.warp(torch.zeros(1, 1, 2, 2), torch.zeros(1, 2, 2, 2), implementation="nothing")
+
+
+def test_compiled_code_takes_no_kernel_that_a_cuda_graph_cannot_record(monkeypatch):
+    like = torch.empty(1, device="meta")
+    cuda = type("Cuda", (), {"device": torch.device("cuda")})()  # no GPU is needed to ask
+    assert (choose(None, cuda), choose(None, like)) == ("reference", "reference")
+    monkeypatch.setattr("torch.compiler.is_compiling", lambda: True)
+    assert choose(None, cuda) == "plain"
+    assert choose("triton", cuda) == "triton"

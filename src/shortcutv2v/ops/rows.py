@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from shortcutv2v.ops import private
 from shortcutv2v.ops.tables import Bags, Frame, Layout, bags, feature_of, table_of
 
 __all__ = ["blend", "warp"]
@@ -76,15 +77,6 @@ def _sum(table: Tensor, chunk: Bags) -> Tensor:
     return torch.embedding_bag(table, chunk.row, starts, mode=0, per_sample_weights=weight)[0]
 
 
-def _product(rows: Tensor, matrix: Tensor) -> Tensor:
-    """`rows @ matrix.T`, by oneDNN where there is one: its kernels use AVX-512 on every maker's processors."""
-    linear = getattr(torch.ops.mkldnn, "_linear_pointwise", None)
-    if linear is None or rows.dtype != torch.float32 or not torch.backends.mkldnn.is_available():
-        return torch.mm(rows, matrix.t())
-    product: Tensor = linear(rows, matrix, None, "none", [], "")
-    return product
-
-
 def _matrix_of(weight: Tensor, dtype: torch.dtype) -> Tensor:
     """The kernel (C_out, C, k, k) as a matrix (C_out, K*C)."""
     return weight.to(dtype).permute(0, 2, 3, 1).reshape(weight.shape[0], -1)
@@ -104,11 +96,7 @@ def _empty_like(f: Tensor) -> Tensor:
 def _pull(item: _Item, at: slice, chunk: Bags, d_columns: Tensor, grads: _Grads) -> None:
     """Adds what the gradient of a chunk's samples, (n * K, C), means for table, offsets and mask to `grads`."""
     samples, parts = d_columns.shape[0], chunk.parts
-    starts = torch.arange(0, samples * parts, parts, dtype=torch.int32)
-    bag_of = torch.arange(samples, dtype=torch.int32).unsqueeze(1).repeat(1, parts).view(-1)
-    dots = torch.ops.aten._embedding_bag_per_sample_weights_backward(
-        d_columns, item.table, chunk.row, starts, bag_of, 0
-    )
+    dots = private.dots(d_columns, item.table, chunk.row, parts)
     dots = dots.view(-1, item.frame.taps * parts).t().contiguous().view(item.frame.taps, parts, -1)
     upper, lower = dots[:, 1] - dots[:, 0], dots[:, 3] - dots[:, 2]
     top, bottom = torch.addcmul(dots[:, 0], chunk.right, upper), torch.addcmul(dots[:, 2], chunk.right, lower)
@@ -136,7 +124,7 @@ def _blend(f: Tensor, a: Tensor | None, offset: Tensor, mask: Tensor | None, wei
     for item, target in zip(_items(frame, f, a, offset, mask, dtype), out, strict=True):
         for at, chunk in item.chunks():
             columns = _sum(item.table, chunk).view(at.stop - at.start, -1)
-            target[at] = _product(columns, matrix)
+            target[at] = private.product(columns, matrix)
     return out.view(b, h, w, weight.shape[0]).permute(0, 3, 1, 2).contiguous(memory_format=_format_of(f))
 
 
@@ -164,7 +152,7 @@ def _blend_backward(
         for at, chunk in item.chunks():
             columns = _sum(item.table, chunk).view(at.stop - at.start, -1)
             d_matrix += torch.mm(columns.t(), rows[n, at])
-            _pull(item, at, chunk, _product(rows[n, at], across).view(-1, c), grads)
+            _pull(item, at, chunk, private.product(rows[n, at], across).view(-1, c), grads)
     d_f, *d_a = (_empty_like(f).copy_(feature) for feature in feature_of(d_table))
     d_weight = d_matrix.view(frame.kernel, frame.kernel, c, weight.shape[0]).permute(3, 2, 0, 1)
     return (

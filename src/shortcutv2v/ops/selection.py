@@ -67,6 +67,10 @@ def _default(like: torch.Tensor) -> str:
     """The fastest implementation that has been checked on the device itself; `triton` has not been, so far."""
     if like.device.type == "cpu":
         return "rows"
+    # torchvision launches its kernels on CUDA's default stream, which no CUDA graph can record: compiled code, which
+    # may end up in one, takes what the compiler can fuse.
+    if like.device.type == "cuda" and torch.compiler.is_compiling():
+        return "plain"
     return "reference" if like.device.type in ("cuda", "meta") else "plain"
 
 
