@@ -59,6 +59,62 @@ def test_only_named_options(chain: nn.Module) -> None:
         wrapped(chain).compile(True)
 
 
+class Replays:
+    """A backend that treats results as CUDA graphs do: every call of a program writes into the same memory, and what
+    an earlier step left is lost when the next one begins."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.memory: list[torch.Tensor] = []
+        self.steps = 0
+        monkeypatch.setattr("torch.compiler.cudagraph_mark_step_begin", self.begin)
+
+    def begin(self) -> None:
+        self.steps += 1
+        with torch.no_grad():
+            for held in self.memory:
+                held.fill_(float("nan"))
+
+    def __call__(self, graph: torch.fx.GraphModule, _: object, **options: object) -> object:
+        assert options == {"mode": "reduce-overhead"}
+        held: list[torch.Tensor] = []
+
+        def run(*args: object) -> tuple[torch.Tensor, ...]:
+            results = graph(*args)
+            if not held:
+                held.extend(torch.empty_like(result) for result in results)
+                self.memory.extend(held)
+            return tuple(place.copy_(result) for place, result in zip(held, results, strict=True))
+
+        return run
+
+
+@pytest.mark.parametrize("show_shortcut", [False, True])
+@pytest.mark.parametrize("variant", ["paper", "flow"])
+def test_what_is_kept_survives_replays(
+    chain: nn.Module, monkeypatch: pytest.MonkeyPatch, variant: str, show_shortcut: bool
+) -> None:
+    eager, compiled = (wrapped(chain, variant=variant, show_shortcut=show_shortcut) for _ in range(2))
+    replays = Replays(monkeypatch)
+    compiled.compile(backend=replays, mode="reduce-overhead")
+    wanted = [eager(frame) for frame in video()]
+    shown = [compiled(frame) for frame in video()]  # all looked at only now, when the last replay is over
+    torch.testing.assert_close(shown, wanted)
+    assert replays.steps == len(shown)
+    assert replays.memory
+
+
+def test_passes_with_replays_are_pure(chain: nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
+    eager, compiled = wrapped(chain), wrapped(chain)
+    compiled.compile(backend=Replays(monkeypatch), mode="reduce-overhead")
+    first, second, third = video()[:3]
+    with torch.no_grad():
+        _, one = compiled.reference(first)
+        _, two = compiled.reference(second)
+        for reference, frame in ((one, first), (two, second)):
+            got = compiled.shortcut(reference, third)
+            torch.testing.assert_close(got, eager.shortcut(eager.reference(frame)[1], third))
+
+
 @pytest.mark.slow
 def test_compiled_with_inductor(chain: nn.Module) -> None:
     eager, compiled = wrapped(chain), wrapped(chain)

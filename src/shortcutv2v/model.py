@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from shortcutv2v.blocks import Prediction, ShortcutBlock
 from shortcutv2v.errors import InputError
-from shortcutv2v.graph import Capture, Cut
+from shortcutv2v.graph import Capture, Cut, begin_pass, keep, replays
 from shortcutv2v.refresh import Every, RefreshPolicy, as_policy
 from shortcutv2v.stream import Stream
 from shortcutv2v.types import Carry, Reference
@@ -57,6 +57,7 @@ class ShortcutV2V(nn.Module):
         self.blocks = Blocks(blocks)
         self.refresh = refresh
         self.show_shortcut = show_shortcut
+        self._replays = False
         self._default_stream = self.stream()
 
     @property
@@ -75,7 +76,9 @@ class ShortcutV2V(nn.Module):
         return self.refresh.interval if isinstance(self.refresh, Every) else None
 
     def head(self, *args: Any, **kwargs: Any) -> Carry:
-        """Run what `a` needs. Takes the teacher's inputs."""
+        """Run what `a` needs. Takes the teacher's inputs. Every pass begins here."""
+        if self._replays:
+            begin_pass()
         return self.capture.at(args, kwargs).head(*args, **kwargs)
 
     def middle(self, carry: Carry) -> tuple[Tensor, ...]:
@@ -96,14 +99,16 @@ class ShortcutV2V(nn.Module):
         Returns:
             The output in the teacher's own structure.
         """
-        return self.capture.of(carry).tail(carry, f)
+        output = self.capture.of(carry).tail(carry, f)
+        return keep(output) if self._replays else output
 
     def make_reference(self, carry: Carry, f: tuple[Tensor, ...]) -> Reference:
         """The reference that a full pass leaves: `a`, `f`, and all that the blocks compute from them alone."""
         state = tuple(
             block.encode_reference(f_ref, a_ref) for block, f_ref, a_ref in zip(self.blocks, f, carry.a, strict=False)
         )
-        return Reference(carry.a, f, state)
+        reference = Reference(carry.a, f, state)
+        return keep(reference) if self._replays else reference
 
     def predict(self, reference: Reference, carry: Carry) -> tuple[Tensor, ...]:
         """`f` of the current frame as the blocks predict it; leaking features are those of the reference.
@@ -162,7 +167,13 @@ class ShortcutV2V(nn.Module):
 
         The first frames of each size take long, then passes are faster where the device gains from fusion. The state
         of streams stays outside the compiled code. A teacher captured by hooks is not compiled, its blocks are. Results
-        change within rounding. `mode="reduce-overhead"` (CUDA graphs) is untested.
+        change within rounding.
+
+        With `mode="reduce-overhead"` (CUDA graphs) every replay overwrites the results of the one before. References
+        and outputs are therefore copied out of the graphs' memory, and stay yours; a `Carry`, and `f` as `middle()` or
+        `predict()` gives it, hold until the next `head()`, which begins a step (`cudagraph_mark_step_begin`). Mark
+        one yourself before each call of other compiled code in the same process, such as a compiled teacher. Tested
+        with a backend that overwrites its results as replays do, never on a GPU.
 
         Args:
             args: none; named options only.
@@ -173,6 +184,7 @@ class ShortcutV2V(nn.Module):
         """
         if args:
             raise InputError("compile() takes named options only, such as model.compile(dynamic=False)")
+        self._replays = replays(options)
         self.capture.compile(**options)
         for block in self.blocks:
             block.compile(**options)

@@ -1,11 +1,10 @@
-"""`rows` without torch's private operators: absent, with other arguments, or wrong ones fall back, and nothing fails."""
+"""`rows` without the private operators of torch: absent, changed or wrong ones fall back, and nothing fails."""
 
 import pytest
 import torch
 
 from shortcutv2v import ops
 from shortcutv2v.ops import private
-
 
 PROBES = (private._has_onednn_product, private._has_bag_dots)
 

@@ -11,6 +11,7 @@ from .capture import Capture
 from .cut import Branch, Cut, Layer, parse_cut
 from .facts import Facts
 from .protect import untouched
+from .replay import begin_pass, keep, replays
 from .split import Maps, Split
 from .suggest import Suggestion, suggest_cuts
 
@@ -23,7 +24,10 @@ __all__ = [
     "Maps",
     "Split",
     "Suggestion",
+    "begin_pass",
+    "keep",
     "parse_cut",
+    "replays",
     "suggest_cuts",
     "untouched",
 ]

@@ -16,7 +16,7 @@ __all__ = ["dots", "product"]
 
 
 def product(rows: Tensor, matrix: Tensor) -> Tensor:
-    """`rows @ matrix.T`: (n, c) and (m, c) to (n, m), by oneDNN where it serves float32 (AVX-512 on every maker's CPUs).
+    """`rows @ matrix.T`: (n, c) and (m, c) to (n, m), by oneDNN where it can: AVX-512 on every maker's CPUs.
 
     >>> rows, matrix = torch.rand(5, 3), torch.rand(4, 3)
     >>> torch.allclose(product(rows, matrix), rows @ matrix.T)

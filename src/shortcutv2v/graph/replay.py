@@ -1,0 +1,50 @@
+"""CUDA graphs, as `torch.compile` uses them: what a replay overwrites, and how to keep it.
+
+A program recorded as a CUDA graph writes its results into the same memory at every replay. Within one step torch keeps
+the results of one program apart from those of the next; what must outlive the step has to be copied out of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+import torch
+
+from .structure import flatten
+
+__all__ = ["begin_pass", "keep", "replays"]
+
+T = TypeVar("T")
+
+_MODES = ("reduce-overhead", "max-autotune")
+
+
+def replays(options: Mapping[str, Any]) -> bool:
+    """Whether `torch.compile(**options)` may record CUDA graphs.
+
+    >>> replays({"mode": "reduce-overhead"}), replays({"mode": "max-autotune-no-cudagraphs"}), replays({})
+    (True, False, False)
+    """
+    inductor = options.get("options") or {}
+    asked = options.get("mode") in _MODES or bool(inductor.get("triton.cudagraphs"))
+    return asked or options.get("backend") == "cudagraphs"
+
+
+def begin_pass() -> None:
+    """Tell torch that a new step begins: results of earlier steps may be overwritten from here on."""
+    torch.compiler.cudagraph_mark_step_begin()
+
+
+def keep(value: T) -> T:
+    """The same nested value in memory of its own; a tensor that occurs twice is copied once.
+
+    >>> x = torch.zeros(2)
+    >>> first, second = keep((x, [x]))
+    >>> first is second[0], first is x
+    (True, False)
+    """
+    tensors, structure = flatten(value)
+    copies = {id(tensor): tensor.clone() for tensor in tensors}
+    made: T = structure.rebuild([copies[id(tensor)] for tensor in tensors])
+    return made
