@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from statistics import median
+
 import pytest
 import torch
 from torch import nn
@@ -9,6 +11,7 @@ from torch import nn
 import shortcutv2v
 from shortcutv2v.errors import InputError
 from shortcutv2v.measure import Scores, compare, macs, psnr
+from shortcutv2v.translate import Translator, to_uint8
 
 
 def frames(count: int = 7) -> torch.Tensor:
@@ -49,6 +52,40 @@ def test_summary(chain: nn.Module) -> None:
     assert scores.average_seconds > 0
     with pytest.raises(InputError, match="distance 3"):
         scores.psnr("ours", 3)
+
+
+class Opens(shortcutv2v.Adapter):
+    """The first two frames of a video come from somewhere else; every output is fed back in."""
+
+    def start(self) -> tuple[int, torch.Tensor | None]:
+        return 0, None
+
+    def opening(self, frame: torch.Tensor, state: tuple[int, torch.Tensor | None]) -> torch.Tensor | None:
+        return frame / 2 if state[0] < 2 else None
+
+    def inputs(self, frame: torch.Tensor, state: tuple[int, torch.Tensor | None]):
+        return ((frame + state[1]) / 2 if state[1] is not None else frame,), {}
+
+    def advance(self, state: tuple[int, torch.Tensor | None], frame: torch.Tensor, output: torch.Tensor):
+        return state[0] + 1, output
+
+
+def test_opens_as_translation_does(chain: nn.Module) -> None:
+    adapter = Opens(chain, "1", "4")
+    model = adapter.wrap(frames()[:1] / 255)
+    found = list(compare(model, adapter, frames()))
+    assert [p.score.opening for p in found] == [True, True, *[False] * 5]
+    assert [p.score.distance for p in found] == [0, 0, 0, 1, 2, 0, 1]
+    both = {"ours": Translator(adapter, model), "teacher": Translator(adapter)}
+    for pictures, frame in zip(found, frames(), strict=True):
+        for name, translate in both.items():
+            assert torch.equal(to_uint8(getattr(pictures, name)[None]), translate(frame))
+    scores = Scores([p.score for p in found])
+    timed = [p.score for p in found[2:]]
+    assert scores.teacher_seconds == median(s.teacher_seconds for s in timed)
+    assert scores.average_seconds == Scores(timed).average_seconds
+    with pytest.raises(InputError, match="longer than the adapter's opening"):
+        _ = Scores([p.score for p in found[:2]]).teacher_seconds
 
 
 def test_macs_add_up(chain: nn.Module) -> None:

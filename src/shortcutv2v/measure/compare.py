@@ -36,6 +36,8 @@ class FrameScore:
         ssim: by method, in [-1, 1]; empty at reference frames.
         teacher_seconds: what the teacher took for this frame.
         seconds: what the wrapped model took for it.
+        opening: the adapter made this frame (`Adapter.opening`), neither teacher nor block ran: it has no scores, and
+            its times do not count.
     """
 
     number: int
@@ -44,6 +46,7 @@ class FrameScore:
     ssim: dict[str, float]
     teacher_seconds: float
     seconds: float
+    opening: bool = False
 
 
 @dataclass(frozen=True)
@@ -90,7 +93,7 @@ class Scores:
     @property
     def teacher_seconds(self) -> float:
         """Median time of a teacher frame."""
-        return median(s.teacher_seconds for s in self.frames)
+        return median(s.teacher_seconds for s in self._timed())
 
     @property
     def shortcut_seconds(self) -> float:
@@ -99,16 +102,24 @@ class Scores:
 
     @property
     def average_seconds(self) -> float:
-        """Mean time of a frame of the video, each kind of frame at its median."""
-        full = [s.seconds for s in self.frames if not s.distance]
+        """Mean time of a frame of the video, each kind of frame at its median; opening frames left out."""
+        full = [s.seconds for s in self._timed() if not s.distance]
         short = self.at()
-        return (median(full) * len(full) + self.shortcut_seconds * len(short)) / len(self.frames)
+        return (median(full) * len(full) + self.shortcut_seconds * len(short)) / (len(full) + len(short))
+
+    def _timed(self) -> list[FrameScore]:
+        """The frames that teacher and model made themselves."""
+        found = [s for s in self.frames if not s.opening]
+        if not found:
+            raise InputError("the teacher made no frame: give a clip that is longer than the adapter's opening")
+        return found
 
 
 def compare(model: ShortcutV2V, adapter: Adapter, frames: Iterable[Tensor]) -> Iterator[Pictures]:
     """Run teacher and wrapped model over a clip, frame by frame in turn: one run, one machine, one state.
 
-    A recurrent teacher gets its own outputs back, and the wrapped model its own.
+    A recurrent teacher gets its own outputs back, and the wrapped model its own. Frames that the adapter makes without
+    the teacher (`Adapter.opening`, the first frames of vid2vid) are made alike for both and not scored.
 
     Args:
         model: the wrapped teacher, refreshing by its own policy.
@@ -119,41 +130,70 @@ def compare(model: ShortcutV2V, adapter: Adapter, frames: Iterable[Tensor]) -> I
         `Pictures`, one per frame. Collect `.score` in a `Scores`.
     """
     stream = model.stream()
-    teacher_state, own_state = adapter.start(), adapter.start()
+    teacher, own = _Side(adapter, adapter.teacher), _Side(adapter, stream)
     where = placement(adapter.teacher)
-    repeated: Tensor | None = None
+    repeated: Tensor  # the last output that was not predicted
     for number, raw in enumerate(frames):
         frame = from_uint8(raw).to(*where)
         with torch.no_grad():
-            inputs = adapter.inputs(frame, own_state)
-            target, teacher_state, teacher_seconds = _step(adapter, adapter.teacher, frame, teacher_state)
-            ours, own_state, seconds = _step(adapter, stream, frame, own_state)
-            repeated = ours if repeated is None or not stream.distance else repeated
-            reuse = _reuse(model, adapter, stream, *inputs) if stream.distance else ours
-        pictures = {"ours": ours, "reuse": reuse, "repeat": repeated} if stream.distance else {}
+            target, teacher_seconds = teacher(frame)
+            ours, seconds = own(frame)
+            if own.inputs is None or not stream.distance:
+                pictures, repeated, reuse = {}, ours, ours
+            else:
+                reuse = _reuse(model, adapter, stream, own.inputs)
+                pictures = {"ours": ours, "reuse": reuse, "repeat": repeated}
         score = FrameScore(
             number=number,
-            distance=stream.distance,
+            distance=stream.distance if pictures else 0,
             psnr={name: psnr(picture, target) for name, picture in pictures.items()},
             ssim={name: ssim(picture, target) for name, picture in pictures.items()},
             teacher_seconds=teacher_seconds,
             seconds=seconds,
+            opening=own.inputs is None,
         )
         yield Pictures(score, frame[0].cpu(), target[0].cpu(), ours[0].cpu(), reuse[0].cpu())
 
 
-def _step(adapter: Adapter, run: Callable[..., Any], frame: Tensor, state: Any) -> tuple[Tensor, Any, float]:
-    args, kwargs = adapter.inputs(frame, state)
+class _Side:
+    """Teacher or wrapped model, with its own recurrent state.
+
+    Attributes:
+        inputs: what the last frame was made from; None where the adapter opened.
+    """
+
+    def __init__(self, adapter: Adapter, run: Callable[..., Any]) -> None:
+        self.adapter, self.run = adapter, run
+        self.state = adapter.start()
+        self.inputs: tuple[tuple[Any, ...], dict[str, Any]] | None = None
+
+    def __call__(self, frame: Tensor) -> tuple[Tensor, float]:
+        """The next picture, and what it took; reading the inputs and the picture is not timed."""
+        output, seconds = _timed(lambda: self.adapter.opening(frame, self.state))
+        self.inputs = None
+        if output is None:
+            args, kwargs = self.inputs = self.adapter.inputs(frame, self.state)
+            output, seconds = _timed(lambda: self.run(*args, **kwargs))
+        self.state = self.adapter.advance(self.state, frame, output)
+        return _picture(self.adapter, output), seconds
+
+
+def _timed(call: Callable[[], Any]) -> tuple[Any, float]:
     synchronise()
     begun = time.perf_counter()
-    output = run(*args, **kwargs)
+    result = call()
     synchronise()
-    seconds = time.perf_counter() - begun
-    return adapter.image(output).float().clamp(0, 1), adapter.advance(state, frame, output), seconds
+    return result, time.perf_counter() - begun
 
 
-def _reuse(model: ShortcutV2V, adapter: Adapter, stream: Stream, args: Any, kwargs: Any) -> Tensor:
+def _picture(adapter: Adapter, output: Any) -> Tensor:
+    return adapter.image(output).float().clamp(0, 1)
+
+
+def _reuse(
+    model: ShortcutV2V, adapter: Adapter, stream: Stream, inputs: tuple[tuple[Any, ...], dict[str, Any]]
+) -> Tensor:
     """The picture with `f_ref` in place of a prediction."""
     assert stream.reference is not None  # noqa: S101  (the stream has just answered a frame)
-    output = model.tail(model.head(*args, **kwargs), stream.reference.f)
-    return adapter.image(output).float().clamp(0, 1)
+    args, kwargs = inputs
+    return _picture(adapter, model.tail(model.head(*args, **kwargs), stream.reference.f))
