@@ -1,0 +1,258 @@
+"""What a run of any length needs beside the training step: averaged weights, a guard, pictures, an end, a seed."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import EarlyStopping
+from pytorch_lightning.trainer.states import TrainerFn
+from torch import Tensor
+from torch.optim.swa_utils import get_ema_multi_avg_fn
+from torch.utils import _pytree as pytree
+
+from shortcutv2v.distill.pictures import pictures_of
+from shortcutv2v.errors import InputError, ShortcutError
+
+__all__ = ["EMA", "NaNGuard", "NonFiniteLossError", "PictureLog", "Plateau", "StepSeed"]
+
+
+class EMA(pl.Callback):
+    """Exponential moving average of the blocks' weights: validated, saved and left in the model at the end.
+
+    Checkpoints hold the averages where every reader looks for weights, and the weights in training beside them, so that
+    a resumed run goes on exactly. (Lightning's own callback, there since 2.6, copies and swaps the teacher too, and
+    loses the weights in training at the end of the run.) `save_checkpoint(weights_only=True)` saves what the blocks
+    hold at that moment.
+
+    Args:
+        decay: share of the average that stays at each step. Early on it is lower, `(1 + n) / (10 + n)` at step n, so
+            that short runs do not average their beginning in.
+
+    Raises:
+        InputError: `decay` is not between 0 and 1.
+
+    Example:
+        >>> EMA(decay=1.0)
+        Traceback (most recent call last):
+        shortcutv2v.errors.InputError: decay must lie between 0 and 1, got 1.0
+    """
+
+    def __init__(self, decay: float = 0.999) -> None:
+        if not 0 < decay < 1:
+            raise InputError(f"decay must lie between 0 and 1, got {decay}")
+        self.decay = decay
+        self._hidden: dict[str, Tensor] = {}
+        """The averages; while `_shown`, the weights in training."""
+        self._shown = False
+        self._step = 0
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Forget another run."""
+        if stage == "fit":
+            self._hidden, self._shown, self._step = {}, False, trainer.global_step
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Begin with the weights as they are, unless a checkpoint brought averages."""
+        weights = _weights(pl_module)
+        self._hidden = {name: self._hidden.get(name, weight.detach()).to(weight, copy=True) for name, weight in weights}
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
+        """Average, once per step of the optimiser."""
+        if trainer.global_step == self._step:
+            return  # gradients are being accumulated
+        self._step = trainer.global_step
+        decay = min(self.decay, (1 + self._step) / (10 + self._step))
+        live = [weight.detach() for _, weight in _weights(pl_module)]
+        get_ema_multi_avg_fn(decay)([*self._hidden.values()], live, self._step)
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Validate the averages."""
+        self._show(pl_module, True)
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Go on with the weights in training."""
+        if trainer.state.fn == TrainerFn.FITTING:
+            self._show(pl_module, False)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Leave the averages in the model."""
+        self._show(pl_module, True)
+
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Put the averages where the weights are looked for, and the weights in training beside them."""
+        if self._hidden:
+            shown = {name: weight.detach() for name, weight in _weights(pl_module)}
+            averages, live = (shown, self._hidden) if self._shown else (self._hidden, shown)
+            checkpoint["state_dict"].update(averages)
+            checkpoint["ema"] = {"live": live, "step": self._step}
+
+    def on_load_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Take both up again; a checkpoint without averages begins them with its weights."""
+        if "ema" not in checkpoint:
+            return
+        self._step = checkpoint["ema"]["step"]
+        with torch.no_grad():
+            for name, weight in _weights(pl_module):
+                self._hidden[name] = checkpoint["state_dict"][name].clone()
+                weight.copy_(checkpoint["ema"]["live"][name])
+
+    @torch.no_grad()
+    def _show(self, pl_module: pl.LightningModule, shown: bool) -> None:
+        """Exchange averages and weights in training, unless those asked for are in the blocks already."""
+        if shown != self._shown and self._hidden:
+            for name, weight in _weights(pl_module):
+                other = self._hidden[name].clone()
+                self._hidden[name].copy_(weight)
+                weight.copy_(other)
+            self._shown = shown
+
+
+def _weights(pl_module: Any) -> list[tuple[str, torch.nn.Parameter]]:
+    """The blocks' parameters under their names in a checkpoint."""
+    return list(pl_module.model.blocks.named_parameters(prefix="model.blocks"))
+
+
+class NonFiniteLossError(ShortcutError):
+    """A loss became infinite or not a number; the message names it and the file that holds the batch."""
+
+
+class NaNGuard(pl.Callback):
+    """Stops the run before a loss that is not finite reaches the weights, and saves the batch that did it.
+
+    Args:
+        folder: where the batch goes; default: the trainer's `default_root_dir`.
+
+    Raises:
+        NonFiniteLossError: from the training step concerned.
+    """
+
+    def __init__(self, folder: str | Path | None = None) -> None:
+        self.folder = folder
+        self._batch: Any = None
+
+    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        """Remember the batch."""
+        self._batch = batch
+
+    def on_before_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: Tensor) -> None:
+        """Look at the loss before it does anything."""
+        if bool(torch.isfinite(loss.detach()).all()):
+            return
+        logged = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("train/")}
+        parts = {name: value for name, value in logged.items() if name != "train/loss"}
+        bad = {k: v for k, v in parts.items() if not torch.isfinite(torch.tensor(v))} or {"train/loss": float(loss)}
+        path = self._save(trainer, logged)
+        raise NonFiniteLossError(
+            f"{' and '.join(f'{name} is {value}' for name, value in bad.items())} at step {trainer.global_step}; the "
+            f"batch is in {path}: look at it with torch.load(path, weights_only=False), or lower the learning rate"
+        )
+
+    def _save(self, trainer: pl.Trainer, losses: dict[str, float]) -> Path:
+        folder = Path(self.folder or trainer.default_root_dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / f"not_finite_step{trainer.global_step}_rank{trainer.global_rank}.pt"
+        batch = pytree.tree_map_only(Tensor, lambda tensor: tensor.detach().cpu(), self._batch)
+        torch.save({"batch": batch, "losses": losses, "step": trainer.global_step}, path)
+        return path
+
+
+class PictureLog(pl.Callback):
+    """Logs pictures of one validation frame: frame, teacher, shortcut, both errors, masks and offsets.
+
+    They go to every logger whose `experiment` has `add_image`, such as TensorBoard; see `pictures.pictures_of` for what
+    they show. The frame is the last shortcut frame of the first validation batch, the farthest from its reference.
+
+    Args:
+        every: log at every so many validations.
+    """
+
+    def __init__(self, every: int = 1) -> None:
+        if every < 1:
+            raise InputError(f"every must be at least 1, got {every}")
+        self.every, self._validations = every, 0
+
+    @torch.no_grad()
+    def on_validation_batch_end(
+        self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        """Draw the first batch."""
+        if batch_idx or dataloader_idx or trainer.sanity_checking or not trainer.is_global_zero:
+            return
+        self._validations += 1
+        writers = [w for w in (getattr(logger, "experiment", None) for logger in trainer.loggers) if w is not None]
+        writers = [writer for writer in writers if hasattr(writer, "add_image")]
+        if not writers or (self._validations - 1) % self.every:
+            return
+        for name, picture in pictures_of(pl_module.steps(batch)[-1]).items():
+            for writer in writers:
+                writer.add_image(f"pictures/{name}", picture.float().cpu(), trainer.global_step)
+
+
+class Plateau(EarlyStopping):
+    """Ends the run when PSNR to the teacher no longer gains, and says where it stands beside the free baselines.
+
+    Args:
+        patience: validations without a gain until the run ends.
+        min_delta: what counts as a gain, in dB.
+        monitor: what is watched, the larger the better.
+
+    Attributes:
+        verdict: one line once the run has been ended, empty before.
+    """
+
+    def __init__(self, patience: int = 10, min_delta: float = 0.02, monitor: str = "val/psnr") -> None:
+        super().__init__(
+            monitor, min_delta=min_delta, patience=patience, mode="max", check_on_train_epoch_end=False, verbose=False
+        )
+        self.verdict = ""
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Compare with the best so far."""
+        super().on_validation_end(trainer, pl_module)
+        if self.wait_count >= self.patience:
+            found = trainer.callback_metrics
+            shown = {"PSNR": self.monitor, "reuse": "val/psnr_reuse", "repeat": "val/psnr_repeat"}
+            values = ", ".join(f"{label} {float(found[name]):.2f}" for label, name in shown.items() if name in found)
+            self.verdict = (
+                f"no gain in {self.patience} validations: stopped at step {trainer.global_step} ({values} dB)"
+            )
+
+
+class StepSeed(pl.Callback):
+    """Seeds torch, Python and NumPy before every step with a function of `seed` and the step's number.
+
+    What is random in a step (dropout, noise inside the teacher) is then the same in a resumed run as in one that was
+    never stopped, whatever validation has drawn between. Processes draw differently.
+
+    Args:
+        seed: any integer.
+    """
+
+    def __init__(self, seed: int = 0) -> None:
+        self.seed, self._batches = seed, 0
+
+    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        """Seed."""
+        import numpy as np
+
+        value = hash((self.seed, self._batches, trainer.global_rank)) & 0xFFFF_FFFF
+        torch.manual_seed(value)
+        random.seed(value)
+        np.random.seed(value)  # the global generator is what a teacher may use
+        self._batches += 1
+
+    def state_dict(self) -> dict[str, Any]:
+        """How many batches there have been."""
+        return {"batches": self._batches}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on counting."""
+        self._batches = state_dict["batches"]
