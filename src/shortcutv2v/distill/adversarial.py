@@ -1,0 +1,136 @@
+"""The adversary of the Shortcut block: discriminators of pictures and of pictures in time, and both sides' losses."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+from shortcutv2v.distill.discriminators import MultiScale, PatchDiscriminator, TemporalDiscriminator
+from shortcutv2v.distill.losses import FORMS, gan_discriminator_loss, gan_generator_loss
+from shortcutv2v.distill.rollout import frozen
+from shortcutv2v.errors import InputError
+
+__all__ = ["Adversary"]
+
+
+class Adversary(nn.Module):
+    """`L_GAN` and `L_T-GAN` (equations 14 and 15): the teacher's pictures are real, those of the block fake.
+
+    The temporal discriminator sees pairs: (O_ref; O_t) as real, (O_ref; O_hat_t) as fake. The block is pushed towards
+    "real" by both terms. (The authors' code pushes it towards "fake" by the temporal one.)
+
+    Args:
+        form: of the losses, one of `FORMS`: "least_squares" as in the authors' code, "log" as in the paper, "hinge".
+        n_layers: strided layers of a discriminator.
+        scales: discriminators of each kind, each at half the size of the one before.
+        width: channels behind a discriminator's first layer.
+        spectral_norm: of the discriminators' weights.
+        spatial: whether pictures are judged, or the discriminator to use: (B, 3, H, W) in [-1, 1] to scores or a list
+            of them.
+        temporal: whether pairs of pictures are judged, or the discriminator to use: (B, 3, 2, H, W) in [-1, 1] to
+            scores or a list of them.
+
+    Shape:
+        pictures are (B, 3, H, W) in [0, 1].
+
+    Raises:
+        InputError: an unknown form, or neither kind of discriminator.
+
+    Example:
+        >>> adversary = Adversary(width=8)
+        >>> picture, target, reference = torch.rand(3, 1, 3, 16, 16)
+        >>> list(adversary.generator(picture, reference))
+        ['gan', 'temporal_gan']
+        >>> list(adversary.discriminator(picture, target, reference))
+        ['discriminator', 'temporal_discriminator']
+    """
+
+    def __init__(
+        self,
+        form: str = "least_squares",
+        *,
+        n_layers: int = 1,
+        scales: int = 1,
+        width: int = 64,
+        spectral_norm: bool = True,
+        spatial: bool | nn.Module = True,
+        temporal: bool | nn.Module = True,
+    ) -> None:
+        super().__init__()
+        if form not in FORMS:
+            raise InputError(f"unknown form of GAN loss {form!r}: expected one of {', '.join(FORMS)}")
+        if spatial is False and temporal is False:
+            raise InputError("an adversary needs a discriminator: set spatial=True, temporal=True or both")
+        self.form = form
+
+        def made(kind: type[PatchDiscriminator], choice: bool | nn.Module) -> nn.Module | None:
+            if isinstance(choice, nn.Module):
+                return choice
+            return MultiScale(lambda: kind(3, n_layers, width, spectral_norm=spectral_norm), scales) if choice else None
+
+        self.spatial = made(PatchDiscriminator, spatial)
+        self.temporal = made(TemporalDiscriminator, temporal)
+
+    def generator(self, picture: Tensor, reference: Tensor) -> dict[str, Tensor]:
+        """The block's side. The discriminators get no gradient and stay as they are.
+
+        Args:
+            picture: O_hat_t, from the shortcut pass.
+            reference: O_ref, the teacher's picture of the reference frame.
+
+        Returns:
+            "gan" and "temporal_gan", those that are judged.
+        """
+        with _held(self):
+            return {
+                name: gan_generator_loss(discriminator(seen), self.form)
+                for name, discriminator, seen in self._views("gan", picture, reference)
+            }
+
+    def discriminator(self, picture: Tensor, target: Tensor, reference: Tensor) -> dict[str, Tensor]:
+        """The discriminators' side. Pictures are detached; every discriminator's every parameter gets a gradient.
+
+        Args:
+            picture: O_hat_t, from the shortcut pass.
+            target: O_t, the teacher's own.
+            reference: O_ref, the teacher's picture of the reference frame.
+
+        Returns:
+            "discriminator" and "temporal_discriminator", those that judge.
+        """
+        # One call for both kinds: a step of the power iteration of spectral norm per training step.
+        pictures, references = torch.cat((target, picture)).detach(), torch.cat((reference, reference))
+        found = {}
+        for name, discriminator, seen in self._views("discriminator", pictures, references):
+            scores = discriminator(seen)
+            maps = [scores] if isinstance(scores, Tensor) else scores
+            real, fake = zip(*(each.chunk(2) for each in maps), strict=True)
+            found[name] = gan_discriminator_loss(real, fake, self.form)
+        return found
+
+    def _views(self, name: str, picture: Tensor, reference: Tensor) -> Iterator[tuple[str, nn.Module, Tensor]]:
+        """Each discriminator, under what name, and what it looks at."""
+        if self.spatial is not None:
+            yield name, self.spatial, _signed(picture)
+        if self.temporal is not None:
+            yield f"temporal_{name}", self.temporal, _signed(torch.stack((reference.detach(), picture), dim=2))
+
+
+@contextlib.contextmanager
+def _held(module: nn.Module) -> Iterator[None]:
+    """No gradients to the parameters, and no step of spectral norm's power iteration, which training mode takes."""
+    modes = [(each, each.training) for each in module.modules()]
+    try:
+        with frozen(module.eval()):
+            yield
+    finally:
+        for each, training in modes:
+            each.training = training
+
+
+def _signed(pictures: Tensor) -> Tensor:
+    """[0, 1] to [-1, 1]."""
+    return pictures * 2 - 1
