@@ -60,3 +60,17 @@ def test_deformable_convolutions_are_free_in_the_paper_only():
 def test_unknown_convention():
     with pytest.raises(InputError, match="'true' or 'paper'"):
         measure.cost(lambda: None, convention="thop")
+
+
+def test_compiled_code_costs_what_eager_code_costs():
+    layer = nn.Conv2d(3, 4, 3)
+    x = torch.rand(1, 3, 6, 6)
+    compiled = torch.compile(layer, backend="eager")
+    for convention in ("true", "paper"):
+        assert measure.cost(compiled, x, convention=convention) == measure.cost(layer, x, convention=convention)
+    runs = []
+    opaque = torch.compile(layer, backend=lambda graph, _: lambda *args: runs.append(1) or graph(*args))
+    opaque(x)
+    assert len(runs) == 1
+    assert measure.cost(opaque, x) == measure.cost(layer, x)
+    assert len(runs) == 1

@@ -7,7 +7,9 @@ from torch import nn
 import shortcutv2v
 from shortcutv2v import measure
 from shortcutv2v.errors import InputError
+from shortcutv2v.measure import Candidate
 from shortcutv2v.measure.advice import Times, advise
+from shortcutv2v.measure.candidates import candidates, timed
 
 
 @pytest.fixture
@@ -60,17 +62,76 @@ def times(**changed):
     return Times(**(base | changed))
 
 
-def test_says_plainly_when_skipping_does_not_pay_and_which_width_would():
-    verdict, shares, hint = advise(times(narrow=(("channels / 2", 7.5), ("channels / 4", 2.0))), 3)
+def cut(speedup, name="0"):
+    return Candidate(name, "4", 2, bound=2.0, speedup=speedup)
+
+
+def test_says_plainly_when_skipping_does_not_pay_and_what_would():
+    narrow = (("channels / 2", 7.5), ("channels / 4", 2.0))
+    verdict, shares, width, other = advise(times(narrow=narrow), 3, [cut(1.4), cut(1.2, "1")])
     assert verdict.startswith("SKIPPING DOES NOT PAY ON THIS DEVICE")
     assert "the block 80%" in shares
-    assert "channels / 4 gives about 1.58x" in hint
+    assert "channels / 4 gives about 1.58x" in width
+    assert "another cut would pay: enc_layer='0', dec_layer='4', channels=2 ran at 1.40x" in other
 
 
-def test_says_when_only_another_cut_helps():
-    assert "no width helps: head and tail alone take 90%" in advise(times(tail=8.0, block=0.9), 3)[2]
-    assert "no measured width pays" in advise(times(narrow=(("channels / 2", 7.5),)), 3)[2]
+def test_says_when_nothing_helps():
+    *_, width, other = advise(times(tail=8.0, block=0.9), 3, [cut(1.01)])
+    assert "no width helps at this cut: head and tail alone take 90%" in width
+    assert other == (
+        "of the other cuts none pays either; the best was 0 -> 4, h 2: 1.01x measured, multiply-adds allow 2.00x"
+    )
+    *_, width, other = advise(times(narrow=(("channels / 2", 7.5),)), 3)
+    assert "no measured width pays" in width
+    assert "no other cut was found" in other
 
 
 def test_no_advice_where_it_pays():
-    assert len(advise(times(shortcut=3.0, block=1.0), 3)) == 2
+    assert len(advise(times(shortcut=3.0, block=1.0), 3, [cut(2.0)])) == 2
+
+
+def test_candidates_are_priced_with_their_blocks(model):
+    frame = torch.rand(1, 3, 8, 10)
+    (best,) = candidates(model, (frame,), {}, interval=4)
+    assert (best.enc_layer, best.dec_layer) == ("0", "5")  # the present cut, 0 -> 4, is no candidate
+    other = shortcutv2v.wrap(
+        model.teacher, "0", "5", example_inputs=(frame,), channels=best.channels, variant="paper"
+    ).eval()
+    found = measure.macs(other, frame)
+    assert best.bound == pytest.approx(found.teacher / found.amortised(4))
+    assert best.speedup is None
+
+
+def test_pictures_and_leaks_are_no_candidates(model, unet):
+    wide = nn.Sequential(*(nn.Conv2d(i, o, 3, padding=1) for i, o in ((3, 16), (16, 16), (16, 16), (16, 3))))
+    frame = torch.rand(1, 3, 8, 10)
+    narrow = shortcutv2v.wrap(wide, "0", "1", example_inputs=(frame,), channels=1, max_interval=9)
+    assert [(c.enc_layer, c.dec_layer) for c in candidates(narrow, (frame,), {}, 9)] == [("0", "2")]  # not 0 -> 3
+    skips = shortcutv2v.wrap(unet.eval(), "down", "mid", example_inputs=(torch.rand(1, 3, 8, 8),), channels=1)
+    for found in candidates(skips, (torch.rand(1, 3, 8, 8),), {}, 9):
+        shortcutv2v.wrap(unet, found.enc_layer, found.dec_layer, example_inputs=(torch.rand(1, 3, 8, 8),))
+
+
+def test_candidates_are_timed_in_one_run(model, monkeypatch):
+    frame = torch.rand(1, 3, 8, 10)
+    seconds = {"teacher": 8.0, "0 reference": 8.0, "0 shortcut": 2.0, "2 reference": 8.0, "2 shortcut": 0.0}
+
+    def latency(work, **_):
+        assert list(work) == list(seconds)
+        for call in work.values():
+            call()
+        return {name: measure.Latency((value,)) for name, value in seconds.items()}
+
+    monkeypatch.setattr("shortcutv2v.measure.candidates.latency", latency)
+    found = [Candidate("0", "3", 2, 1.5), Candidate("4", "1", 2, 3.0), Candidate("1", "3", 2, 1.2)]  # 4 lies behind 1
+    assert [(c.enc_layer, c.speedup) for c in timed(model, (frame,), {}, found, 2)] == [("1", 2.0), ("0", 1.6)]
+
+
+def test_profile_tries_other_cuts_on_request(model):
+    found = measure.profile(model, torch.rand(1, 3, 8, 10), runs=1, cuts=1)
+    assert [(c.enc_layer, c.dec_layer) for c in found.cuts] == [("0", "5")]
+    assert found.cuts[0].speedup > 0
+    assert f"  {found.cuts[0]}" in str(found)
+    assert found.to_dict()["cuts"][0]["bound"] == found.cuts[0].bound
+    with pytest.raises(InputError, match="`cuts` at least 0"):
+        measure.profile(model, torch.rand(1, 3, 8, 10), cuts=-1)

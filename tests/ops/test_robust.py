@@ -64,6 +64,13 @@ def test_rows_keeps_the_memory_format(inputs):
 
 
 @each
+def test_shapes_alone_on_meta(implementation, inputs):
+    f, a, offset, mask, weight = (t.to("meta") for t in inputs())
+    assert ops.adabd(f, a, offset, mask, weight, implementation=implementation).shape == (2, 5, 4, 7)
+    assert ops.warp(f, offset[:, :2], implementation=implementation).shape == f.shape
+
+
+@each
 def test_empty_batch(implementation, inputs):
     f, a, offset, mask, weight = (t.requires_grad_() for t in inputs())
     out = ops.adabd(f[:0], a[:0], offset[:0], mask[:0], weight, implementation=implementation)

@@ -5,6 +5,7 @@ model. Multiply-adds are the true ones; `cost(..., convention="paper")` counts a
 with them only.
 """
 
+from shortcutv2v.measure.candidates import Candidate
 from shortcutv2v.measure.compare import FrameScore, Pictures, Scores, compare
 from shortcutv2v.measure.cost import Cost, cost
 from shortcutv2v.measure.latency import Latency, latency, peak_memory
@@ -13,6 +14,7 @@ from shortcutv2v.measure.profiling import Profile, Row, profile
 from shortcutv2v.measure.quality import flicker, psnr, ssim
 
 __all__ = [
+    "Candidate",
     "Cost",
     "FrameScore",
     "Latency",

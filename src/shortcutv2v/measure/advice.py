@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-__all__ = ["Times", "advise"]
+from shortcutv2v.measure.candidates import Candidate, gain
+
+__all__ = ["Times", "advise", "pays"]
 
 _WORTH = 1.05  # a gain below five percent is not worth a second network
 
@@ -32,32 +35,42 @@ class Times:
     narrow: tuple[tuple[str, float], ...] = ()
 
 
-def advise(times: Times, interval: int) -> tuple[str, ...]:
+def advise(times: Times, interval: int, cuts: Sequence[Candidate] = ()) -> tuple[str, ...]:
     """Sentences for the user.
 
     Args:
         times: one measurement.
         interval: frames from one refresh to the next.
+        cuts: other cuts that were timed on this device, best first.
 
     Example:
         >>> print(*advise(Times(10, 11, 4, 1, 2, 1), 3), sep=chr(10))
         skipping pays here: a frame of the video takes 63% of the teacher's time, 1.58x as fast
         of a shortcut frame the head takes 25%, the block 50%, the tail 25%
     """
-    return (_verdict(times, interval), _shares(times), *_help(times, interval))
+    sentences = [_verdict(times, interval), _shares(times)]
+    if not pays(times, interval):
+        sentences += [_width(times, interval), _cut(cuts)]
+    return tuple(sentences)
+
+
+def pays(times: Times, interval: int) -> bool:
+    """Whether a video runs at least five percent faster than with the teacher alone."""
+    return _gain(times, interval, times.shortcut) >= _WORTH
 
 
 def _gain(times: Times, interval: int, shortcut: float) -> float:
-    return times.teacher * interval / (times.reference + (interval - 1) * shortcut)
+    return gain(times.teacher, times.reference, shortcut, interval)
 
 
 def _verdict(times: Times, interval: int) -> str:
-    gain = _gain(times, interval, times.shortcut)
-    if gain >= _WORTH:
+    ratio = _gain(times, interval, times.shortcut)
+    if pays(times, interval):
         return (
-            f"skipping pays here: a frame of the video takes {1 / gain:.0%} of the teacher's time, {gain:.2f}x as fast"
+            f"skipping pays here: a frame of the video takes {1 / ratio:.0%} of the teacher's time, "
+            f"{ratio:.2f}x as fast"
         )
-    return f"SKIPPING DOES NOT PAY ON THIS DEVICE: the video runs at {gain:.2f}x the teacher's speed"
+    return f"SKIPPING DOES NOT PAY ON THIS DEVICE: the video runs at {ratio:.2f}x the teacher's speed"
 
 
 def _shares(times: Times) -> str:
@@ -68,17 +81,26 @@ def _shares(times: Times) -> str:
     )
 
 
-def _help(times: Times, interval: int) -> tuple[str, ...]:
-    """What would help, where skipping does not pay."""
-    if _gain(times, interval, times.shortcut) >= _WORTH:
-        return ()
+def _width(times: Times, interval: int) -> str:
+    """Whether a narrower block would pay at this cut."""
     kept = times.head + times.tail
-    cut = "a cut with more of the teacher between its layers (shortcutv2v.suggest_cuts ranks them)"
     if _gain(times, interval, kept) < _WORTH:
-        share = f"head and tail alone take {kept / times.teacher:.0%} of a teacher frame"
-        return (f"no width helps: {share}; choose {cut}",)
+        return f"no width helps at this cut: head and tail alone take {kept / times.teacher:.0%} of a teacher frame"
     for name, block in times.narrow:
-        gain = _gain(times, interval, kept + block)
-        if gain >= _WORTH:
-            return (f"a narrower block would pay: {name} gives about {gain:.2f}x",)
-    return (f"no measured width pays at this cut; a longer interval, or {cut}, may",)
+        ratio = _gain(times, interval, kept + block)
+        if ratio >= _WORTH:
+            return f"a narrower block would pay: {name} gives about {ratio:.2f}x"
+    return "no measured width pays at this cut; a longer interval may"
+
+
+def _cut(cuts: Sequence[Candidate]) -> str:
+    """Whether another cut would pay."""
+    if not cuts:
+        return "no other cut was found that promises more; shortcutv2v.suggest_cuts lists them all"
+    best = cuts[0]
+    if (best.speedup or 0) >= _WORTH:
+        return (
+            f"another cut would pay: enc_layer={best.enc_layer!r}, dec_layer={best.dec_layer!r}, "
+            f"channels={best.channels} ran at {best.speedup:.2f}x (how well it predicts, only distillation tells)"
+        )
+    return f"of the other cuts none pays either; the best was {best}"

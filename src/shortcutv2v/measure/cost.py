@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -16,7 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from shortcutv2v import ops as _ops  # registers what deformable convolutions cost
 from shortcutv2v.errors import InputError
 
-__all__ = ["Convention", "Cost", "cost"]
+__all__ = ["Convention", "Cost", "cost", "uncompiled"]
 
 Convention = Literal["true", "paper"]
 _ = _ops
@@ -49,8 +51,8 @@ def cost(function: Callable[..., Any], *args: Any, convention: Convention = "tru
         **kwargs: its keyword arguments.
 
     Returns:
-        The cost of this call. A parameter that is read twice counts once. Elementwise steps, resizing and the
-        bilinear sampling itself are free in both conventions.
+        The cost of this call; compiled code is counted as the eager code it was made from. A parameter that is read
+        twice counts once. Elementwise steps, resizing and the bilinear sampling itself are free in both conventions.
 
     Raises:
         InputError: an unknown convention.
@@ -66,12 +68,21 @@ def cost(function: Callable[..., Any], *args: Any, convention: Convention = "tru
     if convention not in ("true", "paper"):
         raise InputError(f"`convention` is {convention!r}, but must be 'true' or 'paper'")
     if convention == "paper":
-        with torch.no_grad(), _PaperCounter() as paper:
+        with torch.no_grad(), uncompiled(), _PaperCounter() as paper:
             function(*args, **kwargs)
         return Cost(paper.macs, paper.parameters)
-    with torch.no_grad(), _Parameters() as seen, FlopCounterMode(display=False) as flops:
+    with torch.no_grad(), uncompiled(), _Parameters() as seen, FlopCounterMode(display=False) as flops:
         function(*args, **kwargs)
     return Cost(flops.get_total_flops() // 2, seen.parameters)
+
+
+@contextmanager
+def uncompiled() -> Iterator[None]:
+    """Compiled code runs eagerly inside: its kernels are no operators, and nobody could count them."""
+    with warnings.catch_warnings(), torch.compiler.set_stance("force_eager"):
+        # torch's counter follows modules by global hooks, of which a compiled module warns.
+        warnings.filterwarnings("ignore", "Using `torch.compile", UserWarning)
+        yield
 
 
 class _Parameters(TorchDispatchMode):

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from shortcutv2v.measure.cost import uncompiled
 from shortcutv2v.model import ShortcutV2V
 
 __all__ = ["Macs", "count", "macs"]
@@ -73,6 +74,6 @@ def macs(model: ShortcutV2V, *args: Any, **kwargs: Any) -> Macs:
 
 def count(run: Callable[[], Any]) -> tuple[Any, int]:
     """What `run()` returns, and its multiply-adds: transposed convolutions and our operators at their real cost."""
-    with FlopCounterMode(display=False) as counter:
+    with uncompiled(), FlopCounterMode(display=False) as counter:
         result = run()
     return result, counter.get_total_flops() // 2

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from shortcutv2v.errors import InputError
-from shortcutv2v.measure.advice import Times, advise
+from shortcutv2v.graph import keep
+from shortcutv2v.measure.advice import Times, advise, pays
+from shortcutv2v.measure.candidates import Candidate, candidates, gain, timed
 from shortcutv2v.measure.cost import Cost, cost
 from shortcutv2v.measure.latency import Latency, latency, peak_memory
 
@@ -51,12 +53,14 @@ class Profile:
         interval: frames from one refresh to the next.
         device: where it ran, in words.
         advice: plain sentences: whether skipping pays on this device, what holds the time, what would help.
+        cuts: other cuts that were tried, the fastest first.
     """
 
     rows: tuple[Row, ...]
     interval: int
     device: str
     advice: tuple[str, ...]
+    cuts: tuple[Candidate, ...] = ()
 
     def __getitem__(self, name: str) -> Row:
         """The row of that name.
@@ -82,12 +86,16 @@ class Profile:
     @property
     def speedup(self) -> float:
         """How much faster the video is than with the teacher alone."""
-        return self["teacher frame"].latency.median / self.seconds_per_frame
+        return self._gain(lambda row: row.latency.median)
 
     @property
     def bound(self) -> float:
         """The same ratio in multiply-adds: what a device would give that ran all operators equally well."""
-        return self["teacher frame"].cost.macs / max(1.0, self.macs_per_frame)
+        return self._gain(lambda row: float(row.cost.macs))
+
+    def _gain(self, value: Callable[[Row], float]) -> float:
+        teacher, reference, shortcut = (value(self[name]) for name in _FRAMES)
+        return gain(teacher, reference, shortcut, self.interval)
 
     def _mean(self, value: Callable[[Row], float]) -> float:
         return (value(self["reference frame"]) + (self.interval - 1) * value(self["shortcut frame"])) / self.interval
@@ -115,6 +123,7 @@ class Profile:
             "speedup": self.speedup,
             "bound": self.bound,
             "advice": list(self.advice),
+            "cuts": [asdict(cut) for cut in self.cuts],
         }
 
     def __str__(self) -> str:
@@ -134,6 +143,9 @@ class Profile:
             f"{'frame of a video':<18}{self.macs_per_frame / 1e9:>16.3f}{'':>14}{self.seconds_per_frame * 1e3:>10.1f}"
             f"{'':>17}{self.speedup:>7.2f}x   (multiply-adds allow {self.bound:.2f}x)"
         )
+        lines += (
+            ["other cuts, the block as wide relative to f:", *(f"  {cut}" for cut in self.cuts)] if self.cuts else []
+        )
         return "\n".join([*lines, *self.advice])
 
 
@@ -143,6 +155,7 @@ def profile(
     kwargs: Mapping[str, Any] | None = None,
     *,
     interval: int | None = None,
+    cuts: int | None = None,
     runs: int = 15,
     seconds: float = 30.0,
 ) -> Profile:
@@ -155,6 +168,8 @@ def profile(
         args: positional inputs of the teacher; a single tensor may stand alone.
         kwargs: keyword inputs of the teacher.
         interval: frames from one refresh to the next; default the model's own, or 3.
+        cuts: how many other cuts to try: those whose multiply-adds allow most are wrapped and timed too. Default 3
+            where skipping does not pay, else none.
         runs: timed rounds.
         seconds: stop timing after about so long.
 
@@ -162,22 +177,25 @@ def profile(
         A `Profile`; `print` shows the table and the verdict.
 
     Raises:
-        InputError: `interval` is below 1.
+        InputError: `interval` is below 1, or `cuts` below 0.
     """
     interval = model.max_interval or 3 if interval is None else interval
-    if interval < 1:
-        raise InputError(f"`interval` must be at least 1, got {interval}")
-    inputs = (args,) if isinstance(args, Tensor) else tuple(args)
+    if interval < 1 or (cuts or 0) < 0:
+        raise InputError(f"`interval` must be at least 1 and `cuts` at least 0, got {interval} and {cuts}")
+    inputs, named = (args,) if isinstance(args, Tensor) else tuple(args), dict(kwargs or {})
     with _inference(model):
-        work, narrow = _work(model, inputs, dict(kwargs or {}))
+        work, narrow = _work(model, inputs, named)
         times = latency({**work, **narrow}, runs=runs, seconds=seconds)
         rows = tuple(
             Row(name, cost(work[name]), times[name], peak_memory(work[name]) if name in _FRAMES else None)
             for name in (*_FRAMES, *_PARTS)
         )
-    found = {name: value.median for name, value in times.items()}
-    advice = advise(_times(found, tuple(narrow)), interval)
-    return Profile(rows, interval, _device(next(model.blocks.parameters())), advice)
+        medians = _times({name: value.median for name, value in times.items()}, tuple(narrow))
+        wanted = (0 if pays(medians, interval) else 3) if cuts is None else cuts
+        others = candidates(model, inputs, named, interval, wanted) if wanted else []
+        tried = timed(model, inputs, named, others, interval, runs=min(runs, 5), seconds=seconds) if others else []
+    advice = advise(medians, interval, tried)
+    return Profile(rows, interval, _device(next(model.blocks.parameters())), advice, tuple(tried))
 
 
 def _times(found: dict[str, float], narrow: tuple[str, ...]) -> Times:
@@ -210,8 +228,8 @@ def _work(
 ) -> tuple[dict[str, Callable[[], Any]], dict[str, Callable[[], Any]]]:
     """What is measured, by name; and the block alone at smaller widths."""
     _, reference = model.reference(*args, **kwargs)
-    carry = model.head(*args, **kwargs)
-    f = model.middle(carry)
+    carry = keep(model.head(*args, **kwargs))  # copies: a model compiled to CUDA graphs overwrites its results
+    f = keep(model.middle(carry))
     work: dict[str, Callable[[], Any]] = {
         "teacher frame": lambda: model.teacher(*args, **kwargs),
         "reference frame": lambda: model.reference(*args, **kwargs),

@@ -9,8 +9,9 @@ cannot tell pixel 300 from pixel 301.
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from importlib.util import find_spec
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -153,7 +154,7 @@ def warp(f: Tensor, offset: Tensor, *, border: int = 0, implementation: str | No
     b, _, h, w = f.shape
     _expect("warp", "offset", offset, (b, 2, h - 2 * border, w - 2 * border))
     module = _module(choose(implementation, f), f)
-    with torch.autocast(f.device.type, enabled=False):
+    with _no_autocast(f.device.type):
         return module.warp(f, offset, border)
 
 
@@ -165,7 +166,7 @@ def _blend(
         f, weight = _same_dtype(f, weight)
     else:
         f, a, weight = _same_dtype(f, a, weight)
-    with torch.autocast(f.device.type, enabled=False):
+    with _no_autocast(f.device.type):
         return module.blend(f, a, offset, mask, weight)
 
 
@@ -191,6 +192,12 @@ def _same_dtype(*tensors: Tensor) -> tuple[Tensor, ...]:
     if dtype != torch.float64 and torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
         dtype = torch.get_autocast_dtype(device)
     return tuple(tensor.to(dtype) for tensor in tensors)
+
+
+def _no_autocast(device: str) -> AbstractContextManager[Any]:
+    """Autocast off, on devices that know it: `meta` does not."""
+    known = torch.amp.is_autocast_available(device)
+    return torch.autocast(device, enabled=False) if known else nullcontext()
 
 
 def _check_columns(name: str, f: Tensor, offset: Tensor, weight: Tensor) -> None:
