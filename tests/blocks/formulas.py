@@ -59,24 +59,73 @@ def _generate(generator, current: Tensor, reference: Tensor) -> Tensor:
     return generator.head(loops.layers(generator.layers, torch.cat((current, reference), 1)))[0]
 
 
+def _flow_half(block: ShortcutBlock, f_ref: Tensor, a_ref: Tensor, a_t: Tensor) -> tuple[Tensor, Tensor]:
+    current, a, f = _cells(block.reduce_a[1], a_t), _cells(block.reduce_a[1], a_ref), _cells(block.reduce_f[1], f_ref)
+    half, h = tuple(current.shape[-2:]), block.channels
+    quarter = tuple((n + 1) // 2 for n in half)
+    motion = _motion(block.global_generator, loops.resize(current, quarter), loops.resize(a, quarter))
+    motion = _inside(_enlarge(motion, half))
+    motion = _inside(motion + _motion(block.local_generator, current, loops.warp(a[0], motion[0])[None]))
+    change = block.change(current - loops.warp(a[0], motion[0])[None])
+    context = block.context(torch.cat((current, loops.warp(f[0], motion[0])[None]), 1)).relu()
+    correction = context * change[:, :h] + change[:, h:]
+    height, width = f_ref.shape[-2:]
+    whole = _enlarge(motion, (2 * half[0], 2 * half[1]))[..., :height, :width]
+    f_star = loops.warp(f_ref[0], _inside(whole)[0])[None]
+    f_hat = f_star.clone()
+    for y in range(height):
+        for x in range(width):
+            f_hat[0, :, y, x] += correction[0, :, y // 2, x // 2] @ block.reconstruct.weight[:, :, y % 2, x % 2]
+    return f_hat, f_star
+
+
+def _cells(reduce: torch.nn.Conv2d, x: Tensor) -> Tensor:
+    """Every 2x2 pixels to one; where a pixel is missing, its neighbour stands in."""
+    height, width = x.shape[-2:]
+    out = x.new_zeros(1, reduce.out_channels, (height + 1) // 2, (width + 1) // 2)
+    for y in range(out.shape[-2]):
+        for x_ in range(out.shape[-1]):
+            out[0, :, y, x_] = reduce.bias
+            for dy, dx in ((0, 0), (0, 1), (1, 0), (1, 1)):
+                pixel = x[0, :, min(2 * y + dy, height - 1), min(2 * x_ + dx, width - 1)]
+                out[0, :, y, x_] += reduce.weight[:, :, dy, dx] @ pixel
+    return out
+
+
+def _motion(generator: torch.nn.Module, current: Tensor, reference: Tensor) -> Tensor:
+    seen = loops.layers(generator.trunk, torch.cat((current, reference), 1))
+    return generator.head(seen * generator.gate(current - reference))
+
+
+def _enlarge(offset: Tensor, size: tuple[int, int]) -> Tensor:
+    scale = offset.new_tensor([n / m for n, m in zip(size, offset.shape[-2:], strict=True)])
+    return loops.resize(offset, size) * scale.view(2, 1, 1)
+
+
+def _inside(offset: Tensor) -> Tensor:
+    height, width = offset.shape[-2:]
+    y, x = torch.arange(height).view(-1, 1), torch.arange(width)
+    at_y, at_x = (y + offset[:, 0]).clamp(0, height - 1), (x + offset[:, 1]).clamp(0, width - 1)
+    return torch.stack((at_y - y, at_x - x), 1)
+
+
 FORMULAS = {
     "without_reference": _without_reference,
     "without_current": _without_current,
     "single_stage": _single_stage,
     "without_blending": _without_blending,
+    "flow_half": _flow_half,
 }
 """variant -> `f_hat` and `f_star` of one sample"""
 
 
-def excite(module: torch.nn.Module, scale: float = 0.4) -> torch.nn.Module:
+def excite(block: torch.nn.Module, scale: float = 0.4) -> None:
     """Random values everywhere, so that no term of an equation hides behind a zero."""
-    g = torch.Generator().manual_seed(0)
-    for parameter in module.parameters():
-        parameter.data = scale * torch.randn(parameter.shape, generator=g, dtype=torch.float64).to(parameter)
-    return module
+    with torch.no_grad():
+        for parameter in block.parameters():
+            parameter.normal_(std=scale)
 
 
 def maps(a: int, f: int, size: tuple[int, int], batch: int = 1, dtype: torch.dtype = torch.float64) -> list[Tensor]:
-    """`f_ref`, `a_ref`, `a_t`: the same at every call."""
-    g = torch.Generator().manual_seed(1)
-    return [torch.randn(batch, c, *size, generator=g, dtype=torch.float64).to(dtype) for c in (f, a, a)]
+    """Random `f_ref`, `a_ref` and `a_t`."""
+    return [torch.randn(batch, c, *size, dtype=dtype) for c in (f, a, a)]

@@ -12,25 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests import loops
 from tests.blocks import formulas
+from tests.blocks.formulas import excite, maps
 
 from shortcutv2v.blocks import HetConv2d, ShortcutBlock
 from shortcutv2v.errors import CheckpointError, InputError
 
 SHARED = Path(__file__).resolve().parents[3] / "shared"
 VARIANTS = sorted(ShortcutBlock.variants)
-
-
-def excite(block: torch.nn.Module, scale: float = 0.4) -> None:
-    """Random values everywhere, so that no term of an equation hides behind a zero."""
-    with torch.no_grad():
-        for parameter in block.parameters():
-            parameter.normal_(std=scale)
-
-
-def maps(
-    a: int, f: int, size: tuple[int, int], batch: int = 1, dtype: torch.dtype = torch.float64
-) -> list[torch.Tensor]:
-    return [torch.randn(batch, c, *size, dtype=dtype) for c in (f, a, a)]
+EXACT = ["delta", "flow", "flow_half"]
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -43,6 +32,20 @@ def test_equals_the_loops(variant: str, size: tuple[int, int]) -> None:
     with torch.no_grad():
         expected = formulas.f_hat(block, f_ref, a_ref, a_t)
     torch.testing.assert_close(block(f_ref, a_ref, a_t), expected, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("variant", list(formulas.FORMULAS))
+@pytest.mark.parametrize("size", [(5, 4), (4, 7)])
+@pytest.mark.parametrize("training", [True, False])
+def test_the_aligned_reference_equals_the_loops(variant: str, size: tuple[int, int], training: bool) -> None:
+    block = ShortcutBlock(3, 5, 4, variant=variant).double().train(training)
+    excite(block)
+    f_ref, a_ref, a_t = maps(3, 5, size)
+    with torch.no_grad():
+        f_hat, f_star = formulas.FORMULAS[variant](block, f_ref, a_ref, a_t)
+        seen = block.analyse(block.encode_reference(f_ref, a_ref), a_t)
+    torch.testing.assert_close(seen.f_star, f_star, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(seen.f_hat, f_hat, rtol=1e-9, atol=1e-9)
 
 
 @settings(max_examples=25, deadline=None)
@@ -67,7 +70,7 @@ def test_any_size_width_and_batch(variant: str, size: tuple[int, int], a: int, f
         torch.testing.assert_close(f_hat[i : i + 1], alone, rtol=1e-3, atol=1e-3)
 
 
-@pytest.mark.parametrize("variant", ["residual", "delta", "flow"])
+@pytest.mark.parametrize("variant", ["residual", *EXACT])
 @pytest.mark.parametrize("training", [True, False])
 def test_untrained_is_plain_reuse_bit_for_bit(variant: str, training: bool) -> None:
     f_ref, a_ref, a_t = maps(6, 10, (7, 9), 2, torch.float32)
@@ -86,17 +89,18 @@ def test_inference_folds_and_changes_nothing_else(variant: str) -> None:
     assert torch.equal(block.train()(f_ref, a_ref, a_t), trained)
 
 
-@pytest.mark.parametrize("variant", ["delta", "flow"])
+@pytest.mark.parametrize("variant", EXACT)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("training", [True, False])
 def test_still_scene_is_exact_for_any_weights(variant: str, dtype: torch.dtype, training: bool) -> None:
     block = ShortcutBlock(6, 10, 5, variant=variant).to(dtype).train(training)
     excite(block, 2.0)
-    f_ref, a_ref, _ = maps(6, 10, (7, 9), 2, dtype)
-    assert torch.equal(block(f_ref, a_ref, a_ref.clone()), f_ref)
+    for size in ((7, 9), (8, 6), (1, 1)):
+        f_ref, a_ref, _ = maps(6, 10, size, 2, dtype)
+        assert torch.equal(block(f_ref, a_ref, a_ref.clone()), f_ref)
 
 
-@pytest.mark.parametrize("variant", ["delta", "flow"])
+@pytest.mark.parametrize("variant", EXACT)
 def test_a_change_reaches_no_further_than_it_must(variant: str) -> None:
     block = ShortcutBlock(3, 4, 4, variant=variant)
     excite(block)

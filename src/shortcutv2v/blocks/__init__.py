@@ -10,6 +10,7 @@ from shortcutv2v.blocks.alignment import GlobalAlignment, OffsetGenerator
 from shortcutv2v.blocks.base import DEFAULT_VARIANT, Prediction, ShortcutBlock
 from shortcutv2v.blocks.blend import AdaBD
 from shortcutv2v.blocks.change import DeltaBlock, FlowBlock, MotionGenerator
+from shortcutv2v.blocks.half import FlowHalfBlock
 from shortcutv2v.blocks.hetconv import HetConv2d
 from shortcutv2v.blocks.paper import PaperBlock, ResidualBlock
 
@@ -18,6 +19,7 @@ __all__ = [
     "AdaBD",
     "DeltaBlock",
     "FlowBlock",
+    "FlowHalfBlock",
     "GlobalAlignment",
     "HetConv2d",
     "MotionGenerator",

@@ -27,6 +27,7 @@ class Prediction(NamedTuple):
         f_star: `f*_ref`, the aligned reference without the current frame's features, (B, C_f, H, W) (equation 8).
         global_offset: `dp_g`, (B, 2, H/2, W/2), (dy, dx) in half-resolution pixels.
         local_offset: `dp_l`, (B, 2*K, H, W), (dy, dx) per tap in pixels; K is 9, or 1 where one offset serves all.
+            Both offsets of `flow_half` are half as large, in pixels twice as large.
         mask: `m_b`, (B, 9, H, W), in [0, 1], 1 takes the current frame; None where the variant does not blend.
     """
 
@@ -40,12 +41,13 @@ class Prediction(NamedTuple):
 class ShortcutBlock(nn.Module):
     """Predicts `f_t` from `f_ref`, `a_ref` and `a_t`. `ShortcutBlock(..., variant=name)` gives the variant's class.
 
-    | variant    | result                                                             | untrained      | still scene |
-    |------------|--------------------------------------------------------------------|----------------|-------------|
-    | `paper`    | the published block, published initialisation                      | arbitrary      | approximate |
-    | `residual` | `f_ref` + the published block, its reconstruction starting at zero | `f_ref`, exact | approximate |
-    | `delta`    | `f_ref` warped coarsely + AdaBD of what changed                    | `f_ref`, exact | exact       |
-    | `flow`     | `f_ref` warped coarse-to-fine + a convolutional correction         | `f_ref`, exact | exact       |
+    | variant     | result                                                             | untrained      | still scene |
+    |-------------|--------------------------------------------------------------------|----------------|-------------|
+    | `paper`     | the published block, published initialisation                      | arbitrary      | approximate |
+    | `residual`  | `f_ref` + the published block, its reconstruction starting at zero | `f_ref`, exact | approximate |
+    | `delta`     | `f_ref` warped coarsely + AdaBD of what changed                    | `f_ref`, exact | exact       |
+    | `flow`      | `f_ref` warped coarse-to-fine + a convolutional correction         | `f_ref`, exact | exact       |
+    | `flow_half` | `flow` with motion and correction at half the resolution           | `f_ref`, exact | exact       |
 
     For comparison only, `paper` with one part taken away (Table 3, (a) to (d); `paper` is (e)): `without_reference`,
     `without_current`, `single_stage`, `without_blending`.

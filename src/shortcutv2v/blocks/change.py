@@ -25,7 +25,7 @@ from shortcutv2v.blocks.base import Prediction, ShortcutBlock
 from shortcutv2v.blocks.blend import TAPS, AdaBD
 from shortcutv2v.blocks.hetconv import HetConv2d
 
-__all__ = ["ChangeState", "DeltaBlock", "FlowBlock", "MotionGenerator", "stay_inside"]
+__all__ = ["ChangeState", "DeltaBlock", "FlowBlock", "MotionGenerator", "stay_inside", "zeroed"]
 
 
 class ChangeState(NamedTuple):
@@ -83,8 +83,7 @@ class _ChangeBlock(ShortcutBlock):
         self.reduce_f: nn.Module = nn.Conv2d(f_channels, channels, 1)
         self.reduce_a: nn.Module = nn.Conv2d(a_channels, channels, 1)
         self.global_generator = MotionGenerator(channels, channels, depth=2)
-        self.reconstruct = nn.Conv2d(channels, f_channels, 1, bias=False)
-        nn.init.zeros_(self.reconstruct.weight)
+        self.reconstruct: nn.Module = zeroed(nn.Conv2d(channels, f_channels, 1, bias=False))
 
     def encode_reference(self, f_ref: Tensor, a_ref: Tensor) -> ChangeState:
         """Reduce the reference; see the base class."""
@@ -98,9 +97,9 @@ class _ChangeBlock(ShortcutBlock):
         return laid_out_like(self.analyse(state, a_t).f_hat, a_t)
 
     def _coarse(self, state: ChangeState, a_t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The reduced current features, `dp_g`, and the motion (B, 2, H, W) that it makes at full size."""
-        size = (a_t.shape[-2], a_t.shape[-1])
+        """The reduced current features, `dp_g`, and the motion that it makes at their size."""
         current = self.reduce_a(channels_last(a_t))
+        size = (current.shape[-2], current.shape[-1])
         global_offset = self.global_generator(resize(current, half_size(size)), state.a_down)
         return current, global_offset, stay_inside(enlarge_offset(global_offset, size))
 
@@ -168,7 +167,17 @@ class FlowBlock(_ChangeBlock):
         aligned, f_ref, a_ref = self._warp(state, motion)
         gate, linear = self.change(current - a_ref).chunk(2, 1)
         correction = F.relu(self.context(torch.cat((current, f_ref), 1))) * gate + linear
-        return Prediction(aligned + self.reconstruct(correction), aligned, global_offset, local_offset, None)
+        return Prediction(self._correct(aligned, correction), aligned, global_offset, local_offset, None)
+
+    def _correct(self, aligned: Tensor, correction: Tensor) -> Tensor:
+        out: Tensor = aligned + self.reconstruct(correction)
+        return out
+
+
+def zeroed(layer: nn.Conv2d | nn.ConvTranspose2d) -> nn.Module:
+    """A layer without bias, its weight set to zero."""
+    nn.init.zeros_(layer.weight)
+    return layer
 
 
 def stay_inside(offset: Tensor) -> Tensor:
