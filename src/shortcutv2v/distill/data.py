@@ -6,29 +6,31 @@ would have seen. Crops and flips are the same for all frames of a sample (the au
 
 from __future__ import annotations
 
-import bisect
-import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from shortcutv2v.distill.draws import PairDraw, SequenceDraw, seeded
 from shortcutv2v.errors import InputError
 
-__all__ = ["FrameSource", "Pairs", "Part", "Windows"]
+__all__ = ["FrameSource", "Mirrored", "Pairs", "Part", "Sequences", "Windows"]
 
 
 class FrameSource(Protocol):
-    """A clip with random access, such as `shortcutv2v.video.Frames` or a uint8 tensor of shape (N, 3, H, W)."""
+    """A clip with random access, such as `shortcutv2v.video.Frames` or a uint8 tensor of shape (N, 3, H, W).
+
+    Maps are pictures of fewer or more channels: a clip of label maps is a uint8 tensor (N, 1, H, W).
+    """
 
     def __len__(self) -> int:
         """Number of frames."""
         ...
 
     def __getitem__(self, number: int) -> Tensor:
-        """Frame `number`, uint8 (3, H, W)."""
+        """Frame `number`, uint8 (C, H, W)."""
         ...
 
 
@@ -55,7 +57,57 @@ class Part:
         return self.clip[self.start + number]
 
 
-class Pairs(Dataset[Tensor]):
+class Mirrored:
+    """A clip with left and right swapped, as a clip.
+
+    Features of a mirrored frame are not the mirrored features, so what is cached is never flipped: give
+    `FeaturePairs` the mirrored clips beside the others, at twice the disk space.
+
+    Example:
+        >>> int(Mirrored(torch.arange(3, dtype=torch.uint8).expand(1, 3, 2, 3))[0][0, 0, 0])
+        2
+    """
+
+    def __init__(self, clip: FrameSource) -> None:
+        self.clip = clip
+
+    def __len__(self) -> int:
+        return len(self.clip)
+
+    def __getitem__(self, number: int) -> Tensor:
+        """Frame `number`, mirrored."""
+        return self.clip[number].flip(-1)
+
+
+class _Samples(Dataset[Tensor]):
+    """Frames of some clips, drawn by `draw`, with the same crop and flip for all frames of a sample."""
+
+    def __init__(
+        self,
+        clips: Sequence[FrameSource],
+        draw: Callable[[], tuple[int, list[int]]],
+        crop: tuple[int, int] | None,
+        flip: bool,
+        length: int,
+        seed: int,
+    ) -> None:
+        self.clips, self.length, self.seed = clips, length, seed
+        self._draw, self._augment = draw, _augmentation(crop, flip)
+        _check_sizes([clip for clip in clips if len(clip)], crop)
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, number: int) -> Tensor:
+        """Sample `number`; any non-negative number is a valid sample, also beyond `len`."""
+        with seeded(self.seed, number):
+            which, numbers = self._draw()
+            frames = torch.stack([self.clips[which][n] for n in numbers])
+            augmented: Tensor = self._augment(frames[None].float() / 255)[0]
+            return augmented
+
+
+class Pairs(_Samples):
     """Random pairs (reference, current) within the interval (section C.3).
 
     The distance is uniform over 1 to `max_interval`, both included; clips are drawn by their number of pairs.
@@ -70,7 +122,8 @@ class Pairs(Dataset[Tensor]):
         seed: decides every sample together with its number.
 
     Shape:
-        each sample is a float tensor (2, 3, h, w) in [0, 1]: reference, current.
+        each sample is a float tensor (2, C, h, w) in [0, 1]: reference, current. Pixels are cut and mirrored, never
+        interpolated, so label maps stay label maps.
 
     Raises:
         InputError: no clip has two frames, or a frame is smaller than the crop.
@@ -92,53 +145,50 @@ class Pairs(Dataset[Tensor]):
         length: int = 1000,
         seed: int = 0,
     ) -> None:
-        if max_interval < 1:
-            raise InputError(f"max_interval must be at least 1, got {max_interval}")
-        self.clips = [clip for clip in clips if len(clip) > 1]
-        if not self.clips:
-            raise InputError("training needs pairs of frames: no clip has two")
-        self.max_interval, self.length, self.seed = max_interval, length, seed
-        self.reverse = reverse
-        self._augment = _augmentation(crop, flip)
-        self._crop = crop
-        self._ends = list(itertools.accumulate(len(clip) - 1 for clip in self.clips))
-        self._check_sizes()
+        clips = [clip for clip in clips if len(clip) > 1]
+        draw = PairDraw([len(clip) for clip in clips], max_interval, reverse)
+        super().__init__(clips, draw, crop, flip, length, seed)
+        self.max_interval = max_interval
 
-    def __len__(self) -> int:
-        return self.length
 
-    def __getitem__(self, number: int) -> Tensor:
-        """Sample `number`; any non-negative number is a valid sample, also beyond `len`."""
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(hash((self.seed, number)) & 0xFFFF_FFFF)
-            first, second, clip = self._draw()
-            frames = torch.stack([clip[first], clip[second]])
-            augmented: Tensor = self._augment(frames[None].float() / 255)[0]
-            return augmented
+class Sequences(_Samples):
+    """Random windows of consecutive frames, for teachers that feed their outputs back in (vid2vid, section C.3).
 
-    def _draw(self) -> tuple[int, int, FrameSource]:
-        place = int(torch.randint(self._ends[-1], ()))
-        which = bisect.bisect_right(self._ends, place)
-        clip = self.clips[which]
-        distance = int(torch.randint(1, min(self.max_interval, len(clip) - 1) + 1, ()))
-        first = int(torch.randint(len(clip) - distance, ()))
-        pair = (first, first + distance)
-        if self.reverse and bool(torch.rand(()) < 0.5):
-            pair = pair[::-1]
-        return *pair, clip
+    Args:
+        clips: one or more clips; they may differ in size if `crop` is given.
+        window: frames in a sample; the first is a reference, and so is every `max_interval`-th behind it.
+        crop: as in `Pairs`.
+        flip: flip half of the windows horizontally.
+        reverse: run time backwards in half of the windows; off, since recurrent teachers know one direction.
+        length: number of windows in an epoch.
+        seed: decides every sample together with its number.
 
-    def _check_sizes(self) -> None:
-        sizes = {(int(clip[0].shape[-2]), int(clip[0].shape[-1])) for clip in self.clips}
-        if self._crop is None:
-            if len(sizes) > 1:
-                raise InputError(f"clips of different sizes {sorted(sizes)} need a crop: give crop=(height, width)")
-            return
-        for height, width in sorted(sizes):
-            if height < self._crop[0] or width < self._crop[1]:
-                raise InputError(
-                    f"a clip of {height}x{width} is smaller than the crop {self._crop[0]}x{self._crop[1]}: "
-                    "give a smaller crop"
-                )
+    Shape:
+        each sample is a float tensor (window, C, h, w) in [0, 1].
+
+    Raises:
+        InputError: no clip is that long, or a frame is smaller than the crop.
+
+    Example:
+        >>> clip = torch.arange(9, dtype=torch.uint8).view(9, 1, 1, 1).expand(9, 1, 4, 4)
+        >>> (Sequences([clip], window=4)[0][:, 0, 0, 0] * 255).diff()
+        tensor([1., 1., 1.])
+    """
+
+    def __init__(
+        self,
+        clips: Sequence[FrameSource],
+        window: int,
+        *,
+        crop: tuple[int, int] | None = None,
+        flip: bool = True,
+        reverse: bool = False,
+        length: int = 1000,
+        seed: int = 0,
+    ) -> None:
+        draw = SequenceDraw([len(clip) for clip in clips], window, reverse)
+        super().__init__(clips, draw, crop, flip, length, seed)
+        self.window = window
 
 
 class Windows(Dataset[Tensor]):
@@ -178,3 +228,16 @@ def _augmentation(crop: tuple[int, int] | None, flip: bool) -> torch.nn.Module:
     if not steps:
         return torch.nn.Identity()
     return K.VideoSequential(*steps, data_format="BTCHW", same_on_frame=True)
+
+
+def _check_sizes(clips: Sequence[FrameSource], crop: tuple[int, int] | None) -> None:
+    sizes = {(int(clip[0].shape[-2]), int(clip[0].shape[-1])) for clip in clips}
+    if crop is None:
+        if len(sizes) > 1:
+            raise InputError(f"clips of different sizes {sorted(sizes)} need a crop: give crop=(height, width)")
+        return
+    for height, width in sorted(sizes):
+        if height < crop[0] or width < crop[1]:
+            raise InputError(
+                f"a clip of {height}x{width} is smaller than the crop {crop[0]}x{crop[1]}: give a smaller crop"
+            )

@@ -1,0 +1,83 @@
+"""Which frames a sample is made of: a function of a seed and the sample's number alone."""
+
+from __future__ import annotations
+
+import bisect
+import contextlib
+import itertools
+from collections.abc import Iterator, Sequence
+
+import torch
+
+from shortcutv2v.errors import InputError
+
+__all__ = ["PairDraw", "SequenceDraw", "seeded"]
+
+
+class PairDraw:
+    """Draws a pair (reference, current): the distance uniform over 1 to `max_interval`, clips by their number of pairs.
+
+    Args:
+        lengths: of the clips.
+        max_interval: largest distance.
+        reverse: swap half of the pairs.
+
+    Raises:
+        InputError: no clip has two frames, or `max_interval` is below 1.
+    """
+
+    def __init__(self, lengths: Sequence[int], max_interval: int, reverse: bool) -> None:
+        if max_interval < 1:
+            raise InputError(f"max_interval must be at least 1, got {max_interval}")
+        if not any(length > 1 for length in lengths):
+            raise InputError("training needs pairs of frames: no clip has two")
+        self.lengths, self.max_interval, self.reverse = lengths, max_interval, reverse
+        self._ends = list(itertools.accumulate(max(0, length - 1) for length in lengths))
+
+    def __call__(self) -> tuple[int, list[int]]:
+        """Which clip, and the numbers of its two frames; draws from torch's generator."""
+        which = bisect.bisect_right(self._ends, int(torch.randint(self._ends[-1], ())))
+        length = self.lengths[which]
+        distance = int(torch.randint(1, min(self.max_interval, length - 1) + 1, ()))
+        first = int(torch.randint(length - distance, ()))
+        pair = [first, first + distance]
+        return which, pair[::-1] if self.reverse and bool(torch.rand(()) < 0.5) else pair
+
+
+class SequenceDraw:
+    """Draws `window` consecutive frames, uniformly over all such windows of all clips.
+
+    Args:
+        lengths: of the clips.
+        window: number of frames.
+        reverse: run time backwards in half of the windows.
+
+    Raises:
+        InputError: no clip is that long, or `window` is below 2.
+    """
+
+    def __init__(self, lengths: Sequence[int], window: int, reverse: bool) -> None:
+        if window < 2:
+            raise InputError(f"a sequence is a reference and at least one more frame, got {window}")
+        if not any(length >= window for length in lengths):
+            raise InputError(
+                f"training needs {window} consecutive frames: the longest clip has {max(lengths, default=0)}"
+            )
+        self.window, self.reverse = window, reverse
+        self._ends = list(itertools.accumulate(max(0, length - window + 1) for length in lengths))
+
+    def __call__(self) -> tuple[int, list[int]]:
+        """Which clip, and the numbers of its frames; draws from torch's generator."""
+        place = int(torch.randint(self._ends[-1], ()))
+        which = bisect.bisect_right(self._ends, place)
+        start = place - (self._ends[which - 1] if which else 0)
+        numbers = list(range(start, start + self.window))
+        return which, numbers[::-1] if self.reverse and bool(torch.rand(()) < 0.5) else numbers
+
+
+@contextlib.contextmanager
+def seeded(seed: int, number: int) -> Iterator[None]:
+    """Torch's generator as sample `number` of `seed` has it; as it was before, afterwards."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(hash((seed, number)) & 0xFFFF_FFFF)
+        yield

@@ -1,0 +1,232 @@
+"""What the teacher makes of a frame, away from the teacher: batched, cut out, and given back to it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from shortcutv2v.adapter import Adapter
+from shortcutv2v.errors import InputError
+from shortcutv2v.graph.signature import autocast_state, modes
+from shortcutv2v.model import ShortcutV2V, placement
+from shortcutv2v.types import Carry
+
+__all__ = ["Binder", "Features", "FrameShape", "Unbound", "collate", "flatten", "teach", "unflatten"]
+
+FrameShape = tuple[int, int, int]
+"""(C, H, W)"""
+_OPENING = 64
+
+
+@dataclass(frozen=True)
+class Unbound:
+    """Stands for the signature of a carry that came from disk; a `Binder` puts the real one in its place.
+
+    Attributes:
+        frame: (C, H, W) of the frame that the features belong to.
+    """
+
+    frame: FrameShape
+
+
+class Features:
+    """The teacher's work on one frame: unpacks as `carry, f`.
+
+    No tuple and no dataclass, so that Lightning moves it as a whole, by `to()`.
+
+    Args:
+        carry: what `model.head()` hands on.
+        f: what `model.middle()` returns.
+
+    Example:
+        >>> made = Features(Carry((torch.zeros(1, 4, 8, 8),), ()), (torch.zeros(1, 4, 8, 8),))
+        >>> carry, f = made.to(torch.bfloat16)
+        >>> f[0].dtype
+        torch.bfloat16
+    """
+
+    __slots__ = ("carry", "f")
+
+    def __init__(self, carry: Carry, f: tuple[Tensor, ...]) -> None:
+        self.carry, self.f = carry, f
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter((self.carry, self.f))
+
+    def to(self, *args: Any, **kwargs: Any) -> Features:
+        """Every tensor moved or cast as `Tensor.to` does."""
+        return self.map(lambda tensor: tensor.to(*args, **kwargs))
+
+    def pin_memory(self) -> Features:
+        """Every tensor in pinned memory; `DataLoader(pin_memory=True)` calls it."""
+        return self.map(Tensor.pin_memory)
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> Features:
+        """Every tensor changed by `change`."""
+        leaves, spec = flatten(self)
+        changed = [change(leaf) if isinstance(leaf, Tensor) else leaf for leaf in leaves]
+        return unflatten(changed, spec, self.carry.signature)
+
+
+def flatten(features: Features) -> tuple[list[Any], pytree.TreeSpec]:
+    """The leaves of `features` (tensors and constants) and their structure, the signature left out."""
+    return pytree.tree_flatten((features.carry.a, features.carry.kept, features.f))
+
+
+def unflatten(leaves: Sequence[Any], spec: pytree.TreeSpec, signature: Any) -> Features:
+    """The reverse of `flatten`."""
+    a, kept, f = pytree.tree_unflatten(leaves, spec)
+    return Features(Carry(a, kept, signature), f)
+
+
+def teach(model: ShortcutV2V, adapter: Adapter, frames: Iterable[Tensor]) -> Iterator[tuple[int, Features]]:
+    """The teacher's work on a video, frame after frame, with the adapter's recurrent state.
+
+    Args:
+        model: a wrapped teacher.
+        adapter: how frames become its inputs.
+        frames: uint8 (B, C, H, W) each.
+
+    Yields:
+        Number and features of every frame that the teacher makes; those that the adapter opens with otherwise are
+        passed over. Consume it under `torch.no_grad()`.
+    """
+    device, dtype = placement(model.teacher)
+    recurrent = type(adapter).advance is not Adapter.advance
+    state = adapter.start()
+    for number, frame in enumerate(frames):
+        frame = (frame.to(device).float() / 255).to(dtype)
+        output = adapter.opening(frame, state)
+        if output is None:
+            args, kwargs = adapter.inputs(frame, state)
+            carry = model.head(*args, **kwargs)
+            f = model.middle(carry)
+            yield number, Features(carry, f)
+            output = model.tail(carry, f) if recurrent else None
+        if recurrent:
+            state = adapter.advance(state, frame, output)
+
+
+def collate(samples: Sequence[Sequence[Features]]) -> list[Features]:
+    """Stack samples of T `Features` each to a batch: T `Features` of batch size `len(samples)`.
+
+    For `DataLoader(collate_fn=...)`. Values stay in the dtype of the cache until a `Binder` casts them, so that only
+    half of the bytes travels between processes and to the device.
+
+    Raises:
+        InputError: the samples differ in size, or a feature is not per frame and cannot be stacked.
+
+    Example:
+        >>> sample = [Features(Carry((torch.zeros(1, 4, 8, 8),), ()), (torch.zeros(1, 4, 8, 8),))] * 2
+        >>> batch = collate([sample, sample, sample])
+        >>> len(batch), batch[0].f[0].shape
+        (2, torch.Size([3, 4, 8, 8]))
+    """
+    return [_stacked(column) for column in zip(*samples, strict=True)]
+
+
+def _stacked(column: Sequence[Features]) -> Features:
+    signatures = {features.carry.signature for features in column}
+    if len(signatures) > 1:
+        raise InputError(f"features of different frames {sorted(map(str, signatures))} make no batch: give crop=(h, w)")
+    flat = [flatten(features) for features in column]
+    leaves = [_joined(leaf) for leaf in zip(*(leaves for leaves, _ in flat), strict=True)]
+    return unflatten(leaves, flat[0][1], signatures.pop())
+
+
+def _joined(leaves: Sequence[Any]) -> Any:
+    first = leaves[0]
+    if not isinstance(first, Tensor):
+        return first
+    if first.dim() and first.shape[0] == 1:
+        return torch.cat(list(leaves))
+    if not all(torch.equal(first, leaf) for leaf in leaves[1:]):
+        raise InputError(
+            f"the teacher hands on a tensor {tuple(first.shape)} without batch dimension that changes from frame to "
+            "frame: its frames make no batch; give batch_size=1"
+        )
+    return first.clone()
+
+
+class Binder:
+    """Gives cached features back to a model: as its own head would hand them on now.
+
+    The signature of a carry names batch size, device, autocast state and training flags, which are known in the
+    training process alone; so do the dtypes. The head runs once on a blank batch for each of them, then never again.
+
+    Args:
+        model: the wrapped teacher.
+        adapter: how frames become its inputs; default: the frame itself.
+
+    Example:
+        >>> import shortcutv2v
+        >>> teacher = torch.nn.Sequential(*(torch.nn.Conv2d(3, 3, 3, padding=1) for _ in range(4)))
+        >>> model = shortcutv2v.wrap(teacher, "0", "2", example_inputs=(torch.rand(1, 3, 8, 8),))
+        >>> stored = Features(Carry((torch.rand(2, 3, 8, 8).bfloat16(),), (), Unbound((3, 8, 8))), ())
+        >>> Binder(model)(stored).carry.a[0].dtype
+        torch.float32
+    """
+
+    def __init__(self, model: ShortcutV2V, adapter: Adapter | None = None) -> None:
+        self.model = model
+        self.adapter = adapter or Adapter(model.teacher, "", "")
+        self._known: dict[Any, Features] = {}
+
+    @torch.no_grad()
+    def __call__(self, features: Features) -> Features:
+        """The features on the model's device, in its dtypes, with a carry that `tail()` and `predict()` accept.
+
+        Features that never were on disk come back as they are.
+
+        Raises:
+            InputError: they are not of this model.
+        """
+        carry, f = features
+        if not isinstance(carry.signature, Unbound):
+            return features
+        like = self.like(carry.a[0].shape[0], carry.signature.frame)
+        own, spec = pytree.tree_flatten((like.carry.a, like.carry.kept))
+        stored, found = pytree.tree_flatten((carry.a, carry.kept))
+        if spec != found:
+            raise InputError("these cached features belong to another model: make them with a FeatureCache of this one")
+        a, kept = pytree.tree_unflatten([_fitted(s, o) for s, o in zip(stored, own, strict=True)], spec)
+        cast = tuple(tensor.to(a[0].device, a[0].dtype) for tensor in f)
+        return Features(Carry(a, kept, like.carry.signature), cast)
+
+    @torch.no_grad()
+    def like(self, batch: int, frame: FrameShape) -> Features:
+        """Features of `batch` blank frames of shape `frame`: right in all but their values, which are not kept.
+
+        Args:
+            batch: batch size.
+            frame: (C, H, W).
+        """
+        where, dtype = placement(self.model.teacher)
+        key = (batch, frame, where, dtype, modes(list(self.model.teacher.modules())), autocast_state())
+        if key not in self._known:
+            # Repeated for adapters that open with frames of their own.
+            blank = torch.zeros(batch, *frame, dtype=torch.uint8)
+            made = next((found for _, found in teach(self.model, self.adapter, [blank] * _OPENING)), None)
+            if made is None:
+                raise InputError(f"the adapter lets the teacher run on none of {_OPENING} frames")
+            self._known[key] = made.map(lambda t: torch.empty((), dtype=t.dtype, device=t.device).expand(t.shape))
+        return self._known[key]
+
+
+def _fitted(stored: Any, own: Any) -> Any:
+    """A leaf of cached features as the model's own: constants of a capture are the model's."""
+    if not isinstance(own, Tensor):
+        return own
+    if own.dim() and own.shape[0] == 1 < stored.shape[0]:
+        stored = stored[:1]  # one for the whole batch, which `collate` could not know
+    if stored.shape != own.shape:
+        raise InputError(
+            f"cached features of shape {tuple(stored.shape)}, but this model's are {tuple(own.shape)}: they belong to "
+            "another model or another size of frames"
+        )
+    return stored.to(own.device, own.dtype)

@@ -1,0 +1,157 @@
+"""Training data out of a feature cache: what `Pairs` and `Sequences` draw, as the teacher's features."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+
+from torch.utils.data import Dataset
+
+from shortcutv2v.adapter import Adapter
+from shortcutv2v.distill.cache import FeatureCache, without_autocast
+from shortcutv2v.distill.crops import Cropper, UncroppableError
+from shortcutv2v.distill.data import FrameSource
+from shortcutv2v.distill.draws import PairDraw, SequenceDraw, seeded
+from shortcutv2v.distill.features import Features, FrameShape
+from shortcutv2v.distill.store import StoredClip
+from shortcutv2v.errors import InputError
+
+__all__ = ["FeaturePairs", "FeatureSequences"]
+
+
+class _FeatureSamples(Dataset[list[Features]]):
+    """Features of some clips' frames, drawn by `draw`, cropped alike."""
+
+    def __init__(
+        self,
+        cache: FeatureCache,
+        clips: Sequence[FrameSource],
+        draw: Callable[[list[int]], Callable[[], tuple[int, list[int]]]],
+        crop: tuple[int, int] | None,
+        length: int,
+        seed: int,
+    ) -> None:
+        self.length, self.seed = length, seed
+        self.stored = [cache.features(clip) for clip in clips]
+        self._draw = draw([len(stored) for stored in self.stored])
+        self._croppers = _croppers(cache, self.stored, crop)
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, number: int) -> list[Features]:
+        """Sample `number`; any non-negative number is a valid sample, also beyond `len`."""
+        with seeded(self.seed, number):
+            which, numbers = self._draw()
+            features = [self.stored[which][n] for n in numbers]
+            cropper = self._croppers.get(self.stored[which].frame)
+            if cropper is None:
+                return features
+            top, left = cropper.draw()
+            return [cropper(one, top, left) for one in features]
+
+
+class FeaturePairs(_FeatureSamples):
+    """Pairs (reference, current) as `Pairs` draws them, as cached features. All clips are cached at construction.
+
+    Crops are cut out of the features of whole frames at multiples of their strides. Nothing is flipped, since features
+    of a mirrored frame are others than mirrored features: give `[*clips, *map(Mirrored, clips)]`, at twice the disk
+    space.
+
+    Args:
+        cache: where features come from.
+        clips: one or more clips; they may differ in size if `crop` is given.
+        max_interval: largest distance between the two frames.
+        crop: (height, width) of a random crop in pixels of the frame; None for whole frames.
+        reverse: swap half of the pairs; default: only where the teacher has no memory.
+        length: number of pairs in an epoch.
+        seed: decides every sample together with its number.
+
+    Shape:
+        each sample is a list of two `Features` of batch size 1 that share memory with the cache; batch them with
+        `collate`.
+
+    Raises:
+        InputError: no clip has two frames, a frame is smaller than the crop, the crop is no multiple of a feature's
+            stride, or as `FeatureCache.features`.
+
+    Warns:
+        UserWarning: a feature does not lie over the frame, so that samples are whole frames.
+    """
+
+    def __init__(
+        self,
+        cache: FeatureCache,
+        clips: Sequence[FrameSource],
+        max_interval: int = 3,
+        *,
+        crop: tuple[int, int] | None = None,
+        reverse: bool | None = None,
+        length: int = 1000,
+        seed: int = 0,
+    ) -> None:
+        swap = type(cache.adapter).advance is Adapter.advance if reverse is None else reverse
+        clips = [clip for clip in clips if len(clip) > 1]
+        super().__init__(cache, clips, lambda lengths: PairDraw(lengths, max_interval, swap), crop, length, seed)
+        self.max_interval = max_interval
+
+
+class FeatureSequences(_FeatureSamples):
+    """Windows of consecutive frames as `Sequences` draws them, as cached features; see `FeaturePairs`.
+
+    The teacher's memory runs through the whole clip, from its first frame on.
+
+    Args:
+        cache: where features come from.
+        clips: one or more clips; they may differ in size if `crop` is given.
+        window: frames in a sample.
+        crop: as in `FeaturePairs`.
+        length: number of windows in an epoch.
+        seed: decides every sample together with its number.
+
+    Shape:
+        each sample is a list of `window` `Features` of batch size 1.
+
+    Raises:
+        InputError: as `FeaturePairs`, or no clip is that long.
+    """
+
+    def __init__(
+        self,
+        cache: FeatureCache,
+        clips: Sequence[FrameSource],
+        window: int,
+        *,
+        crop: tuple[int, int] | None = None,
+        length: int = 1000,
+        seed: int = 0,
+    ) -> None:
+        clips = [clip for clip in clips if len(clip) >= window]
+        super().__init__(cache, clips, lambda lengths: SequenceDraw(lengths, window, False), crop, length, seed)
+        self.window = window
+
+
+def _croppers(
+    cache: FeatureCache, clips: Sequence[StoredClip], crop: tuple[int, int] | None
+) -> dict[FrameShape, Cropper]:
+    """A cropper for every size of frames; none where samples are whole frames."""
+    whole = {stored.frame: stored[0] for stored in clips}
+    if crop is not None:
+        try:
+            with without_autocast():
+                return {frame: _cropper(cache, features, frame, crop) for frame, features in whole.items()}
+        except UncroppableError as error:
+            warnings.warn(f"features are trained on as whole frames, not as crops: {error}", stacklevel=4)
+    if len(whole) > 1:
+        sizes = sorted(frame[1:] for frame in whole)
+        raise InputError(f"clips of different sizes {sizes} make no batch as whole frames: give crop=(h, w)")
+    return {}
+
+
+def _cropper(cache: FeatureCache, whole: Features, frame: FrameShape, crop: tuple[int, int]) -> Cropper:
+    if crop[0] > frame[1] or crop[1] > frame[2]:
+        raise InputError(
+            f"a clip of {frame[1]}x{frame[2]} is smaller than the crop {crop[0]}x{crop[1]}: give a smaller crop"
+        )
+    cropped = (frame[0], *crop)
+    return Cropper(whole, cache.binder.like(1, cropped), frame, cropped)

@@ -1,0 +1,66 @@
+"""From whatever the user names to clips to train on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from shortcutv2v import video
+from shortcutv2v.distill.data import FrameSource
+from shortcutv2v.errors import InputError
+
+__all__ = ["Source", "open_clips"]
+
+Source = str | Path | FrameSource
+
+
+def open_clips(source: Source | Sequence[Source], size: int | tuple[int, int] | None = None) -> list[FrameSource]:
+    """Clips from paths (folders are looked through) and from objects that are clips already, in any mixture.
+
+    Memory does not grow with the number or the length of the clips: those from files share one `video.Cache`, which
+    keeps 256 MiB of decoded frames and eight open files in every process that reads. Beside it lie only the key frames'
+    places in each video, and the frames of one batch.
+
+    Args:
+        source: one or several of: video file, folder of videos, folder of frames, uint8 tensor (N, C, H, W), any
+            object with `len` and `[i] -> uint8 (C, H, W)`. C is 3, or 1 for label maps.
+        size: read files at this size: a height, or (H, W). Label maps are read at their own.
+
+    Returns:
+        Clips of two frames at least.
+
+    Raises:
+        VideoError: a path does not exist, or no path holds a readable clip.
+        InputError: an object is no clip.
+
+    Warns:
+        UserWarning: some files are no readable clips of two frames; one warning counts and names them.
+
+    Example:
+        >>> len(open_clips([torch.zeros(4, 3, 8, 8, dtype=torch.uint8), torch.zeros(9, 1, 8, 8, dtype=torch.uint8)]))
+        2
+    """
+    entries: Sequence[Any] = source if isinstance(source, list | tuple) else [source]
+    paths = [entry for entry in entries if isinstance(entry, str | Path)]
+    clips = [_checked(entry, number) for number, entry in enumerate(entries) if not isinstance(entry, str | Path)]
+    if paths:
+        cache = video.Cache()
+        clips += [video.Frames(path, size=size, cache=cache) for path in video.find_clips(paths, min_frames=2)]
+    return clips
+
+
+def _checked(clip: Any, number: int) -> FrameSource:
+    expected = "expected a path, a uint8 tensor (N, C, H, W), or an object with len() and [i] -> uint8 (C, H, W)"
+    if not (hasattr(clip, "__len__") and hasattr(clip, "__getitem__")):
+        raise InputError(f"source {number} is a {type(clip).__name__}: {expected}")
+    if len(clip) < 2:
+        raise InputError(f"source {number} has {len(clip)} frames: training needs two at least")
+    frame = clip[0]
+    if not isinstance(frame, torch.Tensor) or frame.dtype != torch.uint8 or frame.dim() != 3:
+        described = f"{frame.dtype} {tuple(frame.shape)}" if isinstance(frame, torch.Tensor) else type(frame).__name__
+        raise InputError(f"frame 0 of source {number} is {described}: {expected}")
+    found: FrameSource = clip
+    return found
