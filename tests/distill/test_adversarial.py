@@ -62,6 +62,11 @@ def test_a_score_sees_its_patch_and_no_more(n_layers: int, size: int) -> None:
     )
 
 
+def test_widths_double_up_to_eight_times() -> None:
+    convolutions = [m for m in PatchDiscriminator(n_layers=4, width=2).modules() if isinstance(m, nn.Conv2d)]
+    assert [each.out_channels for each in convolutions] == [2, 4, 8, 16, 16, 1]
+
+
 def test_temporal_scores_see_both_pictures() -> None:
     clip = torch.rand(1, 3, 2, 16, 16, requires_grad=True)
     scores = TemporalDiscriminator(width=4)(clip)

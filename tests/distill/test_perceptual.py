@@ -49,7 +49,8 @@ def test_a_distance_is_a_scalar_whose_gradient_reaches_the_picture_alone(distanc
     assert found.shape == ()
     assert found > 0
     assert distance(target, target) == 0
-    (gradient,) = torch.autograd.grad(found, picture)
+    gradient, none = torch.autograd.grad(found, (picture, target), allow_unused=True)
+    assert none is None
     assert gradient.abs().sum() > 0
     step = 1e-4 / gradient.norm() * gradient
     assert distance(picture - step, target) < found
@@ -77,6 +78,13 @@ def test_distances_live_under_autocast(distance: nn.Module) -> None:
     with torch.autocast("cpu", dtype=torch.bfloat16):
         found = distance(picture, target)
     torch.testing.assert_close(found.float(), exact, rtol=0.05, atol=0)
+
+
+def test_lpips_divides_by_no_half_precision_number(lpips: LPIPSPerceptual) -> None:
+    picture, target = torch.rand(2, 1, 3, 16, 16)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = lpips(picture, target)
+    assert torch.equal(found, lpips(picture, target))
 
 
 def test_features_of_a_users_module_which_is_left_as_it_is() -> None:
@@ -137,8 +145,9 @@ def test_vgg_is_equation_13(weights: Path) -> None:
 
 
 def test_a_tapped_convolution_is_not_overwritten_by_the_relu_behind_it() -> None:
-    (features,) = VGGPerceptual(None, layers=(2,)).features(torch.rand(1, 3, 16, 16))
-    assert (features < 0).any()
+    before, behind = VGGPerceptual(None, layers=(2, 3)).features(torch.rand(1, 3, 16, 16))
+    assert (before < 0).any()
+    assert torch.equal(before.relu(), behind)
 
 
 def test_lpips_is_what_the_package_computes(weights: Path) -> None:

@@ -149,14 +149,13 @@ class LPIPSPerceptual(_Held):
         for part in network.net.children():
             for name, _ in part.named_children():
                 part.add_module(name, layers[int(name)])
-        network.scaling_layer = lpips.ScalingLayer()
         super().__init__(network)
 
     def forward(self, picture: Tensor, target: Tensor) -> Tensor:
-        """The distance; gradients flow to `picture`."""
+        """The distance; gradients flow to `picture` alone."""
         _check_size(picture, 16)
         with torch.autocast(picture.device.type, enabled=False):
-            distances: Tensor = self.network(picture.float(), target.float(), normalize=True)
+            distances: Tensor = self.network(picture.float(), target.detach().float(), normalize=True)
         return distances.mean()
 
 
