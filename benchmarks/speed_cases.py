@@ -1,0 +1,287 @@
+"""What `speed.py` measures: the teachers with their cuts, the operators, a distillation step, as callables by name.
+
+The teacher gets whatever the shortcut frame gets: device, precision, memory format and compiler. Weights are random:
+time does not depend on them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from examples.real_esrgan import teacher as real_esrgan
+from examples.real_esrgan.adapter import RealESRGANAdapter
+from examples.unsup import teacher as unsup
+from examples.vid2vid import teacher as vid2vid
+from torch import Tensor, nn
+
+import shortcutv2v
+from shortcutv2v import graph, ops
+from shortcutv2v.blocks import ShortcutBlock
+from shortcutv2v.model import ShortcutV2V
+
+__all__ = ["CASES", "Case", "Setting", "Work", "case_work", "operator_work", "step_work", "warp_work"]
+
+Work = Callable[[], Any]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """How everything runs, teacher and model alike.
+
+    Attributes:
+        device: where.
+        dtype: of weights and inputs.
+        channels_last: whether weights and inputs lie in that memory format.
+        compiled: mode of `torch.compile` for additional, compiled lines; None: none.
+    """
+
+    device: torch.device
+    dtype: torch.dtype = torch.float32
+    channels_last: bool = False
+    compiled: str | None = None
+
+    @property
+    def implementations(self) -> tuple[str, ...]:
+        """What `ops` can run on this device, the definition first."""
+        return ("reference", "plain", *({"cpu": ("rows",), "cuda": ("triton",)}.get(self.device.type, ())))
+
+    @property
+    def memory_format(self) -> torch.memory_format:
+        """Of 4-D tensors."""
+        return torch.channels_last if self.channels_last else torch.contiguous_format
+
+    def place(self, tensor: Tensor) -> Tensor:
+        """The tensor as this setting wants it."""
+        moved = tensor.to(self.device, self.dtype)
+        return moved.contiguous(memory_format=self.memory_format) if moved.dim() == 4 else moved
+
+    def case(self, case: Case) -> Case:
+        """The case as this setting wants it."""
+        teacher = case.teacher.to(self.device, self.dtype).to(memory_format=self.memory_format)  # type: ignore[call-overload]
+        return replace(case, teacher=teacher, inputs=tuple(self.place(x) for x in case.inputs))
+
+    def __str__(self) -> str:
+        parts = [str(self.dtype).removeprefix("torch."), "batch 1", *(["channels_last"] if self.channels_last else [])]
+        return ", ".join([*parts, *([f"compiled lines: mode {self.compiled}"] if self.compiled else [])])
+
+
+@dataclass(frozen=True)
+class Case:
+    """A teacher to measure, with its cuts by level and its inputs."""
+
+    teacher: nn.Module
+    cuts: dict[str, tuple[Any, Any]]
+    inputs: tuple[Tensor, ...]
+
+
+def _unsup(setting: Setting) -> Case:
+    cuts = {level: unsup.published_cut(6, level) for level in ("medium", "low", "high")}
+    return Case(unsup.build_teacher({}), cuts, (torch.rand(1, 3, 256, 512) * 2 - 1,))
+
+
+def _vid2vid(setting: Setting) -> Case:
+    """The E2F shape, without the flow branch; away from a GPU at a quarter of its width.
+
+    The full net takes 1.3 T multiply-adds without that branch, a good part of a minute on two cores; the paper leaves
+    the branch out of its shortcut frames, and here the teacher does without it too.
+    """
+    width = 128 if setting.device.type == "cuda" else 32
+    config = {"input_nc": 45, "prev_output_nc": 6, "ngf": width, "n_downsampling": 3, "n_blocks": 9, "no_flow": True}
+    cuts: dict[str, tuple[Any, Any]] = {level: vid2vid.published_cut(3, level) for level in ("medium", "low", "high")}
+    return Case(vid2vid.build_teacher(config), cuts, (torch.rand(1, 45, 512, 512), torch.rand(1, 6, 512, 512)))
+
+
+def _real_esrgan(setting: Setting) -> Case:
+    teacher = real_esrgan.build_teacher({"arch": "compact", "scale": 2}).eval()
+    return Case(teacher, dict(RealESRGANAdapter(teacher).cuts), (torch.rand(1, 3, 180, 320),))
+
+
+CASES: dict[str, Callable[[Setting], Case]] = {"unsup": _unsup, "vid2vid": _vid2vid, "real_esrgan": _real_esrgan}
+
+
+def case_work(case: Case, setting: Setting) -> dict[str, Work]:
+    """A teacher: its frame, every cut, and at its middle cut every block, width and implementation.
+
+    "published" is the published block on torchvision's kernels, nothing folded or fused.
+    """
+    case = setting.case(case)
+    models = _models(case)
+    work: dict[str, Work] = {"teacher frame": lambda: case.teacher(*case.inputs)}
+    for key, model in models.items():
+        model.blocks.eval()
+        work |= _frames(key, model, case)
+    medium = models["medium, paper"]
+    work["medium, published: shortcut frame"] = _as_published(medium, case)
+    default = "rows" if setting.device.type == "cpu" else "reference"
+    for name in setting.implementations:
+        if name not in ("reference", default):
+            work |= _frames(f"medium, paper, {name}", medium, case, implementation=name)
+    work |= _parts(medium, case)
+    if setting.compiled is not None:
+        work |= _compiled(case, setting.compiled)
+    return work
+
+
+def _models(case: Case) -> dict[str, ShortcutV2V]:
+    """By cut, block and width; at one cut they share the capture."""
+    models: dict[str, ShortcutV2V] = {}
+    for level in case.cuts:
+        first = _wrap(case, level)
+        models[f"{level}, paper"] = first
+        if level == "medium":
+            (block,) = first.blocks
+            for variant in sorted(set(ShortcutBlock.variants) & {"delta", "flow", "flow_half"}):
+                models[f"{level}, {variant}"] = _sibling(first, block.channels, variant)
+            for part in (2, 4):
+                models[f"{level}, paper, width 1/{part}"] = _sibling(first, block.channels // part, "paper")
+    return models
+
+
+def _wrap(case: Case, level: str, variant: str = "paper") -> ShortcutV2V:
+    enc, dec = case.cuts[level]
+    model = shortcutv2v.wrap(case.teacher, enc, dec, example_inputs=case.inputs, variant=variant)
+    model.blocks.eval()
+    return model
+
+
+def _sibling(model: ShortcutV2V, channels: int, variant: str) -> ShortcutV2V:
+    """The same captured teacher with another block."""
+    (block,) = model.blocks
+    other = ShortcutBlock(block.a_channels, block.f_channels, channels, variant=variant)
+    like = next(block.parameters())
+    return ShortcutV2V(model.capture, [other.to(like.device, like.dtype)], model.refresh)
+
+
+@torch.no_grad()
+def _frames(key: str, model: ShortcutV2V, case: Case, implementation: str | None = None) -> dict[str, Work]:
+    """A shortcut and a reference frame."""
+    with _using(implementation):
+        _, reference = model.reference(*case.inputs)
+
+    def shortcut() -> None:
+        with _using(implementation):
+            model.shortcut(reference, *case.inputs)
+
+    def full() -> None:
+        with _using(implementation):
+            model.reference(*case.inputs)
+
+    return {f"{key}: shortcut frame": shortcut, f"{key}: reference frame": full}
+
+
+@contextmanager
+def _using(implementation: str | None) -> Iterator[None]:
+    if implementation is None:
+        yield
+        return
+    with ops.use(implementation):
+        yield
+
+
+@contextmanager
+def _published(model: ShortcutV2V) -> Iterator[None]:
+    """The block as published: nothing folded, torchvision's kernels."""
+    model.blocks.train()
+    try:
+        with ops.use("reference"):
+            yield
+    finally:
+        model.blocks.eval()
+
+
+@torch.no_grad()
+def _as_published(model: ShortcutV2V, case: Case) -> Work:
+    with _published(model):
+        _, reference = model.reference(*case.inputs)
+
+    def run() -> None:
+        with _published(model):
+            model.shortcut(reference, *case.inputs)
+
+    return run
+
+
+@torch.no_grad()
+def _parts(model: ShortcutV2V, case: Case) -> dict[str, Work]:
+    _, reference = model.reference(*case.inputs)
+    carry = model.head(*case.inputs)
+    f = model.middle(carry)
+    return {
+        "medium: head": lambda: model.head(*case.inputs),
+        "medium, paper: block": lambda: model.predict(reference, carry),
+        "medium: tail": lambda: model.tail(carry, f),
+    }
+
+
+def _compiled(case: Case, mode: str) -> dict[str, Work]:
+    """Teacher and model, each compiled with the same mode."""
+    options = {} if mode == "default" else {"mode": mode}
+    teacher = torch.compile(case.teacher, **options)  # type: ignore[call-overload]
+
+    def run() -> None:
+        if graph.replays(options):
+            graph.begin_pass()
+        teacher(*case.inputs)
+
+    work: dict[str, Work] = {"teacher frame, compiled": run}
+    for variant in ("paper", "flow"):
+        model = _wrap(case, "medium", variant)
+        model.compile(**options)
+        work |= _frames(f"medium, {variant}, compiled", model, case)
+    return work
+
+
+def operator_work(setting: Setting) -> dict[str, Work]:
+    """AdaBD at 64 channels, 128x256: what Unsup's medium cut needs. The first is the baseline."""
+    f, a, weight = (setting.place(x) for x in (*torch.randn(2, 1, 64, 128, 256), torch.randn(64, 64, 3, 3)))
+    offset, mask = (x.to(setting.device) for x in (torch.randn(1, 18, 128, 256), torch.rand(1, 9, 128, 256)))
+    columns, matrix = setting.place(torch.randn(128 * 256, 576)), setting.place(torch.randn(576, 64))
+    last = [x.contiguous(memory_format=torch.channels_last) for x in (f, a)]
+    half = [x.bfloat16() for x in (*last, weight)]
+    work: dict[str, Work] = {}
+    for name in setting.implementations:
+        label = "two deform_conv2d" if name == "reference" else name
+        work[label] = lambda name=name: ops.adabd(f, a, offset, mask, weight, implementation=name)  # type: ignore[misc]
+    fastest = setting.implementations[-1]
+    work[f"{fastest}, channels_last"] = lambda: ops.adabd(*last, offset, mask, weight, implementation=fastest)
+    work[f"{fastest}, channels_last, bfloat16"] = lambda: ops.adabd(
+        *half[:2], offset, mask, half[2], implementation=fastest
+    )
+    work["the matrix product alone"] = lambda: columns @ matrix
+    return work
+
+
+def warp_work(setting: Setting) -> dict[str, Work]:
+    """The warp of 64 channels at 128x256, channels_last."""
+    f = setting.place(torch.randn(1, 64, 128, 256)).contiguous(memory_format=torch.channels_last)
+    offset = torch.randn(1, 2, 128, 256, device=setting.device)
+    return {name: lambda name=name: ops.warp(f, offset, implementation=name) for name in setting.implementations}  # type: ignore[misc]
+
+
+def step_work(setting: Setting) -> dict[str, Work]:
+    """A distillation step of the published block on Unsup: two pairs of 128x128 crops, forward and backward."""
+    from shortcutv2v.distill import Distiller
+
+    pairs = torch.rand(2, 2, 3, 128, 128).to(setting.device, setting.dtype)
+    case = setting.case(Case(unsup.build_teacher({}), {"medium": unsup.published_cut(6)}, (pairs[:, 0],)))
+    enc, dec = case.cuts["medium"]
+    distiller = Distiller(shortcutv2v.wrap(case.teacher, enc, dec, example_inputs=case.inputs, variant="paper"))
+
+    def step(implementation: str) -> Work:
+        def run() -> None:
+            with torch.enable_grad(), ops.use(implementation):
+                (made,) = distiller.steps(pairs)
+                torch.stack(list(distiller.losses(made).values())).sum().backward()
+
+        return run
+
+    fastest = setting.implementations[-1]
+    return {
+        "step on deform_conv2d": step("reference"),
+        f"step on {fastest}": step(fastest),
+        "teacher, both frames": lambda: case.teacher(pairs.flatten(0, 1)),
+    }
