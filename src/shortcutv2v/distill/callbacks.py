@@ -121,11 +121,14 @@ def _weights(pl_module: Any) -> list[tuple[str, torch.nn.Parameter]]:
 
 
 class NonFiniteLossError(ShortcutError):
-    """A loss became infinite or not a number; the message names it and the file that holds the batch."""
+    """A loss or its gradient became infinite or not a number; the message names it and the file with the batch."""
 
 
 class NaNGuard(pl.Callback):
-    """Stops the run before a loss that is not finite reaches the weights, and saves the batch that did it.
+    """Stops the run before anything that is not finite reaches the weights, and saves the batch that did it.
+
+    Losses are looked at before the backward pass, gradients behind it (not with float16, whose scaler overflows on
+    purpose).
 
     Args:
         folder: where the batch goes; default: the trainer's `default_root_dir`.
@@ -144,24 +147,41 @@ class NaNGuard(pl.Callback):
 
     def on_before_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: Tensor) -> None:
         """Look at the loss before it does anything."""
-        if bool(torch.isfinite(loss.detach()).all()):
-            return
-        logged = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("train/")}
-        parts = {name: value for name, value in logged.items() if name != "train/loss"}
-        bad = {k: v for k, v in parts.items() if not torch.isfinite(torch.tensor(v))} or {"train/loss": float(loss)}
-        path = self._save(trainer, logged)
-        raise NonFiniteLossError(
-            f"{' and '.join(f'{name} is {value}' for name, value in bad.items())} at step {trainer.global_step}; the "
-            f"batch is in {path}: look at it with torch.load(path, weights_only=False), or lower the learning rate"
-        )
+        if not _finite(loss.detach()):
+            parts = {name: value for name, value in _losses(trainer).items() if name != "train/loss"}
+            bad = {k: v for k, v in parts.items() if not _finite(torch.tensor(v))} or {
+                "train/loss": float(loss.detach())
+            }
+            self._stop(trainer, " and ".join(f"{name} is {value}" for name, value in bad.items()))
 
-    def _save(self, trainer: pl.Trainer, losses: dict[str, float]) -> Path:
+    def on_before_optimizer_step(self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Any) -> None:
+        """Look at the gradients before they move anything."""
+        if getattr(trainer.precision_plugin, "scaler", None) is not None:
+            return
+        found = {name: p.grad for name, p in pl_module.named_parameters() if p.grad is not None}
+        if not _finite(torch.nn.utils.get_total_norm(list(found.values()))):
+            bad = [name for name, gradient in found.items() if not _finite(gradient)]
+            self._stop(trainer, f"the losses are finite, but not the gradient of {', '.join(bad) or 'all weights'}")
+
+    def _stop(self, trainer: pl.Trainer, what: str) -> None:
         folder = Path(self.folder or trainer.default_root_dir)
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / f"not_finite_step{trainer.global_step}_rank{trainer.global_rank}.pt"
         batch = pytree.tree_map_only(Tensor, lambda tensor: tensor.detach().cpu(), self._batch)
-        torch.save({"batch": batch, "losses": losses, "step": trainer.global_step}, path)
-        return path
+        torch.save({"batch": batch, "losses": _losses(trainer), "step": trainer.global_step}, path)
+        raise NonFiniteLossError(
+            f"{what} at step {trainer.global_step}; the batch is in {path}: look at it with "
+            "torch.load(path, weights_only=False), or lower the learning rate"
+        )
+
+
+def _losses(trainer: pl.Trainer) -> dict[str, float]:
+    """The training losses as last logged."""
+    return {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("train/")}
+
+
+def _finite(values: Tensor) -> bool:
+    return bool(torch.isfinite(values).all())
 
 
 class PictureLog(pl.Callback):

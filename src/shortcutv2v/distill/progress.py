@@ -6,16 +6,18 @@ import contextlib
 import logging
 import warnings
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 import pytorch_lightning as pl
 from tqdm.auto import tqdm
 
 __all__ = ["Progress", "quiet_lightning"]
 
+_SHOWN = {"train/loss": "loss", "val/psnr": "PSNR", "val/psnr_reuse": "reuse", "val/psnr_repeat": "repeat"}
+
 
 class Progress(pl.Callback):
-    """Share of the run that is done, steps, loss and, once validated, PSNR to the teacher beside plain reuse.
+    """Share of the run that is done, steps, loss and, once validated, PSNR to the teacher beside the free baselines.
 
     Lightning's own bar counts batches of an epoch, which here has no meaningful length.
     """
@@ -28,14 +30,17 @@ class Progress(pl.Callback):
         """Move the bar."""
         self._bar.n = round(100 * min(1.0, pl_module.done()), 1)
         shown: dict[str, object] = {"step": trainer.global_step}
-        for name, label in (("train/loss", "loss"), ("val/psnr", "PSNR"), ("val/psnr_reuse", "reuse")):
+        for name, label in _SHOWN.items():
             if name in trainer.callback_metrics:
                 shown[label] = f"{float(trainer.callback_metrics[name]):.4g}"
         self._bar.set_postfix(shown)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Leave the bar as it is."""
+        """Leave the bar as it is, and say why the run ended early if it did."""
         self._bar.close()
+        for verdict in (getattr(callback, "verdict", "") for callback in cast("Any", trainer).callbacks):
+            if verdict:
+                tqdm.write(verdict)
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         """Leave the bar as it is."""

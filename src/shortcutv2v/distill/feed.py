@@ -1,0 +1,136 @@
+"""From clips to batches: the LightningDataModule of `fit` and of `shortcutv2v train`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch.utils.data import DataLoader, Dataset, DistributedSampler
+
+from shortcutv2v.adapter import Adapter
+from shortcutv2v.distill.data import FrameSource, Pairs, Sequences, Windows
+from shortcutv2v.distill.sources import Source, open_clips
+from shortcutv2v.errors import InputError
+
+__all__ = ["KINDS", "ClipData"]
+
+KINDS = ("auto", "pairs", "sequences")
+_ENDLESS = 1_000_000
+"""Batches in what Lightning takes for an epoch."""
+
+
+class ClipData(pl.LightningDataModule):
+    """Samples to train on and windows to validate on; a resumed run goes on where it had stopped.
+
+    Which samples a step sees is a function of `seed` and the step's number: of interruptions, of `num_workers` and, at
+    equal global batch, of the number of processes it is not.
+
+    Args:
+        source: clips to train on, as `open_clips` takes them.
+        validation: clips to validate on; None for no validation.
+        size: read clips at this size: a height, or (H, W).
+        crop: side of the square training crops; smaller frames are used whole. None: frames are used whole.
+        batch_size: samples per step and process.
+        kind: "pairs", random pairs within the interval; "sequences", consecutive frames, for teachers that feed their
+            outputs back; "auto", what the model's adapter asks for.
+        frames: length of a sequence; default: one interval, and two frames more where the adapter opens a video with
+            frames of its own.
+        seed: decides every sample.
+        num_workers: processes that read frames; 0 reads in the training process.
+
+    Raises:
+        VideoError: no clip can be read.
+        InputError: an unknown kind; later, in `setup()`, clips that do not serve.
+    """
+
+    def __init__(
+        self,
+        source: Source | Sequence[Source],
+        validation: Source | Sequence[Source] | None = None,
+        *,
+        size: int | tuple[int, int] | None = None,
+        crop: int | None = 96,
+        batch_size: int = 8,
+        kind: str = "auto",
+        frames: int | None = None,
+        seed: int = 0,
+        num_workers: int = 0,
+    ) -> None:
+        super().__init__()
+        if kind not in KINDS:
+            raise InputError(f"unknown kind of data {kind!r}: expected one of {', '.join(KINDS)}")
+        self.clips = open_clips(source, size)
+        self.held_out = None if validation is None else open_clips(validation, size)
+        self.crop, self.batch_size, self.num_workers = crop, batch_size, num_workers
+        self.kind, self.frames, self.seed = kind, frames, seed
+
+    def setup(self, stage: str) -> None:
+        """Make the data sets, for the interval and the adapter of the model that is trained."""
+        module: Any = self.trainer.lightning_module if self.trainer is not None else None
+        interval = max(1, module.model.max_interval or 3)
+        self.pairs = self._training_set(interval, module.adapter)
+        length = max(2, interval) + _lead(module.adapter)
+        self.windows = None if self.held_out is None else Windows(self.held_out, length)
+
+    def _training_set(self, interval: int, adapter: Adapter) -> Pairs | Sequences:
+        shared: dict[str, Any] = {
+            "crop": _crop(self.clips, self.crop),
+            "length": self.batch_size * _ENDLESS,
+            "seed": self.seed,
+        }
+        recurrent = type(adapter).advance is not Adapter.advance
+        if self.kind == "pairs" or (self.kind == "auto" and not recurrent):
+            return Pairs(self.clips, interval, **shared)
+        return Sequences(self.clips, self.frames or max(2, interval) + _lead(adapter), **shared)
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        """Batches (B, T, C, h, w) in [0, 1], from the first sample that the run has not seen."""
+        trainer, processes = self.trainer, 1
+        seen = 0
+        if trainer is not None:
+            processes = trainer.world_size
+            seen = trainer.global_step * trainer.accumulate_grad_batches * self.batch_size * processes
+        rank = trainer.global_rank if trainer is not None else 0
+        sampler = _From(self.pairs, seen, processes, rank)
+        return DataLoader(
+            self.pairs,
+            self.batch_size,
+            sampler=sampler,
+            num_workers=self.num_workers,
+            drop_last=True,
+            pin_memory=torch.cuda.is_available(),
+            persistent_workers=self.num_workers > 0,
+        )
+
+    def val_dataloader(self) -> Any:
+        """Windows (1, T, C, H, W), or nothing."""
+        return DataLoader(self.windows, batch_size=1) if self.windows is not None else []
+
+
+class _From(DistributedSampler[Any]):
+    """Sample numbers from `start` on, dealt out to the processes in turn.
+
+    A `DistributedSampler`, so that Lightning leaves it in place instead of wrapping it.
+    """
+
+    def __init__(self, samples: Dataset[Any], start: int, processes: int, rank: int) -> None:
+        super().__init__(samples, num_replicas=processes, rank=rank, shuffle=False)
+        self.start = start
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(range(self.start + self.rank, self.start + len(self) * self.num_replicas, self.num_replicas))
+
+
+def _lead(adapter: Adapter) -> int:
+    """Frames that a video opens with before the teacher runs: two for teachers fed with their last two outputs."""
+    return 0 if type(adapter).opening is Adapter.opening else 2
+
+
+def _crop(clips: Sequence[FrameSource], side: int | None) -> tuple[int, int] | None:
+    """The square crop, cut down to what the smallest clip allows."""
+    if side is None:
+        return None
+    shapes = [clip[0].shape for clip in clips]
+    return min(side, *(int(s[-2]) for s in shapes), side), min(side, *(int(s[-1]) for s in shapes), side)

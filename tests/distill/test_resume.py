@@ -1,0 +1,121 @@
+"""A run that is killed at any step and resumed ends as the run that was not."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
+
+import shortcutv2v
+from shortcutv2v.distill import LossWeights, fit, quick
+from shortcutv2v.distill.running import AtomicCheckpointIO
+
+pytestmark = [
+    pytest.mark.skipif(not hasattr(os, "fork"), reason="the runs to kill are forked"),
+    pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning"),
+]
+
+
+def clip() -> Tensor:
+    return torch.randint(0, 256, (8, 3, 12, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+
+
+class Noisy(nn.Sequential):
+    """A teacher that draws: its randomness is part of what has to be resumed."""
+
+    def __init__(self) -> None:
+        torch.manual_seed(0)
+        layers = [nn.Conv2d(3 if i == 0 else 6, 3 if i == 5 else 6, 3, padding=1) for i in range(6)]
+        super().__init__(*layers[:3], nn.Dropout(0.3), *layers[3:])
+
+
+def train(folder: Path, resume: Path | None = None, **settings: Any) -> dict[str, Any]:
+    """Twelve steps with everything that has a state; the last checkpoint."""
+    model = shortcutv2v.wrap(Noisy(), "1", "4", example_inputs=(torch.rand(1, 3, 8, 8),), channels=4)
+    torch.manual_seed(1)
+    for block in model.blocks:
+        for weight in block.parameters():
+            nn.init.normal_(weight, std=0.1)
+    weights = LossWeights(perceptual=0)
+    always: dict[str, Any] = {"minutes": None, "max_steps": 12, "crop": 8, "batch_size": 2, "lr": 1e-2, "ema": 0.7}
+    fit(model, clip(), folder=folder, resume=resume, weights=weights, save_every=3, progress=False, **always)
+    return torch.load(folder / "last.ckpt", weights_only=True)
+
+
+def in_a_process(work: Callable[[], None]) -> int:
+    """Exit code of a forked process that does `work`; minus the signal that ended it."""
+    process = multiprocessing.get_context("fork").Process(target=work)
+    process.start()
+    process.join(120)
+    assert process.exitcode is not None
+    return process.exitcode
+
+
+def kill() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+class KillAt(pl.Callback):
+    """SIGKILL in the middle of a step: the gradients are there, the optimiser has not run."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_after_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.global_step == self.step:
+            kill()
+
+
+def tensors(checkpoint: Any, path: str = "") -> dict[str, Any]:
+    """Every value in a nest of dictionaries and lists, by its path."""
+    if isinstance(checkpoint, dict):
+        items = list(checkpoint.items())
+    elif isinstance(checkpoint, list | tuple):
+        items = list(enumerate(checkpoint))
+    else:
+        return {path: checkpoint}
+    return {name: leaf for key, value in items for name, leaf in tensors(value, f"{path}/{key}").items()}
+
+
+def test_killed_and_resumed_run_equals_the_uninterrupted_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = train(tmp_path / "whole")
+    found, last = tmp_path / "killed", tmp_path / "killed" / "last.ckpt"
+    watch = quick.callbacks_of
+    for step in (4, 8, 11):
+        monkeypatch.setattr(quick, "callbacks_of", lambda *a, step=step, **k: [*watch(*a, **k), KillAt(step)])
+        assert in_a_process(lambda: train(found, last if last.exists() else None)) == -signal.SIGKILL
+        assert torch.load(last, weights_only=True)["global_step"] == step // 3 * 3
+    monkeypatch.setattr(quick, "callbacks_of", watch)
+    resumed = train(found, last)
+    for part in ("state_dict", "optimizer_states", "ema", "global_step"):
+        expected, got = tensors(whole[part]), tensors(resumed[part])
+        assert expected.keys() == got.keys()
+        for name, value in expected.items():
+            assert torch.equal(value, got[name]) if isinstance(value, Tensor) else value == got[name], (part, name)
+    assert any(name.startswith("adversary.") for name in whole["state_dict"])
+
+
+def test_a_kill_while_saving_leaves_the_last_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    writer = AtomicCheckpointIO()
+    writer.save_checkpoint({"step": torch.tensor(1)}, tmp_path / "last.ckpt")
+    monkeypatch.setattr(os, "fsync", lambda file: kill())
+    assert in_a_process(lambda: writer.save_checkpoint({"step": 2}, tmp_path / "last.ckpt")) == -signal.SIGKILL
+    assert torch.load(tmp_path / "last.ckpt", weights_only=True)["step"] == 1
+    monkeypatch.undo()
+    writer.save_checkpoint({"step": torch.tensor(3)}, tmp_path / "last.ckpt")
+    assert torch.load(tmp_path / "last.ckpt", weights_only=True)["step"] == 3
+    assert [path.name for path in tmp_path.iterdir()] == ["last.ckpt"]
+
+
+def test_a_new_run_in_an_old_folder_replaces_its_checkpoint(tmp_path: Path) -> None:
+    for _ in range(2):
+        train(tmp_path)
+    assert [path.name for path in tmp_path.glob("*.ckpt")] == ["last.ckpt"]
