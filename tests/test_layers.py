@@ -21,7 +21,7 @@ RANKS = [
     {"model"},
     {"wrap", "checkpoint"},
     {"adapter"},
-    {"translate"},
+    {"translate", "labels"},
     {"distill", "measure", "show"},
     {"cli"},
     {"__main__"},
