@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
+from torch.utils.data import DataLoader
 
-from shortcutv2v.distill import Pairs, Part, Windows
+from shortcutv2v.distill.data import Mirrored, Pairs, Part, Sequences, Windows
 from shortcutv2v.errors import InputError
 
 
@@ -90,3 +93,51 @@ def test_windows_follow_each_other() -> None:
     assert [read(windows[i])[:, 0, 0, 0].tolist() for i in range(len(windows))] == [[0, 1, 2], [3, 4, 5], [50, 51, 52]]
     with pytest.raises(InputError, match="3 consecutive frames"):
         Windows([numbered(2)], length=3)
+
+
+def test_sequences_are_consecutive_windows_of_all_clips() -> None:
+    sequences = Sequences([numbered(6), numbered(2, offset=50), numbered(4, offset=100)], window=3, flip=False)
+    found = [read(sequences[i])[:, 0, 0, 0].tolist() for i in range(300)]
+    assert all(b - a == 1 for window in found for a, b in itertools.pairwise(window))
+    starts = [window[0] for window in found]
+    assert set(starts) == {0, 1, 2, 3, 100, 101}
+    assert all(30 < starts.count(start) < 75 for start in set(starts))  # every window is as likely: 50 each
+
+
+def test_sequences_run_backwards_if_asked() -> None:
+    sequences = Sequences([numbered(6)], window=3, reverse=True)
+    steps = {tuple(read(sequences[i])[:, 0, 0, 0].diff().tolist()) for i in range(40)}
+    assert steps == {(1, 1), (-1, -1)}
+
+
+def test_sequences_need_long_clips() -> None:
+    with pytest.raises(InputError, match="needs 5 consecutive frames: the longest clip has 4"):
+        Sequences([numbered(4), numbered(2)], window=5)
+    with pytest.raises(InputError, match="a reference and at least one more frame, got 1"):
+        Sequences([numbered(4)], window=1)
+
+
+@pytest.mark.parametrize("kind", [Pairs, Sequences])
+def test_label_maps_are_cut_and_mirrored_but_never_interpolated(kind: type[Pairs] | type[Sequences]) -> None:
+    labels = numbered(8)[:, 1:2] * 7  # any number 0 to 133
+    for number in range(20):
+        sample = kind([labels], 3, crop=(8, 10))[number]
+        assert sample.shape[1:] == (1, 8, 10)
+        assert torch.equal(sample, read(sample) / 255)
+        rows = read(sample)[0, 0]
+        assert torch.equal(rows, rows[:, :1].expand(-1, 10))
+        assert torch.equal(rows[:, 0].diff(), torch.full((7,), 7))
+
+
+@pytest.mark.parametrize("kind", [Pairs, Sequences])
+def test_workers_change_nothing(kind: type[Pairs] | type[Sequences]) -> None:
+    data = kind([numbered(9), numbered(5, offset=30)], 3, crop=(8, 8), length=12)
+    alone = list(DataLoader(data, batch_size=4))
+    shared = list(DataLoader(data, batch_size=4, num_workers=2))
+    assert all(torch.equal(a, b) for a, b in zip(alone, shared, strict=True))
+
+
+def test_mirrored_is_a_clip() -> None:
+    clip = numbered(3)
+    assert len(Mirrored(clip)) == 3
+    assert torch.equal(Mirrored(clip)[1], clip[1].flip(2))
