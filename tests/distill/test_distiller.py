@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 
 import shortcutv2v
 from shortcutv2v import video
-from shortcutv2v.distill import Distiller, LossWeights, Pairs, fit
+from shortcutv2v.distill import Adversary, Distiller, LossWeights, Pairs, Step, fit
 from shortcutv2v.distill.progress import quiet_lightning
 from shortcutv2v.errors import CheckpointError, InputError
 
@@ -36,7 +36,7 @@ def model_of(teacher: nn.Module, variant: str = "flow", width: int = 4) -> short
 def test_losses_are_those_of_the_paper(chain: nn.Module) -> None:
     model = model_of(chain, "paper")
     pair = torch.rand(2, 2, 3, 16, 16)
-    distiller = Distiller(model, weights=LossWeights(feature=5, alignment=5, output=10))
+    distiller = Distiller(model, weights=LossWeights.plain(feature=5, alignment=5, output=10))
     found = distiller.losses(distiller.steps(pair)[0])
     with torch.no_grad():
         reference, current = pair.unbind(1)
@@ -187,9 +187,52 @@ def test_negative_weight_is_named() -> None:
         LossWeights(alignment=-1)
 
 
-def test_zero_weight_switches_a_loss_off(chain: nn.Module) -> None:
-    distiller = Distiller(model_of(chain), weights=LossWeights(alignment=0, output=0, feature=2))
+def unlogged(distiller: Distiller) -> Distiller:
+    """Without a trainer there is nowhere to log to."""
     distiller.log = distiller.log_dict = lambda *args, **kwargs: None
+    return distiller
+
+
+def test_zero_weight_switches_a_loss_off(chain: nn.Module) -> None:
+    distiller = Distiller(model_of(chain), weights=LossWeights.plain(alignment=0, output=0, feature=2))
+    unlogged(distiller)
     pair = torch.rand(1, 2, 3, 16, 16)
     total = distiller.training_step(pair, 0)
     torch.testing.assert_close(total, 2 * distiller.losses(distiller.steps(pair)[0])["feature"])
+
+
+def test_one_backward_pass_serves_both_sides(chain: nn.Module) -> None:
+    """Blocks get the generator's gradient alone, discriminators theirs alone, from one total."""
+    torch.manual_seed(0)
+    weights = LossWeights.plain(feature=0, alignment=0, output=0, gan=2, temporal_gan=3)
+    distiller = Distiller(model_of(chain), weights=weights, adversary=Adversary(width=4, spectral_norm=False))
+    blocks, discriminators = [*distiller.model.blocks.parameters()], [*distiller.adversary.parameters()]
+    for parameter in blocks:
+        nn.init.normal_(parameter, std=0.2)
+    pair = torch.rand(2, 2, 3, 16, 16)
+    total = unlogged(distiller).training_step(pair, 0)
+    found = torch.autograd.grad(total, blocks + discriminators)
+    (step,) = distiller.steps(pair)
+    generator, against = distiller.losses(step), distiller.discriminator_losses(step)
+    expected = torch.autograd.grad(2 * generator["gan"] + 3 * generator["temporal_gan"], blocks)
+    expected += torch.autograd.grad(sum(against.values()), discriminators)
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other)
+    groups = distiller.configure_optimizers().param_groups
+    assert {g["name"]: g["lr"] for g in groups} == {"blocks": 2e-4, "discriminators": 2e-7}
+
+
+def test_a_loss_of_ones_own_counts_once_or_by_its_weight(chain: nn.Module) -> None:
+    class Mine(Distiller):
+        def losses(self, step: Step) -> dict[str, torch.Tensor]:
+            return {"mine": step.picture.mean() + 1}
+
+    pair = torch.rand(1, 2, 3, 16, 16)
+    once = Mine(model_of(chain))
+    torch.testing.assert_close(unlogged(once).training_step(pair, 0), once.losses(once.steps(pair)[0])["mine"])
+
+    class Weights(LossWeights):
+        mine = 4.0
+
+    weighted = Mine(model_of(chain), weights=Weights.plain())
+    torch.testing.assert_close(unlogged(weighted).training_step(pair, 0), 4 * once.losses(once.steps(pair)[0])["mine"])

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 import shortcutv2v
 from shortcutv2v.distill import Rollout
+from shortcutv2v.distill.features import Features
 from shortcutv2v.errors import InputError
 
 
@@ -127,7 +128,7 @@ def test_the_teacher_gets_no_gradient_and_keeps_its_flags() -> None:
 def test_cached_features_give_the_same_steps(chain: nn.Module) -> None:
     model = shortcutv2v.wrap(chain, "1", "4", example_inputs=(FRAMES[:, 0],), channels=2)
     rollout = Rollout(model, shortcutv2v.Adapter(chain, "1", "4"))
-    features = [(carry := model.head(frame), model.middle(carry)) for frame in FRAMES.unbind(1)]
+    features = [Features(carry := model.head(frame), model.middle(carry)) for frame in FRAMES.unbind(1)]
     for live, cached in zip(rollout.steps(FRAMES), rollout.steps_from(features), strict=True):
         for name in ("picture", "target", "reference"):
             torch.testing.assert_close(getattr(live, name), getattr(cached, name))

@@ -64,13 +64,16 @@ class LossWeights:
                 raise InputError(f"the weight of the {name} loss must be finite and not negative, got {value}")
 
     @classmethod
-    def plain(cls) -> LossWeights:
+    def plain(cls, **changes: float) -> LossWeights:
         """The three losses that need neither downloaded weights nor discriminators, weighted as in the paper.
+
+        Args:
+            changes: weights that differ, by name.
 
         >>> LossWeights.plain()
         LossWeights(feature=5.0, alignment=5.0, output=10.0, perceptual=0.0, gan=0.0, temporal_gan=0.0)
         """
-        return cls(perceptual=0.0, gan=0.0, temporal_gan=0.0)
+        return cls(**{"perceptual": 0.0, "gan": 0.0, "temporal_gan": 0.0, **changes})
 
 
 def feature_loss(f_hat: Tensor, f: Tensor) -> Tensor:
@@ -201,5 +204,6 @@ def _mean(penalty: Callable[[Tensor], Tensor], scores: Scores) -> Tensor:
     maps = [scores] if isinstance(scores, Tensor) else list(scores)
     if not maps:
         raise InputError("a GAN loss needs scores: the discriminator returned an empty list")
-    # In float32, because squares of half-precision scores overflow.
-    return torch.stack([penalty(found.float()).mean() for found in maps]).mean()
+    # At least in float32, because squares of half-precision scores overflow.
+    exact = torch.promote_types(maps[0].dtype, torch.float32)
+    return torch.stack([penalty(found.to(exact)).mean() for found in maps]).mean()

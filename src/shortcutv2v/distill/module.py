@@ -13,7 +13,9 @@ from torch import Tensor, nn
 from shortcutv2v.adapter import Adapter
 from shortcutv2v.checkpoint import recipe
 from shortcutv2v.distill import losses
+from shortcutv2v.distill.adversarial import Adversary
 from shortcutv2v.distill.losses import LossWeights
+from shortcutv2v.distill.perceptual import VGGPerceptual
 from shortcutv2v.distill.rollout import Rollout, Step
 from shortcutv2v.errors import CheckpointError
 from shortcutv2v.model import ShortcutV2V
@@ -83,24 +85,22 @@ class Distiller(pl.LightningModule):
         decay: float = 0.5,
         schedule: int | None = None,
         perceptual: nn.Module | None = None,
-        adversary: nn.Module | None = None,
+        adversary: Adversary | None = None,
         feedback: str = "teacher",
         truncate: int | None = None,
     ) -> None:
         super().__init__()
         self.model = model
         self.adapter = adapter or Adapter(model.teacher, "", "")
-        self.weights = weights or getattr(LossWeights, 'plain', LossWeights)()
+        self.weights = weights or LossWeights.plain()
         self.rollout = Rollout(model, self.adapter, feedback, truncate)
         self.lr, self.lr_discriminator, self.betas = lr, lr_discriminator, betas
         self.decay, self.schedule = decay, schedule
-        if getattr(self.weights, 'perceptual', 0) and perceptual is None:
-            from shortcutv2v.distill.perceptual import VGGPerceptual
+        if self.weights.perceptual and perceptual is None:
             perceptual = VGGPerceptual()
-        self.perceptual = perceptual if getattr(self.weights, 'perceptual', 0) else None
-        spatial, temporal = getattr(self.weights, 'gan', 0) > 0, getattr(self.weights, 'temporal_gan', 0) > 0
+        self.perceptual = perceptual if self.weights.perceptual else None
+        spatial, temporal = self.weights.gan > 0, self.weights.temporal_gan > 0
         if adversary is None and (spatial or temporal):
-            from shortcutv2v.distill.adversarial import Adversary
             adversary = Adversary(spatial=spatial, temporal=temporal)
         self.adversary = adversary if spatial or temporal else None
 
@@ -140,19 +140,21 @@ class Distiller(pl.LightningModule):
         found = _mean([self.losses(step) for step in steps])
         against = _mean([self.discriminator_losses(step) for step in steps])
         total = _sum(getattr(self.weights, name, 1.0) * value for name, value in found.items())
-        self.log_dict({f"train/{name}": value for name, value in (found | against).items()})
-        self.log("train/loss", total)
+        size = steps[0].f[0].shape[0]
+        logged = {f"train/{name}": value for name, value in (found | against).items()}
+        self.log_dict({**logged, "train/loss": total}, batch_size=size)
         return _sum([total, *against.values()])
 
     @torch.no_grad()
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         """PSNR to the teacher over a batch's shortcut frames, beside the two free baselines."""
+        steps = self.steps(batch)
         found = [
             torch.stack([_psnr(picture, step.target) for picture in (step.picture, step.reuse(), step.reference)])
-            for step in self.steps(batch)
+            for step in steps
         ]
         for name, value in zip(("psnr", "psnr_reuse", "psnr_repeat"), torch.stack(found).mean(0), strict=True):
-            self.log(f"val/{name}", value, sync_dist=True)
+            self.log(f"val/{name}", value, sync_dist=True, batch_size=steps[0].f[0].shape[0])
 
     def configure_optimizers(self) -> Any:
         """Adam with a group for the blocks and one for the discriminators; rates decay at the end of the run."""

@@ -14,6 +14,7 @@ from torch.utils import _pytree as pytree
 
 from shortcutv2v.adapter import Adapter
 from shortcutv2v.blocks import Prediction
+from shortcutv2v.distill.features import Binder, Features
 from shortcutv2v.errors import InputError
 from shortcutv2v.model import ShortcutV2V
 from shortcutv2v.types import Carry, Reference
@@ -129,6 +130,7 @@ class Rollout:
         if truncate is not None and truncate < 1:
             raise InputError(f"truncate must be at least 1 frame or None, got {truncate}")
         self.model, self.adapter, self.feedback, self.truncate = model, adapter, feedback, truncate
+        self._bind = Binder(model, adapter)
 
     @property
     def recurrent(self) -> bool:
@@ -155,8 +157,8 @@ class Rollout:
             own = self.feedback == "own" and self.recurrent
             return _not_empty(list(self._own(taught) if own else self._follow(taught)), frames.shape[1])
 
-    def steps_from(self, features: Sequence[Any]) -> list[Step]:
-        """As `steps`, from cached features: pairs (carry, f), one per frame.
+    def steps_from(self, features: Sequence[Features]) -> list[Step]:
+        """As `steps`, from cached features, one `Features` per frame.
 
         Raises:
             InputError: no shortcut frame is among them, or `feedback` asks for other inputs than the cached ones.
@@ -164,7 +166,8 @@ class Rollout:
         if self.feedback == "own" and self.recurrent:
             raise InputError('feedback="own" needs frames: cached features cannot be recomputed from other outputs')
         with frozen(self.model.teacher):
-            taught = [(None, Taught(carry, tuple(f), self)) for carry, f in features]
+            bound = [self._bind(entry) for entry in features]
+            taught = [(None, Taught(entry.carry, entry.f, self)) for entry in bound]
             return _not_empty(list(self._follow(taught)), len(taught))
 
     @property
