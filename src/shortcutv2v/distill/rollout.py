@@ -255,5 +255,5 @@ def _detached(tree: Any) -> Any:
 
 def _not_empty(steps: list[Step], frames: int) -> list[Step]:
     if not steps:
-        raise InputError(f"a batch of {frames} frames holds no shortcut frame: give the reference and at least one more")
+        raise InputError(f"{frames} frames hold no shortcut frame: give the reference and at least one more")
     return steps
