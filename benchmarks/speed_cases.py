@@ -134,7 +134,7 @@ def _models(case: Case) -> dict[str, ShortcutV2V]:
         models[f"{level}, paper"] = first
         if level == "medium":
             (block,) = first.blocks
-            for variant in sorted(set(ShortcutBlock.variants) & {"delta", "flow", "flow_half"}):
+            for variant in ("delta", "flow", "flow_half"):
                 models[f"{level}, {variant}"] = _sibling(first, block.channels, variant)
             for part in (2, 4):
                 models[f"{level}, paper, width 1/{part}"] = _sibling(first, block.channels // part, "paper")

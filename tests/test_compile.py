@@ -116,8 +116,9 @@ def test_passes_with_replays_are_pure(chain: nn.Module, monkeypatch: pytest.Monk
 
 
 @pytest.mark.slow
-def test_compiled_with_inductor(chain: nn.Module) -> None:
+@pytest.mark.parametrize("options", [{}, {"mode": "reduce-overhead"}], ids=str)
+def test_compiled_with_inductor(chain: nn.Module, options: dict[str, str]) -> None:
     eager, compiled = wrapped(chain), wrapped(chain)
-    compiled.compile()
+    compiled.compile(**options)
     for frame in video():
         torch.testing.assert_close(compiled(frame), eager(frame), rtol=1e-4, atol=1e-5)
