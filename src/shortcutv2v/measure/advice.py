@@ -103,4 +103,4 @@ def _cut(cuts: Sequence[Candidate]) -> str:
             f"another cut would pay: enc_layer={best.enc_layer!r}, dec_layer={best.dec_layer!r}, "
             f"channels={best.channels} ran at {best.speedup:.2f}x (how well it predicts, only distillation tells)"
         )
-    return f"of the other cuts none pays either; the best was {best}"
+    return f"of the cuts that promise more none pays either; the best was {best}"
