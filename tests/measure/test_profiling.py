@@ -78,9 +78,8 @@ def test_says_plainly_when_skipping_does_not_pay_and_what_would():
 def test_says_when_nothing_helps():
     *_, width, other = advise(times(tail=8.0, block=0.9), 3, [cut(1.01)])
     assert "no width helps at this cut: head and tail alone take 90%" in width
-    assert other == (
-        "of the cuts that promise more none pays either; the best was 0 -> 4, h 2: 1.01x measured, multiply-adds allow 2.00x"
-    )
+    assert other.startswith("of the cuts that promise more none pays either")
+    assert other.endswith("0 -> 4, h 2: 1.01x measured, multiply-adds allow 2.00x")
     *_, width, other = advise(times(narrow=(("channels / 2", 7.5),)), 3)
     assert "no measured width pays" in width
     assert "no other cut was found" in other
