@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import pickle
 import signal
@@ -12,15 +13,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, default_collate
 
 import shortcutv2v
 from shortcutv2v import Adapter, video
 from shortcutv2v.distill.cache import FeatureCache
-from shortcutv2v.distill.data import Mirrored, Part
+from shortcutv2v.distill.data import Mirrored, Pairs, Part
 from shortcutv2v.distill.features import Binder, Features, collate
+from shortcutv2v.distill.module import Distiller
+from shortcutv2v.distill.progress import quiet_lightning
 from shortcutv2v.distill.samples import FeaturePairs, FeatureSequences
 from shortcutv2v.errors import InputError
 
@@ -414,3 +418,35 @@ def test_features_of_another_model_are_refused(tmp_path: Path) -> None:
     (stored,) = collate([[FeatureCache(tmp_path, wrapped()).features(clip_of())[0]]])
     with pytest.raises(InputError, match="belong to another model"):
         Binder(wrapped(cut=("first", "out")))(stored)
+
+
+def test_training_on_features_is_training_on_frames(tmp_path: Path) -> None:
+    model, clip = wrapped(), clip_of()
+    distiller = Distiller(model)
+    frames = default_collate([Pairs([clip], flip=False, seed=3)[i] for i in range(4)])
+    features = collate([FeaturePairs(FeatureCache(tmp_path, model), [clip], seed=3)[i] for i in range(4)])
+    (one,), (two,) = distiller.steps(frames), distiller.steps(features)
+    torch.testing.assert_close(two.target, one.target, rtol=0, atol=5e-3)
+    torch.testing.assert_close(two.picture, one.picture, rtol=0, atol=5e-3)
+    for (name, expected), found in zip(distiller.losses(one).items(), distiller.losses(two).values(), strict=True):
+        torch.testing.assert_close(found, expected, rtol=0.02, atol=1e-3, msg=lambda text, name=name: f"{name}: {text}")
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "bf16-true"])
+def test_lightning_takes_features_in_every_precision(tmp_path: Path, precision: Any) -> None:
+    model = wrapped()
+    pairs = FeaturePairs(FeatureCache(tmp_path, model), [clip_of()], crop=(8, 8), length=5)
+    before = copy.deepcopy(model.state_dict())
+    with quiet_lightning():
+        trainer = pl.Trainer(
+            max_epochs=1,
+            accelerator="cpu",
+            precision=precision,
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+        )
+        trainer.fit(Distiller(model, lr=1e-2), DataLoader(pairs, batch_size=2, collate_fn=collate))
+    assert trainer.global_step == 3  # the last batch is a smaller one
+    assert any(not torch.equal(before[key].to(value), value) for key, value in model.state_dict().items())

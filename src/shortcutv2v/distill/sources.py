@@ -20,9 +20,9 @@ Source = str | Path | FrameSource
 def open_clips(source: Source | Sequence[Source], size: int | tuple[int, int] | None = None) -> list[FrameSource]:
     """Clips from paths (folders are looked through) and from objects that are clips already, in any mixture.
 
-    Memory does not grow with the number or the length of the clips: those from files share one `video.Cache`, which
-    keeps 256 MiB of decoded frames and eight open files in every process that reads. Beside it lie only the key frames'
-    places in each video, and the frames of one batch.
+    Peak memory does not grow with the number or the length of the clips, some 50 bytes of index per frame apart: those
+    from files share one `video.Cache`, which keeps 256 MiB of decoded frames and eight open files in every process that
+    reads. The frames of the batches under way come on top, 12 bytes per pixel.
 
     Args:
         source: one or several of: video file, folder of videos, folder of frames, uint8 tensor (N, C, H, W), any
