@@ -257,6 +257,24 @@ def test_both_sides_in_one_backward_under_autocast(dtype: torch.dtype) -> None:
         assert F.cosine_similarity(found.flatten(), expected.flatten(), dim=0) > 0.99
 
 
+def test_an_adversary_in_bfloat16() -> None:
+    judge, pictures = adversary(scales=2).bfloat16(), torch.rand(3, 1, 3, 24, 24, dtype=torch.bfloat16)
+    sum((judge.generator(*pictures[:2]) | judge.discriminator(*pictures)).values()).backward()
+    assert all(parameter.grad.isfinite().all() for parameter in judge.parameters())
+
+
+def test_gradients_of_temporal_weights_in_bfloat16() -> None:
+    exact = TemporalDiscriminator(width=8, spectral_norm=False)
+    coarse = copy.deepcopy(exact).bfloat16()
+    pictures = torch.rand(4, 3, 2, 24, 24)
+    exact(pictures).sum().backward()
+    coarse(pictures.bfloat16()).sum().backward()
+    for ours, theirs in zip(coarse.parameters(), exact.parameters(), strict=True):
+        torch.testing.assert_close(
+            ours.grad.float(), theirs.grad, rtol=0.05, atol=0.05 * theirs.grad.abs().max().item()
+        )
+
+
 @pytest.fixture
 def process_group(tmp_path: Path) -> Iterator[None]:
     dist.init_process_group("gloo", init_method=f"file://{tmp_path / 'store'}", rank=0, world_size=1)

@@ -101,6 +101,7 @@ def test_the_two_sides_pull_scores_their_ways(form: str) -> None:
 def test_half_precision_scores_do_not_overflow() -> None:
     scores = torch.full((1, 1, 2, 2), 400.0, dtype=torch.float16)  # squared: beyond 65504
     assert losses.gan_generator_loss(scores).item() == 399.0**2
+    assert losses.gan_generator_loss(scores.double()).dtype == torch.float64
 
 
 def test_unusable_scores_and_forms_are_refused() -> None:

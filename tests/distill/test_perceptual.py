@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import urllib.error
 from pathlib import Path
 from typing import Any
@@ -65,11 +66,14 @@ def test_the_network_is_frozen_and_in_no_checkpoint(distance: nn.Module) -> None
     assert not any(parameter.requires_grad for parameter in distance.network.parameters())
 
 
-def test_the_network_moves_along() -> None:
-    distance = FeaturePerceptual(Layers())
-    nn.Sequential(distance).double()
-    picture, target = torch.rand(2, 1, 3, 16, 16, dtype=torch.float64)
-    assert distance(picture, target).dtype == torch.float64
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+def test_the_network_moves_along(distance: nn.Module, dtype: torch.dtype) -> None:
+    distance = copy.deepcopy(distance)
+    picture, target = torch.rand(2, 1, 3, 16, 16)
+    expected = distance(picture, target)
+    nn.Sequential(distance).to(dtype)
+    found = distance(picture.to(dtype), target.to(dtype))
+    torch.testing.assert_close(found.float(), expected, rtol=0.05, atol=0)
 
 
 def test_distances_live_under_autocast(distance: nn.Module) -> None:

@@ -18,6 +18,13 @@ from shortcutv2v.errors import CheckpointError, InputError
 __all__ = ["MultiScale", "PatchDiscriminator", "TemporalDiscriminator", "load_authors"]
 
 
+class _Conv3d(nn.Conv3d):
+    """Pads time by itself: oneDNN's gradient of bfloat16 weights is wrong for padded pairs (seen in torch 2.14)."""
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        return super().forward(F.pad(pictures, (0, 0, 0, 0, 1, 1)))
+
+
 class PatchDiscriminator(nn.Module):
     """PatchGAN: scores overlapping patches of a picture, 16x16 pixels large with one strided layer.
 
@@ -47,6 +54,7 @@ class PatchDiscriminator(nn.Module):
     _conv: type[nn.Module] = nn.Conv2d
     _kernel: tuple[int, ...] = (4, 4)
     _stride: tuple[int, ...] = (2, 2)
+    _padding: tuple[int, ...] = (1, 1)
 
     def __init__(
         self,
@@ -68,10 +76,10 @@ class PatchDiscriminator(nn.Module):
             after = width * min(2**number, 8)
             stride = self._stride if number < n_layers else 1
             # Only the first and the last convolution have a bias, as in the authors' checkpoints.
-            layers.append(normed(self._conv(before, after, self._kernel, stride, 1, bias=number == 0)))
+            layers.append(normed(self._conv(before, after, self._kernel, stride, self._padding, bias=number == 0)))
             layers.append(nn.LeakyReLU(0.2))
             before = after
-        self.model = nn.Sequential(*layers, self._conv(before, score_channels, self._kernel, 1, 1))
+        self.model = nn.Sequential(*layers, self._conv(before, score_channels, self._kernel, 1, self._padding))
 
     def forward(self, pictures: Tensor) -> Tensor:
         """Scores of all patches."""
@@ -101,9 +109,10 @@ class TemporalDiscriminator(PatchDiscriminator):
         torch.Size([1, 1, 2, 14, 22])
     """
 
-    _conv = nn.Conv3d
+    _conv = _Conv3d
     _kernel = (3, 4, 4)
     _stride = (1, 2, 2)
+    _padding = (0, 1, 1)
 
 
 class MultiScale(nn.Module):
@@ -189,6 +198,7 @@ def _unchanged(module: nn.Module) -> nn.Module:
 
 def _halved(pictures: Tensor) -> Tensor:
     """Height and width halved by 3x3 means, as pix2pixHD does; time is left alone."""
-    if pictures.ndim == 4:
-        return F.avg_pool2d(pictures, 3, 2, 1, count_include_pad=False)
-    return F.avg_pool3d(pictures, (1, 3, 3), (1, 2, 2), (0, 1, 1), count_include_pad=False)
+    # As 2-D pictures, because 3-D pooling lacks half precision on CPU.
+    flat = F.avg_pool2d(pictures.flatten(1, -3), 3, 2, 1, count_include_pad=False)
+    halved: Tensor = flat.unflatten(1, pictures.shape[1:-2])
+    return halved

@@ -118,7 +118,7 @@ class VGGPerceptual(FeaturePerceptual):
 class LPIPSPerceptual(_Held):
     """LPIPS on VGG-16, which the authors train with: learned weights on squared differences of normalised features.
 
-    The mean over the batch, computed in float32 also under autocast: normalising divides by small numbers.
+    The mean over the batch, computed in float32 at any precision of the rest: normalising divides by small numbers.
 
     Args:
         weights: of VGG-16, as `VGGPerceptual` takes them; LPIPS's own come with the package `lpips`.
@@ -157,6 +157,11 @@ class LPIPSPerceptual(_Held):
         with torch.autocast(picture.device.type, enabled=False):
             distances: Tensor = self.network(picture.float(), target.detach().float(), normalize=True)
         return distances.mean()
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> LPIPSPerceptual:
+        super()._apply(fn, recurse)
+        self.network.float()
+        return self
 
 
 class _Taps(nn.Module):
