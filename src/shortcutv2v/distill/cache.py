@@ -5,8 +5,8 @@
     trainer.fit(Distiller(model), DataLoader(pairs, batch_size=8, collate_fn=collate))
 
 A step on frames runs the teacher's head and middle on both frames of every pair; a step on cached features runs
-neither, at any number of epochs, only the tails. Filling the cache costs head and middle once per frame, so it pays when
-a run has seen more pixels than the clips have: for 100 frames of 320x180, at 8 pairs of 96x96, after 39 steps.
+neither, only the tails. Filling the cache costs head and middle once per frame, so it pays when a run sees more pixels
+than the clips have: for 100 frames of 320x180, at 8 pairs of 96x96 a step, after 39 steps.
 """
 
 from __future__ import annotations
@@ -74,9 +74,10 @@ class FeatureCache:
     and the operating system drops what it needs. Neither grows with the length of a clip.
 
     A file is found again under a key of the teacher (class, every parameter and buffer), its training flags, the cut,
-    the adapter, and the clip (file, size, time of change; content for tensors). Whatever the key cannot see, such as
-    edited source code, is noticed where it changes the first frame by 2 %: that is computed anew and compared. Files that a killed run left
-    unfinished do not count, damaged ones are found by their checksum (opening a file reads it once) and made again.
+    the adapter, and the clip (file, size, time of change; content for tensors). What the key cannot see, such as edited
+    source code, is noticed where it changes the first frame by 2 %, which is computed anew and compared. Files that a
+    killed run left unfinished do not count; damaged ones are found by their checksum (opening a file reads it once) and
+    made again.
 
     Args:
         folder: where files go; several models and runs may share it.
