@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from shortcutv2v.errors import ShortcutError
 
@@ -22,8 +24,11 @@ def main(argv: Sequence[str] | None = None, *, adapter: str | None = None) -> in
     Returns:
         The exit code: 0 done, 2 refused with one line on standard error, 130 interrupted.
     """
-    options = _parser(adapter).parse_args(argv)
+    given = list(sys.argv[1:] if argv is None else argv)
     try:
+        if given[:1] == ["train"]:
+            return _train(given[1:], adapter)
+        options = _parser(adapter).parse_args(given)
         result: int = options.run(options)
         return result
     except ShortcutError as error:
@@ -42,7 +47,7 @@ def _refuse(message: str) -> int:
 def _parser(adapter: str | None) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="shortcutv2v", description="Make a pretrained video generator fast.")
     verbs = parser.add_subparsers(required=True, metavar="command")
-    _add_train(verbs.add_parser("train", help="distil a block on some clips"), adapter)
+    verbs.add_parser("train", help="distil a block on some clips")  # has a parser of its own, see `_train`
     _add_translate(verbs.add_parser("translate", help="video in, video out"), adapter)
     _add_measure(verbs.add_parser("measure", help="quality and time on a clip, beside the teacher"), adapter)
     _add_profile(verbs.add_parser("profile", help="where a frame's multiply-adds and seconds go"), adapter)
@@ -50,7 +55,7 @@ def _parser(adapter: str | None) -> argparse.ArgumentParser:
     return parser
 
 
-def _add_adapter(verb: argparse.ArgumentParser, preset: str | None) -> None:
+def _add_adapter(verb: Any, preset: str | None) -> None:
     verb.add_argument(
         "--adapter",
         default=preset,
@@ -66,22 +71,12 @@ def _add_adapter(verb: argparse.ArgumentParser, preset: str | None) -> None:
     verb.add_argument("--device", default="auto", help="cpu, cuda, ... (default: cuda where there is one)")
 
 
-def _add_train(verb: argparse.ArgumentParser, preset: str | None) -> None:
-    _add_adapter(verb, preset)
-    verb.add_argument("clips", nargs="+", type=Path, help="videos, folders of videos or folders of frames")
-    verb.add_argument("--out", type=Path, required=True, help="folder for the trained block")
-    verb.add_argument("--minutes", type=float, default=5.0, help="training time (default: %(default)s)")
-    verb.add_argument("--steps", type=int, default=-1, help="stop after so many steps")
-    verb.add_argument("--validation", nargs="+", type=Path, help="clips to validate on")
-    verb.add_argument("--interval", type=int, help="frames from one refresh to the next")
-    verb.add_argument("--variant", help="the block (default: flow)")
-    verb.add_argument("--channels", type=int, help="width h of the block (default: half of f's channels)")
-    verb.add_argument("--crop", type=int, default=96, help="side of the training crops (default: %(default)s)")
-    verb.add_argument("--batch-size", type=int, default=8, help="pairs per step (default: %(default)s)")
-    verb.add_argument("--lr", type=float, default=1e-3, help="learning rate at the start (default: %(default)s)")
-    verb.add_argument("--seed", type=int, default=0)
-    verb.add_argument("--resume", type=Path, help="a last.ckpt to go on from")
-    verb.set_defaults(run=_lazily("train"))
+def _train(argv: Sequence[str], adapter: str | None) -> int:
+    """Lightning's command line, which is imported only for this command."""
+    from shortcutv2v.cli.train import run
+
+    run(argv, functools.partial(_add_adapter, preset=adapter))
+    return 0
 
 
 def _add_translate(verb: argparse.ArgumentParser, preset: str | None) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import argparse
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -17,9 +18,16 @@ from shortcutv2v.refresh import Every
 __all__ = ["load_model", "open_adapter"]
 
 
-def open_adapter(options: argparse.Namespace) -> Adapter:
-    """The adapter of `--adapter`, `--set` and `--cut`, its teacher on `--device`."""
-    adapter = find_adapter(options.adapter, options.set)
+def open_adapter(options: Any) -> Adapter:
+    """The adapter of `--adapter`, `--set` and `--cut`, its teacher on `--device`.
+
+    Args:
+        options: of any command; `set` is a list of "key=value", or a mapping where it comes from a YAML file.
+    """
+    settings = options.set
+    if isinstance(settings, Mapping):
+        settings = [f"{key}={value!r}" for key, value in settings.items()]
+    adapter = find_adapter(options.adapter, settings)
     if options.cut is not None:
         if options.cut not in adapter.cuts:
             hint = near_matches(options.cut, adapter.cuts) or sorted(adapter.cuts)

@@ -2,41 +2,59 @@
 
 from __future__ import annotations
 
-import argparse
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 from shortcutv2v.cli.setup import open_adapter
 from shortcutv2v.model import placement
 from shortcutv2v.translate import from_uint8
 
+if TYPE_CHECKING:
+    from shortcutv2v.distill import Distiller
+    from shortcutv2v.distill.feed import ClipData
+
 __all__ = ["run"]
 
+OF_DATA = ("crop", "batch_size", "kind", "frames", "cache", "seed")
+OF_DISTILLER = (
+    *("lr", "lr_discriminator", "betas", "decay", "schedule", "weights", "perceptual", "adversary"),
+    *("feedback", "truncate"),
+)
 
-def run(options: argparse.Namespace) -> None:
-    """Train, then save the block; checkpoints to resume from lie beside it."""
-    from shortcutv2v.distill import fit, open_clips
 
-    clips = open_clips(options.clips, options.height)  # a bad clip is told before the network is loaded
+def run(argv: Sequence[str], add_adapter: Callable[[Any], None]) -> None:
+    """Train, then save the block; checkpoints to resume from, logs and the options lie beside it.
+
+    Args:
+        argv: the arguments behind `train`.
+        add_adapter: adds the options that all commands share to a parser.
+    """
+    from shortcutv2v.distill.command import TrainCLI
+    from shortcutv2v.distill.running import run as train
+
+    cli = TrainCLI(argv, add_adapter, _build)
+    out = cli.config.out
+    if cli.trainer.is_global_zero:
+        cli.save_config(out / "train.yaml")
+    train(cli.trainer, cli.model, cli.datamodule, cli.config.resume)
+    if cli.trainer.is_global_zero:
+        cli.model.model.eval().save(out)
+        scores = {name: float(value) for name, value in cli.trainer.callback_metrics.items()}
+        values = ", ".join(f"{name} {value:.4g}" for name, value in scores.items())
+        print(f"{out}: {cli.trainer.global_step} steps; {values}")
+
+
+def _build(options: Any) -> tuple[Distiller, ClipData]:
+    """Clips, adapter, model, in this order: a bad clip is told before the network is loaded."""
+    from shortcutv2v.distill import find_preset
+    from shortcutv2v.distill.quick import data_of, distiller_of
+
+    preset = None if options.preset is None else find_preset(options.preset)
+    given = {name: options[name] for name in OF_DATA} | {"size": options.height, "num_workers": options.workers}
+    data = data_of(options.clips, options.validation, preset, **given)
     adapter = open_adapter(options)
-    frame = from_uint8(clips[0][0]).to(*placement(adapter.teacher))
-    changes = {"max_interval": options.interval, "variant": options.variant, "channels": options.channels}
+    frame = from_uint8(data.clips[0][0]).to(*placement(adapter.teacher))
+    interval = options.interval or (preset.max_interval if preset is not None else None)
+    changes = {"max_interval": interval, "variant": options.variant, "channels": options.channels}
     model = adapter.wrap(frame, **{k: v for k, v in changes.items() if v is not None})
-    distiller = fit(
-        model,
-        clips,
-        adapter=adapter,
-        minutes=options.minutes,
-        max_steps=options.steps,
-        validation=options.validation,
-        size=options.height,
-        crop=options.crop,
-        batch_size=options.batch_size,
-        lr=options.lr,
-        seed=options.seed,
-        folder=options.out,
-        resume=options.resume,
-    )
-    model.save(options.out)
-    scores = {name: float(value) for name, value in distiller.trainer.callback_metrics.items()}
-    print(
-        f"{options.out}: {distiller.trainer.global_step} steps; " + ", ".join(f"{k} {v:.4g}" for k, v in scores.items())
-    )
+    return distiller_of(model, adapter, preset, **{name: options[name] for name in OF_DISTILLER}), data

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
@@ -10,7 +11,10 @@ import torch
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
 from shortcutv2v.adapter import Adapter
+from shortcutv2v.distill.cache import FeatureCache
 from shortcutv2v.distill.data import FrameSource, Pairs, Sequences, Windows
+from shortcutv2v.distill.features import collate
+from shortcutv2v.distill.samples import FeaturePairs, FeatureSequences
 from shortcutv2v.distill.sources import Source, open_clips
 from shortcutv2v.errors import InputError
 
@@ -38,6 +42,8 @@ class ClipData(pl.LightningDataModule):
         frames: length of a sequence; default: one interval, and two frames more where the adapter opens a video with
             frames of its own.
         seed: decides every sample.
+        cache: folder of the teacher's features, see `FeatureCache`; None computes them in every step. Frames are then
+            not flipped.
         num_workers: processes that read frames; 0 reads in the training process.
 
     Raises:
@@ -56,6 +62,7 @@ class ClipData(pl.LightningDataModule):
         kind: str = "auto",
         frames: int | None = None,
         seed: int = 0,
+        cache: str | Path | None = None,
         num_workers: int = 0,
     ) -> None:
         super().__init__()
@@ -64,29 +71,35 @@ class ClipData(pl.LightningDataModule):
         self.clips = open_clips(source, size)
         self.held_out = None if validation is None else open_clips(validation, size)
         self.crop, self.batch_size, self.num_workers = crop, batch_size, num_workers
-        self.kind, self.frames, self.seed = kind, frames, seed
+        self.kind, self.frames, self.seed, self.cache = kind, frames, seed, cache
 
     def setup(self, stage: str) -> None:
         """Make the data sets, for the interval and the adapter of the model that is trained."""
         module: Any = self.trainer.lightning_module if self.trainer is not None else None
         interval = max(1, module.model.max_interval or 3)
-        self.pairs = self._training_set(interval, module.adapter)
+        if stage == "fit":
+            self.pairs = self._training_set(module, interval)
         length = max(2, interval) + _lead(module.adapter)
         self.windows = None if self.held_out is None else Windows(self.held_out, length)
 
-    def _training_set(self, interval: int, adapter: Adapter) -> Pairs | Sequences:
+    def _training_set(self, module: Any, interval: int) -> Dataset[Any]:
+        adapter: Adapter = module.adapter
+        recurrent = type(adapter).advance is not Adapter.advance
+        pairs = self.kind == "pairs" or (self.kind == "auto" and not recurrent)
+        length = interval if pairs else self.frames or max(2, interval) + _lead(adapter)
         shared: dict[str, Any] = {
             "crop": _crop(self.clips, self.crop),
             "length": self.batch_size * _ENDLESS,
             "seed": self.seed,
         }
-        recurrent = type(adapter).advance is not Adapter.advance
-        if self.kind == "pairs" or (self.kind == "auto" and not recurrent):
-            return Pairs(self.clips, interval, **shared)
-        return Sequences(self.clips, self.frames or max(2, interval) + _lead(adapter), **shared)
+        if self.cache is None:
+            return (Pairs if pairs else Sequences)(self.clips, length, **shared)
+        module.to(module.trainer.strategy.root_device)  # where Lightning takes it a moment later
+        cache = FeatureCache(self.cache, module.model, adapter)
+        return (FeaturePairs if pairs else FeatureSequences)(cache, self.clips, length, **shared)
 
     def train_dataloader(self) -> DataLoader[Any]:
-        """Batches (B, T, C, h, w) in [0, 1], from the first sample that the run has not seen."""
+        """Batches (B, T, C, h, w) in [0, 1] or cached features, from the first sample that the run has not seen."""
         trainer, processes = self.trainer, 1
         seen = 0
         if trainer is not None:
@@ -100,6 +113,7 @@ class ClipData(pl.LightningDataModule):
             sampler=sampler,
             num_workers=self.num_workers,
             drop_last=True,
+            collate_fn=collate if self.cache is not None else None,
             pin_memory=torch.cuda.is_available(),
             persistent_workers=self.num_workers > 0,
         )

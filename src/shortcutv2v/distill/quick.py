@@ -16,12 +16,12 @@ from shortcutv2v.distill.losses import LossWeights
 from shortcutv2v.distill.module import Distiller
 from shortcutv2v.distill.presets import Preset, find_preset
 from shortcutv2v.distill.progress import quiet_lightning
-from shortcutv2v.distill.running import callbacks_of, run, time_limit, trainer_settings
+from shortcutv2v.distill.running import callbacks_of, run, time_limit, trainer_settings, writers
 from shortcutv2v.distill.sources import Source, open_clips
 from shortcutv2v.errors import InputError
 from shortcutv2v.model import ShortcutV2V
 
-__all__ = ["distiller_of", "fit", "open_clips", "suited"]
+__all__ = ["data_of", "distiller_of", "fit", "open_clips", "suited"]
 
 
 def fit(
@@ -36,6 +36,8 @@ def fit(
     size: int | tuple[int, int] | None = None,
     crop: int | None = None,
     batch_size: int | None = None,
+    frames: int | None = None,
+    cache: str | Path | None = None,
     lr: float | None = None,
     weights: LossWeights | None = None,
     perceptual: nn.Module | None = None,
@@ -65,6 +67,9 @@ def fit(
         crop: side of the square training crops, in pixels; smaller frames are used whole. Default: what suits the
             hardware, see `suited`.
         batch_size: samples per step. Default: the preset's, or what suits the hardware.
+        frames: length of the sequences that recurrent teachers are trained on, see `ClipData`.
+        cache: a folder for the teacher's features, see `FeatureCache`: a step then runs neither head nor middle. It
+            pays from a few dozen steps per clip on; frames are no longer flipped.
         lr: learning rate at the start; decays linearly to zero over the second half. Default: the preset's, or 1e-3.
         weights: of the losses. Default: the preset's, or those that need no downloads, `LossWeights.plain()`.
         perceptual: a module for the perceptual loss, see `Distiller`.
@@ -99,30 +104,46 @@ def fit(
     if minutes is None and max_steps < 0:
         raise InputError("give minutes=, max_steps= or both: training would never end")
     chosen = find_preset(preset) if isinstance(preset, str) else preset
-    changes = {"lr": lr, "weights": weights, "perceptual": perceptual, "schedule": schedule}
-    suits = suited()
-    data = ClipData(
-        source,
-        validation,
-        size=size,
-        crop=crop or suits["crop"],
-        batch_size=batch_size or (chosen.batch_size if chosen else suits["batch_size"]),
-        kind=chosen.data if chosen else "auto",
-        seed=seed,
-        num_workers=suits["num_workers"],
+    data = data_of(
+        source, validation, chosen, size=size, crop=crop, batch_size=batch_size, frames=frames, seed=seed, cache=cache
     )
-    distiller = distiller_of(model, adapter, chosen, **{k: v for k, v in changes.items() if v is not None})
-    validate = validation is not None
+    changes = {"lr": lr, "weights": weights, "perceptual": perceptual, "schedule": schedule}
+    distiller = distiller_of(model, adapter, chosen, **changes)
     watch = callbacks_of(
-        folder, validate=validate, seed=seed, ema=ema, patience=patience, save_every=save_every, progress=progress
+        folder,
+        validate=validation is not None,
+        seed=seed,
+        ema=ema,
+        patience=patience,
+        save_every=save_every,
+        progress=progress,
     )
     with quiet_lightning():
-        settings = trainer_settings(folder, validate=validate)
         limits: dict[str, Any] = {"max_time": time_limit(minutes), "max_steps": max_steps, "precision": precision}
-        trainer = pl.Trainer(**settings, **limits, callbacks=watch)
+        trainer = pl.Trainer(**trainer_settings(folder), **writers(folder), **limits, callbacks=watch)
     run(trainer, distiller, data, resume)
     model.eval()
     return distiller
+
+
+def data_of(
+    source: Source | Sequence[Source],
+    validation: Source | Sequence[Source] | None,
+    preset: Preset | None,
+    **changes: Any,
+) -> ClipData:
+    """Clips as the preset wants them, or as they suit a short run on the hardware at hand.
+
+    Args:
+        source: clips to train on.
+        validation: clips to validate on.
+        preset: None for a short run.
+        changes: arguments of `ClipData` that replace these, unless they are None.
+    """
+    settings: dict[str, Any] = suited()
+    if preset is not None:
+        settings |= {"batch_size": preset.batch_size, "kind": preset.data}
+    return ClipData(source, validation, **settings | _given(changes))
 
 
 def distiller_of(model: ShortcutV2V, adapter: Adapter | None, preset: Preset | None, **changes: Any) -> Distiller:
@@ -132,11 +153,16 @@ def distiller_of(model: ShortcutV2V, adapter: Adapter | None, preset: Preset | N
         model: a wrapped teacher.
         adapter: see `Distiller`.
         preset: None for a short run.
-        changes: arguments of `Distiller` that replace these.
+        changes: arguments of `Distiller` that replace these, unless they are None.
     """
     if preset is not None:
-        return preset.distiller(model, adapter, **changes)
-    return Distiller(model, adapter, **{"lr": 1e-3, "betas": (0.9, 0.99), **changes})
+        return preset.distiller(model, adapter, **_given(changes))
+    settings: dict[str, Any] = {"lr": 1e-3, "betas": (0.9, 0.99)}
+    return Distiller(model, adapter, **settings | _given(changes))
+
+
+def _given(settings: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in settings.items() if value is not None}
 
 
 def suited() -> dict[str, int]:

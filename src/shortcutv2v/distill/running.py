@@ -21,7 +21,16 @@ from shortcutv2v.distill.module import Distiller
 from shortcutv2v.distill.progress import Progress, quiet_lightning
 from shortcutv2v.errors import CheckpointError
 
-__all__ = ["LAST", "AtomicCheckpointIO", "callbacks_of", "check_readable", "run", "time_limit", "trainer_settings"]
+__all__ = [
+    "LAST",
+    "AtomicCheckpointIO",
+    "callbacks_of",
+    "check_readable",
+    "run",
+    "time_limit",
+    "trainer_settings",
+    "writers",
+]
 
 LAST = "last.ckpt"
 """The checkpoint to resume from, in a run's folder."""
@@ -46,18 +55,15 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         part.replace(path)
 
 
-def trainer_settings(folder: str | Path | None, *, validate: bool) -> dict[str, Any]:
-    """Arguments of `Trainer` without its callbacks and its end.
+def trainer_settings(folder: str | Path | None) -> dict[str, Any]:
+    """Plain arguments of `Trainer`, without callbacks, writers and the run's end.
 
     Args:
-        folder: where checkpoints and TensorBoard's logs go; None writes nothing.
-        validate: whether there are clips to validate on.
+        folder: where checkpoints go; None writes none.
     """
     return {
-        "logger": False if folder is None else TensorBoardLogger(folder, name="logs", version=""),
-        "plugins": None if folder is None else [AtomicCheckpointIO()],
         "max_epochs": -1,
-        "val_check_interval": 100 if validate else None,
+        "val_check_interval": 100,
         "check_val_every_n_epoch": None,
         "limit_val_batches": 8,
         "num_sanity_val_steps": 0,
@@ -67,6 +73,17 @@ def trainer_settings(folder: str | Path | None, *, validate: bool) -> dict[str, 
         "enable_progress_bar": False,
         "default_root_dir": folder,
     }
+
+
+def writers(folder: str | Path | None) -> dict[str, Any]:
+    """The arguments of `Trainer` that write: TensorBoard's logs in `folder/logs`, and checkpoints whole or not at all.
+
+    Args:
+        folder: None writes nothing.
+    """
+    if folder is None:
+        return {"logger": False}
+    return {"logger": TensorBoardLogger(folder, name="logs", version=""), "plugins": [AtomicCheckpointIO()]}
 
 
 def callbacks_of(
@@ -82,7 +99,7 @@ def callbacks_of(
     """What watches over a run.
 
     Args:
-        folder: as `trainer_settings` takes it; None also leaves out pictures.
+        folder: where checkpoints go; None leaves out checkpoints and pictures.
         validate: whether there are clips to validate on.
         seed: of `StepSeed`.
         ema: decay of `EMA`, None for none.
