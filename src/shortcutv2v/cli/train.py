@@ -17,7 +17,7 @@ __all__ = ["run"]
 
 OF_DATA = ("crop", "batch_size", "kind", "frames", "cache", "seed")
 OF_DISTILLER = (
-    *("lr", "lr_discriminator", "betas", "decay", "schedule", "weights", "perceptual", "adversary"),
+    *("lr", "lr_discriminator", "betas", "decay", "schedule", "perceptual", "adversary"),
     *("feedback", "truncate"),
 )
 
@@ -47,7 +47,7 @@ def run(argv: Sequence[str], add_adapter: Callable[[Any], None]) -> None:
 def _build(options: Any) -> tuple[Distiller, ClipData]:
     """Clips, adapter, model, in this order: a bad clip is told before the network is loaded."""
     from shortcutv2v.distill import find_preset
-    from shortcutv2v.distill.quick import data_of, distiller_of
+    from shortcutv2v.distill.quick import data_of, distiller_of, weights_of
 
     preset = None if options.preset is None else find_preset(options.preset)
     given = {name: options[name] for name in OF_DATA} | {"size": options.height, "num_workers": options.workers}
@@ -57,4 +57,5 @@ def _build(options: Any) -> tuple[Distiller, ClipData]:
     interval = options.interval or (preset.max_interval if preset is not None else None)
     changes = {"max_interval": interval, "variant": options.variant, "channels": options.channels}
     model = adapter.wrap(frame, **{k: v for k, v in changes.items() if v is not None})
-    return distiller_of(model, adapter, preset, **{name: options[name] for name in OF_DISTILLER}), data
+    settings = {name: options[name] for name in OF_DISTILLER}
+    return distiller_of(model, adapter, preset, weights=weights_of(preset, options.weights or {}), **settings), data

@@ -8,16 +8,18 @@ function that the caller gives; `--trainer.*`, `--config`, `--print_config` and 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal, cast
 
 from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCLI
-from torch import nn
 
+from shortcutv2v.distill.adversarial import Adversary
 from shortcutv2v.distill.feed import KINDS, ClipData
 from shortcutv2v.distill.losses import LossWeights
 from shortcutv2v.distill.module import Distiller
+from shortcutv2v.distill.perceptual import FeaturePerceptual, LPIPSPerceptual, VGGPerceptual
 from shortcutv2v.distill.presets import PRESETS
 from shortcutv2v.distill.progress import quiet_lightning
 from shortcutv2v.distill.rollout import FEEDBACKS
@@ -69,6 +71,7 @@ class TrainCLI(LightningCLI):
         parser.link_arguments("minutes", "trainer.max_time", compute_fn=_max_time)
         parser.link_arguments("steps", "trainer.max_steps")
         parser.link_arguments("out", "trainer.default_root_dir")
+        parser.link_arguments("device", "trainer.accelerator", compute_fn=_accelerator)
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Without Lightning's advice not to do this."""
@@ -81,7 +84,10 @@ class TrainCLI(LightningCLI):
         """Build model and data by the caller's function, then the trainer."""
         parser: Any = self.parser
         instantiate = getattr(parser, "instantiate", None) or parser.instantiate_classes  # renamed in jsonargparse 4.49
-        self.config_init = instantiate(self.config)
+        try:
+            self.config_init = instantiate(self.config)
+        except ValueError as error:  # jsonargparse wraps what a class of ours says in its own words
+            raise InputError(str(error)) from error
         self.model, self.datamodule = self._build(self.config_init)
         self.trainer = self.instantiate_trainer()
 
@@ -114,6 +120,10 @@ dashes in front and with _ between words. --trainer.help and --print_config show
 
 def _max_time(minutes: float | None) -> dict[str, int] | None:
     return None if minutes is None else {"seconds": max(1, round(60 * minutes))}
+
+
+def _accelerator(device: str) -> str:
+    return device.partition(":")[0]
 
 
 def _add_run(parser: LightningArgumentParser) -> None:
@@ -152,8 +162,13 @@ def _add_training(parser: LightningArgumentParser) -> None:
     parser.add_argument("--decay", type=float | None, default=None, help="last share of the run, in which rates fall")
     parser.add_argument("--schedule", type=int | None, default=None, help="steps over which rates decay; null: the run")
     parser.add_argument("--ema", type=float | None, default=None, help="decay of an average of the weights to keep")
-    parser.add_argument("--weights", type=LossWeights | None, default=None, help="of the losses; null: the preset's")
-    parser.add_argument("--perceptual", type=nn.Module | None, default=None, help="see distill.perceptual")
-    parser.add_argument("--adversary", type=nn.Module | None, default=None, help="see distill.Adversary")
+    names = ", ".join(field.name for field in dataclasses.fields(LossWeights))
+    of_losses = f"of the losses, such as --weights.feature 3: {names}; others: the preset's, or LossWeights.plain()"
+    parser.add_argument("--weights", type=dict[str, float] | None, default=None, help=of_losses)
+    distance = VGGPerceptual | LPIPSPerceptual | FeaturePerceptual | None
+    of_pictures = "distance of pictures for --weights.perceptual, such as VGGPerceptual; null: VGGPerceptual"
+    parser.add_argument("--perceptual", type=distance, default=None, help=of_pictures)
+    of_adversary = "discriminators for --weights.gan and .temporal_gan; null: as in the authors' code"
+    parser.add_argument("--adversary", type=Adversary | None, default=None, help=of_adversary)
     parser.add_argument("--feedback", type=feedback | None, default=None, help="what a recurrent teacher gets back")
     parser.add_argument("--truncate", type=int | None, default=None, help="frames that gradients flow back through")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from shortcutv2v.distill.sources import Source, open_clips
 from shortcutv2v.errors import InputError
 from shortcutv2v.model import ShortcutV2V
 
-__all__ = ["data_of", "distiller_of", "fit", "open_clips", "suited"]
+__all__ = ["data_of", "distiller_of", "fit", "open_clips", "suited", "weights_of"]
 
 
 def fit(
@@ -159,6 +160,23 @@ def distiller_of(model: ShortcutV2V, adapter: Adapter | None, preset: Preset | N
         return preset.distiller(model, adapter, **_given(changes))
     settings: dict[str, Any] = {"lr": 1e-3, "betas": (0.9, 0.99)}
     return Distiller(model, adapter, **settings | _given(changes))
+
+
+def weights_of(preset: Preset | None, changes: Mapping[str, float]) -> LossWeights:
+    """The preset's weights, or `LossWeights.plain()`, with some of them changed.
+
+    Raises:
+        InputError: a change names no loss.
+
+    Example:
+        >>> weights_of(None, {"feature": 3.0}).feature
+        3.0
+    """
+    weights = LossWeights.plain() if preset is None else preset.weights
+    known = [field.name for field in dataclasses.fields(weights)]
+    if unknown := sorted(set(changes) - set(known)):
+        raise InputError(f"no loss {', '.join(unknown)}: expected some of {', '.join(known)}")
+    return dataclasses.replace(weights, **changes)
 
 
 def _given(settings: dict[str, Any]) -> dict[str, Any]:

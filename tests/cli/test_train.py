@@ -1,0 +1,165 @@
+"""`shortcutv2v train`: flags, YAML, what it writes, and how it refuses."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+
+from shortcutv2v import video
+from shortcutv2v.cli import main
+
+ADAPTER = """
+import torch
+from shortcutv2v import Adapter
+
+def build_adapter(width: int = 4) -> Adapter:
+    torch.manual_seed(0)
+    sizes = [3, width, width, width, 3]
+    layers = [torch.nn.Conv2d(a, b, 3, padding=1) for a, b in zip(sizes, sizes[1:])]
+    return Adapter(torch.nn.Sequential(*layers), "0", "2")
+"""
+
+
+@pytest.fixture
+def common(tmp_path: Path) -> list[str]:
+    """The arguments of every run: a clip, an adapter, a short end."""
+    torch.manual_seed(0)
+    with video.create(tmp_path / "clip.mp4", rate=Fraction(25)) as writer:
+        for _ in range(6):
+            writer.write(torch.randint(0, 256, (3, 24, 32), dtype=torch.uint8))
+    (tmp_path / "tiny.py").write_text(ADAPTER)
+    short = ["--steps", "2", "--crop", "16", "--batch-size", "2", "--progress", "false"]
+    return [str(tmp_path / "clip.mp4"), "--adapter", str(tmp_path / "tiny.py"), *short]
+
+
+def refused(capsys: pytest.CaptureFixture[str], *argv: object) -> str:
+    """The one line on standard error; fails unless the exit code is 2."""
+    capsys.readouterr()
+    assert main([str(arg) for arg in argv]) == 2
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("shortcutv2v: error: ")]
+    return line
+
+
+def printed_config(capsys: pytest.CaptureFixture[str], *argv: object) -> dict[str, Any]:
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as ended:
+        main(["train", *map(str, argv), "--print_config"])
+    assert ended.value.code == 0
+    found: dict[str, Any] = yaml.safe_load(capsys.readouterr().out)
+    return found
+
+
+def test_options_saved_by_a_run_repeat_it(common: list[str], tmp_path: Path) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    assert main(["train", *common, "--out", str(first), "--set", "width=6", "--weights.feature", "3"]) == 0
+    assert main(["train", "--config", str(first / "train.yaml"), "--out", str(second)]) == 0
+    one, two = (load_file(folder / "block.safetensors") for folder in (first, second))
+    assert one.keys() == two.keys()
+    assert all(torch.equal(one[name], two[name]) for name in one)
+    assert "width=6" in yaml.safe_load((first / "train.yaml").read_text())["set"]
+
+
+def test_yaml_and_flags_say_the_same(common: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    settings: dict[str, Any] = {
+        "clips": [common[0]],
+        "adapter": common[2],
+        "out": str(tmp_path / "block"),
+        "set": {"width": 5},
+        "lr": 0.002,
+        "weights": {"output": 1.0},
+        "perceptual": {"class_path": "VGGPerceptual", "init_args": {"weights": "vgg.pth"}},
+        "trainer": {"precision": "bf16-mixed"},
+    }
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(settings))
+    found = printed_config(capsys, "--config", tmp_path / "run.yaml", "--lr", "0.003", "--steps", "7")
+    assert {name: found[name] for name in ("clips", "adapter", "out", "set")} == {
+        name: settings[name] for name in ("clips", "adapter", "out", "set")
+    }
+    assert (found["lr"], found["steps"], found["trainer"]["precision"]) == (0.003, 7, "bf16-mixed")
+    assert (found["weights"], found["perceptual"]["init_args"]["weights"]) == ({"output": 1.0}, "vgg.pth")
+    assert "max_steps" not in found["trainer"]  # one name for one thing
+
+
+def test_logs_and_checkpoints_lie_under_out(common: list[str], tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    out = tmp_path / "block"
+    options = ["--validation", common[0], "--trainer.val_check_interval", "1", "--trainer.log_every_n_steps", "1"]
+    assert main(["train", *common, *options, "--out", str(out), "--ema", "0.9"]) == 0
+    assert {path.name for path in out.iterdir()} == {
+        *("block.safetensors", "shortcut.json", "last.ckpt", "train.yaml", "logs")
+    }
+    logs = EventAccumulator(str(out / "logs"))
+    logs.Reload()
+    scalars, images = logs.Tags()["scalars"], logs.Tags()["images"]
+    assert {"train/loss", "train/feature", "val/psnr", "val/psnr_reuse", "val/psnr_repeat"} <= set(scalars)
+    assert {"pictures/frame", "pictures/teacher", "pictures/shortcut", "pictures/error"} <= set(images)
+
+
+def test_options_reach_what_they_name(common: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from shortcutv2v.distill import running
+
+    seen: list[Any] = []
+    monkeypatch.setattr(
+        running, "run", lambda trainer, distiller, data, resume: seen.append((trainer, distiller, data))
+    )
+    options = ["--preset", "l2c", "--weights.perceptual", "0", "--adversary.form", "hinge", "--device", "cpu"]
+    more = ["--decay", "0.3", "--interval", "4", "--variant", "delta", "--channels", "2", "--minutes", "1.5"]
+    assert main(["train", *common, "--out", str(tmp_path / "block"), *options, *more]) == 0
+    ((trainer, distiller, data),) = seen
+    assert (distiller.lr, distiller.betas, distiller.decay) == (5e-5, (0.5, 0.999), 0.3)
+    assert (distiller.weights.gan, distiller.weights.perceptual, distiller.adversary.form) == (1.0, 0.0, "hinge")
+    assert (distiller.model.max_interval, distiller.model.blocks[0].variant) == (4, "delta")
+    assert (distiller.model.blocks[0].channels, data.kind, data.batch_size) == (2, "sequences", 2)
+    assert (trainer.max_steps, trainer.default_root_dir) == (2, str(tmp_path / "block"))
+    (timer,) = [each for each in trainer.callbacks if type(each).__name__ == "Timer"]
+    assert timer.time_remaining() == 90
+
+
+def test_every_option_is_documented(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["train", "--help"])
+    assert ended.value.code == 0
+    out = capsys.readouterr().out
+    entries = [f"-{entry}" for entry in out.split("\n  -")[1:]]
+    assert len(entries) > 80
+    for name in ("--adapter", "--out", "--preset", "--weights", "--perceptual", "--trainer.precision"):
+        assert any(entry.startswith(f"{name} ") for entry in entries), name
+    for entry in entries:
+        _, text = entry.split("\n" if "\n" in entry.split("   ")[0] else "   ", maxsplit=1)
+        assert not text.strip().startswith("(type"), f"{entry.split()[0]} is not documented"
+
+
+class TestRefusals:
+    def test_unknown_option(self, common: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        line = refused(capsys, "train", *common, "--out", tmp_path / "block", "--learning", "1")
+        assert "--learning" in line
+        assert "shortcutv2v train --help" in line
+        assert not (tmp_path / "block").exists()
+
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            (["--preset", "v3c"], "v2c"),
+            (["--lr", "fast"], "fast"),
+            (["--weights.gan", "-1"], "the gan loss must be finite and not negative"),
+            (["--weights.sharpness", "1"], "no loss sharpness: expected some of feature, alignment"),
+            (["--perceptual", "VGGPerceptual", "--perceptual.weights", "gone.pth"], "gone.pth"),
+            (["--config", "gone.yaml"], "gone.yaml"),
+            (["--kind", "triples"], "sequences"),
+            (["--trainer.precision", "3"], "precision"),
+        ],
+    )
+    def test_bad_values(
+        self, options: list[str], message: str, common: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        assert message in refused(capsys, "train", *common, "--out", tmp_path / "block", *options)
+
+    def test_missing_clips(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        assert "clips" in refused(capsys, "train", "--adapter", "unsup", "--out", tmp_path)
