@@ -1,0 +1,133 @@
+"""`fit` and the data behind it: which samples a step sees, and what the options change."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
+
+import shortcutv2v
+from shortcutv2v import Adapter
+from shortcutv2v.distill import FeaturePairs, LossWeights, Pairs, Sequences, fit, quick
+from shortcutv2v.distill.feed import ClipData, _From
+from shortcutv2v.distill.presets import find_preset
+from shortcutv2v.errors import InputError
+
+
+def clip(frames: int = 9) -> Tensor:
+    return torch.randint(0, 256, (frames, 3, 12, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+
+
+def model_of(chain: nn.Module) -> shortcutv2v.ShortcutV2V:
+    torch.manual_seed(1)
+    return shortcutv2v.wrap(chain, "1", "4", example_inputs=(torch.rand(1, 3, 12, 16),), channels=4)
+
+
+class Fed(Adapter):
+    """The teacher sees the mean of the frame and its last picture; the first frame opens the video."""
+
+    def opening(self, frame: Tensor, state: Any) -> Any:
+        return frame if state is None else None
+
+    def inputs(self, frame: Tensor, state: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        return (frame if state is None else (frame + state) / 2,), {}
+
+    def advance(self, state: Any, frame: Tensor, output: Any) -> Any:
+        return output
+
+
+def run(chain: nn.Module, *args: Any, **settings: Any) -> Any:
+    always: dict[str, Any] = {"minutes": None, "max_steps": 2, "crop": 8, "batch_size": 2, "progress": False}
+    return fit(model_of(chain), *(args or (clip(),)), **always | settings)
+
+
+def test_recurrent_teachers_get_sequences(chain: nn.Module) -> None:
+    data = run(chain, adapter=Fed(chain, "1", "4")).trainer.datamodule
+    assert isinstance(data.pairs, Sequences)
+    assert data.pairs.window == 3 + 2  # an interval, and what the video opens with
+    assert isinstance(run(chain).trainer.datamodule.pairs, Pairs)
+
+
+def test_cached_features_train_as_the_teacher_does(chain: nn.Module, tmp_path: Path) -> None:
+    live, cached = run(chain, lr=0.0), run(chain, lr=0.0, cache=tmp_path / "features")
+    assert isinstance(cached.trainer.datamodule.pairs, FeaturePairs)
+    assert [path.suffix for path in (tmp_path / "features").glob("*.safetensors")] == [".safetensors"]
+    losses = [float(each.trainer.callback_metrics["train/loss"]) for each in (live, cached)]
+    assert losses[1] == pytest.approx(losses[0], rel=0.5)  # other samples: nothing is flipped
+    trained = run(chain, cache=tmp_path / "features", validation=clip(), adapter=None, max_steps=4)
+    assert trained.trainer.callback_metrics["val/psnr"] > 0
+
+
+def test_preset_sets_what_is_not_given(chain: nn.Module) -> None:
+    weights = LossWeights(perceptual=0, gan=0)
+    distiller = run(chain, preset="e2f", weights=weights, lr=0.5, batch_size=None, max_steps=1)
+    assert (distiller.lr, distiller.lr_discriminator, distiller.betas) == (0.5, 2e-5, (0.5, 0.999))
+    assert distiller.weights == weights
+    assert distiller.trainer.datamodule.batch_size == 16
+    assert isinstance(distiller.trainer.datamodule.pairs, Sequences)
+    with pytest.raises(InputError, match="no preset 'e2'"):
+        run(chain, preset="e2")
+
+
+def test_weights_are_changed_by_name() -> None:
+    assert quick.weights_of(None, {"gan": 2.0}) == LossWeights(perceptual=0, gan=2.0, temporal_gan=0)
+    assert quick.weights_of(find_preset("v2c"), {"gan": 2.0}) == LossWeights(gan=2.0)
+    with pytest.raises(InputError, match="no loss sharp: expected some of feature"):
+        quick.weights_of(None, {"sharp": 1.0})
+
+
+def test_a_run_that_gains_nothing_ends_early(
+    chain: nn.Module, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    often = {**quick.trainer_settings(None), "val_check_interval": 1}
+    monkeypatch.setattr(quick, "trainer_settings", lambda folder: often)
+    distiller = run(chain, lr=0.0, validation=clip(), patience=2, max_steps=50, progress=True)
+    assert distiller.trainer.global_step == 3
+    assert "no gain in 2 validations: stopped at step 3 (PSNR" in capsys.readouterr().out
+
+
+def test_average_is_what_fit_leaves(chain: nn.Module) -> None:
+    plain, averaged = run(chain, lr=0.05, max_steps=6), run(chain, lr=0.05, max_steps=6, ema=0.99)
+    pairs = zip(plain.model.blocks.parameters(), averaged.model.blocks.parameters(), strict=True)
+    assert not all(torch.equal(a, b) for a, b in pairs)
+
+
+@pytest.mark.parametrize("processes", [1, 2, 3])
+def test_samples_are_dealt_out_without_gaps(processes: int) -> None:
+    samples: Any = range(12)
+    dealt = [list(_From(samples, 24, processes, rank)) for rank in range(processes)]
+    assert [number for turn in zip(*dealt, strict=True) for number in turn] == list(range(24, 36))
+    assert len(_From(samples, 24, processes, 0)) == 12 // processes
+
+
+def test_lightning_deals_out_nothing_itself(chain: nn.Module) -> None:
+    loader = run(chain).trainer.train_dataloader
+    assert isinstance(loader.sampler, _From)
+
+
+def test_unknown_kind_is_named() -> None:
+    with pytest.raises(InputError, match="unknown kind of data 'triples': expected one of auto, pairs, sequences"):
+        ClipData(clip(), kind="triples")
+
+
+def test_writes_nothing_without_a_folder(chain: nn.Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    run(chain, validation=clip(), max_steps=1)
+    assert list(tmp_path.iterdir()) == []
+    run(chain, validation=clip(), max_steps=1, folder="out")
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["last.ckpt", "logs"]
+
+
+def test_own_callbacks_fit_a_plain_trainer(chain: nn.Module) -> None:
+    """What `fit` is made of serves a trainer of one's own."""
+    trainer = pl.Trainer(
+        max_steps=1, logger=False, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False
+    )
+    distiller = quick.distiller_of(model_of(chain), None, None)
+    with quick.quiet_lightning():
+        trainer.fit(distiller, quick.data_of(clip(), None, None, crop=8, batch_size=2))
+    assert trainer.global_step == 1
