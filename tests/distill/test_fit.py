@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 import shortcutv2v
 from shortcutv2v import Adapter
-from shortcutv2v.distill import FeaturePairs, LossWeights, Pairs, Sequences, fit, quick
+from shortcutv2v.distill import FeaturePairs, LossWeights, Pairs, Sequences, fit, quick, worth
 from shortcutv2v.distill.feed import ClipData, _From
 from shortcutv2v.distill.presets import find_preset
 from shortcutv2v.errors import InputError
@@ -60,6 +60,16 @@ def test_cached_features_train_as_the_teacher_does(chain: nn.Module, tmp_path: P
     assert losses[1] == pytest.approx(losses[0], rel=0.5)  # other samples: nothing is flipped
     trained = run(chain, cache=tmp_path / "features", validation=clip(), adapter=None, max_steps=4)
     assert trained.trainer.callback_metrics["val/psnr"] > 0
+
+
+def test_features_are_kept_where_it_pays(chain: nn.Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    short = {"cache": "auto", "max_steps": 1}
+    assert isinstance(run(chain, minutes=9.0, **short).trainer.datamodule.pairs, FeaturePairs)
+    assert isinstance(run(chain, **short).trainer.datamodule.pairs, Pairs)  # ends by steps: nothing is known
+    run(chain, minutes=9.0, folder=tmp_path, **short)
+    assert len(list((tmp_path / "features").glob("*.safetensors"))) == 1
+    monkeypatch.setattr(worth, "LIMIT_GB", 1e-6)
+    assert isinstance(run(chain, minutes=9.0, **short).trainer.datamodule.pairs, Pairs)
 
 
 def test_preset_sets_what_is_not_given(chain: nn.Module) -> None:

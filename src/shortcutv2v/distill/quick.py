@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from collections.abc import Mapping, Sequence
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from shortcutv2v.distill.presets import Preset, find_preset
 from shortcutv2v.distill.progress import quiet_lightning
 from shortcutv2v.distill.running import callbacks_of, run, time_limit, trainer_settings, writers
 from shortcutv2v.distill.sources import Source, open_clips
+from shortcutv2v.distill.worth import caching_pays
 from shortcutv2v.errors import InputError
 from shortcutv2v.model import ShortcutV2V
 
@@ -69,8 +72,8 @@ def fit(
             hardware, see `suited`.
         batch_size: samples per step. Default: the preset's, or what suits the hardware.
         frames: length of the sequences that recurrent teachers are trained on, see `ClipData`.
-        cache: a folder for the teacher's features, see `FeatureCache`: a step then runs neither head nor middle. It
-            pays from a few dozen steps per clip on; frames are no longer flipped.
+        cache: a folder for the teacher's features, see `FeatureCache`: a step then runs neither head nor middle, and
+            frames are not flipped. "auto": `folder/features`, or a temporary folder, where it pays, see `caching_pays`.
         lr: learning rate at the start; decays linearly to zero over the second half. Default: the preset's, or 1e-3.
         weights: of the losses. Default: the preset's, or those that need no downloads, `LossWeights.plain()`.
         perceptual: a module for the perceptual loss, see `Distiller`.
@@ -105,9 +108,7 @@ def fit(
     if minutes is None and max_steps < 0:
         raise InputError("give minutes=, max_steps= or both: training would never end")
     chosen = find_preset(preset) if isinstance(preset, str) else preset
-    data = data_of(
-        source, validation, chosen, size=size, crop=crop, batch_size=batch_size, frames=frames, seed=seed, cache=cache
-    )
+    data = data_of(source, validation, chosen, size=size, crop=crop, batch_size=batch_size, frames=frames, seed=seed)
     changes = {"lr": lr, "weights": weights, "perceptual": perceptual, "schedule": schedule}
     distiller = distiller_of(model, adapter, chosen, **changes)
     watch = callbacks_of(
@@ -122,9 +123,29 @@ def fit(
     with quiet_lightning():
         limits: dict[str, Any] = {"max_time": time_limit(minutes), "max_steps": max_steps, "precision": precision}
         trainer = pl.Trainer(**trainer_settings(folder), **writers(folder), **limits, callbacks=watch)
-    run(trainer, distiller, data, resume)
+    with _features_of(cache, model, distiller.adapter, data, minutes, folder):
+        run(trainer, distiller, data, resume)
     model.eval()
     return distiller
+
+
+@contextlib.contextmanager
+def _features_of(
+    cache: str | Path | None,
+    model: ShortcutV2V,
+    adapter: Adapter,
+    data: ClipData,
+    minutes: float | None,
+    folder: str | Path | None,
+) -> Iterator[None]:
+    """Give `data` its cache; a temporary one lives as long as the context."""
+    with contextlib.ExitStack() as stack:
+        if cache == "auto":
+            place = folder or stack.enter_context(tempfile.TemporaryDirectory(prefix="shortcutv2v-"))
+            pays = caching_pays(model, adapter, data.clips, minutes, place)
+            cache = Path(place) / "features" if pays else None
+        data.cache = cache
+        yield
 
 
 def data_of(

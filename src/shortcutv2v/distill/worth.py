@@ -1,0 +1,74 @@
+"""Whether keeping the teacher's features pays, before a frame of them is computed."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from shortcutv2v.adapter import Adapter
+from shortcutv2v.distill.data import FrameSource
+from shortcutv2v.distill.features import flatten, teach
+from shortcutv2v.model import ShortcutV2V
+
+__all__ = ["caching_pays"]
+
+LIMIT_GB = 8.0
+"""As `FeatureCache` has it."""
+_SHARE = 0.2
+"""Of the run's time, at most, for computing features; a step on them takes about two thirds of the time of another."""
+_FRAMES = 8
+
+
+@torch.no_grad()
+def caching_pays(
+    model: ShortcutV2V, adapter: Adapter, clips: Sequence[FrameSource], minutes: float | None, folder: str | Path
+) -> bool:
+    """Whether the features of all clips are computed in a fifth of the run and fit into 8 GB and half of the free disk.
+
+    One frame is run twice to find out.
+
+    Args:
+        model: a wrapped teacher.
+        adapter: how frames become its inputs.
+        clips: what is trained on.
+        minutes: length of the run; None, where it ends by steps, is not worth an estimate.
+        folder: where features would go.
+
+    Example:
+        >>> import shortcutv2v
+        >>> teacher = torch.nn.Sequential(*(torch.nn.Conv2d(3, 3, 3, padding=1) for _ in range(4)))
+        >>> model = shortcutv2v.wrap(teacher, "0", "2", example_inputs=(torch.rand(1, 3, 8, 8),))
+        >>> clip = torch.zeros(5, 3, 8, 8, dtype=torch.uint8)
+        >>> [caching_pays(model, Adapter(teacher, "0", "2"), [clip], minutes, ".") for minutes in (60.0, 1e-9, None)]
+        [True, False, False]
+    """
+    if minutes is None:
+        return False
+    frame = clips[0][0]
+    frames = [frame[None]] * _FRAMES
+    made = next((features for _, features in teach(model, adapter, frames)), None)
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    begun = time.perf_counter()
+    if made is None or next(teach(model, adapter, frames), None) is None:
+        return False
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    seconds = time.perf_counter() - begun
+    scale = sum(len(clip) * clip[0][0].numel() for clip in clips) / frame[0].numel()
+    tensors = [leaf for leaf in pytree.tree_leaves(flatten(made)[0]) if isinstance(leaf, Tensor)]
+    needed = scale * sum(2 * tensor.numel() for tensor in tensors)
+    room = min(LIMIT_GB * 1e9, shutil.disk_usage(_existing(Path(folder))).free / 2)
+    return scale * seconds < _SHARE * 60 * minutes and needed < room
+
+
+def _existing(folder: Path) -> Path:
+    """The folder, or the nearest one above it that is there."""
+    folder = folder.absolute()
+    return next(path for path in (folder, *folder.parents) if path.exists())
