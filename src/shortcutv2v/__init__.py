@@ -1,6 +1,7 @@
 """Make a pretrained video-to-video generator fast: wrap it, distil a small block, skip its heavy middle.
 
     model = shortcutv2v.wrap(teacher, enc_layer="down1", dec_layer="up1", example_inputs=(frame,))
+    shortcutv2v.fit(model, "clip.mp4", minutes=5)
     output = model(frame)          # in a video loop: full passes at reference frames, shortcut passes between
 
 Training lives in `shortcutv2v.distill`, clips in `shortcutv2v.video`, counting and timing in `shortcutv2v.measure`;
@@ -33,10 +34,16 @@ __all__ = [
     "wrap",
 ]
 
-_LAZY = {"blocks", "distill", "graph", "measure", "ops", "video"}
+_LAZY = {"blocks", "distill", "graph", "labels", "measure", "ops", "video"}
 
 
 def __getattr__(name: str) -> Any:
+    if name == "fit":
+        return importlib.import_module("shortcutv2v.distill").fit
     if name in _LAZY:
         return importlib.import_module(f"shortcutv2v.{name}")
     raise AttributeError(f"module 'shortcutv2v' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LAZY, "fit"})

@@ -97,5 +97,8 @@ class Adapter:
         return picture
 
     def advance(self, state: Any, frame: Tensor, output: Any) -> Any:
-        """The recurrent state for the next frame."""
+        """The recurrent state for the next frame: a pytree, its tensors not detached.
+
+        Whoever runs the video decides where gradients stop: inference runs without any, `distill.Rollout` cuts them.
+        """
         return state

@@ -17,7 +17,7 @@ from shortcutv2v.distill.adversarial import Adversary
 from shortcutv2v.distill.cache import FeatureCache
 from shortcutv2v.distill.callbacks import EMA, NaNGuard, PictureLog, Plateau, StepSeed
 from shortcutv2v.distill.data import FrameSource, Mirrored, Pairs, Part, Sequences, Windows
-from shortcutv2v.distill.discriminators import MultiScale, PatchDiscriminator, TemporalDiscriminator
+from shortcutv2v.distill.discriminators import MultiScale, PatchDiscriminator, TemporalDiscriminator, load_authors
 from shortcutv2v.distill.features import collate
 from shortcutv2v.distill.losses import (
     LossWeights,
@@ -71,6 +71,7 @@ __all__ = [
     "fit",
     "gan_discriminator_loss",
     "gan_generator_loss",
+    "load_authors",
     "open_clips",
     "output_loss",
     "perceptual_loss",
