@@ -101,6 +101,9 @@ def _add_profile(verb: argparse.ArgumentParser, preset: str | None) -> None:
     _add_adapter(verb, preset)
     verb.add_argument("--block", type=Path, help="folder of a trained block; default: an untrained one")
     verb.add_argument("--size", default="256x512", metavar="HxW", help="frame size (default: %(default)s)")
+    verb.add_argument(
+        "--cuts", type=int, help="how many other cuts to price and time (default: 3 where skipping does not pay)"
+    )
     verb.set_defaults(run=_lazily("profile"))
 
 

@@ -23,4 +23,4 @@ def run(options: argparse.Namespace) -> None:
     frame = torch.rand(1, 3, int(height), int(width)).to(*placement(adapter.teacher))
     model = load_model(options.block, adapter) if options.block else adapter.wrap(frame)
     args, kwargs = adapter.inputs(frame, adapter.start())
-    print(profile(model, args, kwargs, cuts=getattr(options, "cuts", None)))
+    print(profile(model, args, kwargs, cuts=options.cuts))

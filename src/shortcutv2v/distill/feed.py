@@ -37,8 +37,9 @@ class ClipData(pl.LightningDataModule):
         size: read clips at this size: a height, or (H, W).
         crop: side of the square training crops; smaller frames are used whole. None: frames are used whole.
         batch_size: samples per step and process.
-        kind: "pairs", random pairs within the interval; "sequences", consecutive frames, for teachers that feed their
-            outputs back; "auto", what the model's adapter asks for.
+        kind: "pairs", random pairs at the distances that a stream makes (up to `max_interval - 1`, or `max_interval`
+            where the model shows shortcuts at reference frames); "sequences", consecutive frames, for teachers that
+            feed their outputs back; "auto", what the model's adapter asks for.
         frames: length of a sequence; default: one interval, and two frames more where the adapter opens a video with
             frames of its own.
         seed: decides every sample.
@@ -86,7 +87,9 @@ class ClipData(pl.LightningDataModule):
         adapter: Adapter = module.adapter
         recurrent = type(adapter).advance is not Adapter.advance
         pairs = self.kind == "pairs" or (self.kind == "auto" and not recurrent)
-        length = interval if pairs else self.frames or max(2, interval) + _lead(adapter)
+        # A block meets the whole interval only where it is shown at reference frames, too.
+        distance = interval if module.model.show_shortcut else max(1, interval - 1)
+        length = distance if pairs else self.frames or max(2, interval) + _lead(adapter)
         shared: dict[str, Any] = {
             "crop": _crop(self.clips, self.crop),
             "length": self.batch_size * _ENDLESS,

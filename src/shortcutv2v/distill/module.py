@@ -166,7 +166,8 @@ class Distiller(pl.LightningModule):
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Set the learning rates for how far the run is, in steps or in time, whichever ends it first."""
-        remaining = max(0.0, 1.0 - self.done())
+        # The clocks of several processes differ, and with them the rates would: that of the first one holds.
+        remaining = max(0.0, 1.0 - self.trainer.strategy.broadcast(self.done()))
         factor = min(1.0, remaining / self.decay) if self.decay > 0 else 1.0
         for optimizer in self.trainer.optimizers:
             for group in optimizer.param_groups:

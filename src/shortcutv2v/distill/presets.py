@@ -45,16 +45,19 @@ class Preset:
     weights: LossWeights = field(default_factory=LossWeights)
     feedback: str = "teacher"
 
-    def distiller(self, model: ShortcutV2V, adapter: Adapter | None = None, **changes: Any) -> Distiller:
+    def distiller(
+        self, model: ShortcutV2V, adapter: Adapter | None = None, kind: type[Distiller] = Distiller, **changes: Any
+    ) -> Distiller:
         """A `Distiller` with these settings.
 
         Args:
             model: a wrapped teacher; its interval stays as it is.
             adapter: as `Distiller` takes it.
+            kind: `Distiller` or a subclass.
             changes: arguments of `Distiller` that replace or add to the preset's.
         """
         settings = {name: getattr(self, name) for name in _OF_DISTILLER}
-        return Distiller(model, adapter, **{**settings, **changes})
+        return kind(model, adapter, **{**settings, **changes})
 
 
 _OF_DISTILLER = ("weights", "lr", "lr_discriminator", "betas", "decay", "feedback")

@@ -54,6 +54,7 @@ def fit(
     resume: str | Path | None = None,
     save_every: int = 50,
     progress: bool = True,
+    distiller: type[Distiller] = Distiller,
 ) -> Distiller:
     """Distil the blocks of `model` on some clips, in place.
 
@@ -87,6 +88,7 @@ def fit(
             where the end is given in steps (and, of runs that were to end earlier, the `schedule` too).
         save_every: steps from one checkpoint to the next; each replaces the last, whole or not at all.
         progress: show a progress bar.
+        distiller: a subclass of `Distiller` to train with.
 
     Returns:
         The `Distiller`, whose `trainer.callback_metrics` hold the last losses and PSNR values.
@@ -110,7 +112,7 @@ def fit(
     chosen = find_preset(preset) if isinstance(preset, str) else preset
     data = data_of(source, validation, chosen, size=size, crop=crop, batch_size=batch_size, frames=frames, seed=seed)
     changes = {"lr": lr, "weights": weights, "perceptual": perceptual, "schedule": schedule}
-    distiller = distiller_of(model, adapter, chosen, **changes)
+    module = distiller_of(model, adapter, chosen, distiller, **changes)
     watch = callbacks_of(
         folder,
         validate=validation is not None,
@@ -123,10 +125,10 @@ def fit(
     with quiet_lightning():
         limits: dict[str, Any] = {"max_time": time_limit(minutes), "max_steps": max_steps, "precision": precision}
         trainer = pl.Trainer(**trainer_settings(folder), **writers(folder), **limits, callbacks=watch)
-    with _features_of(cache, model, distiller.adapter, data, minutes, folder):
-        run(trainer, distiller, data, resume)
+    with _features_of(cache, model, module.adapter, data, minutes, folder):
+        run(trainer, module, data, resume)
     model.eval()
-    return distiller
+    return module
 
 
 @contextlib.contextmanager
@@ -168,19 +170,26 @@ def data_of(
     return ClipData(source, validation, **settings | _given(changes))
 
 
-def distiller_of(model: ShortcutV2V, adapter: Adapter | None, preset: Preset | None, **changes: Any) -> Distiller:
+def distiller_of(
+    model: ShortcutV2V,
+    adapter: Adapter | None,
+    preset: Preset | None,
+    kind: type[Distiller] = Distiller,
+    **changes: Any,
+) -> Distiller:
     """The preset's `Distiller`, or one for a short run: Adam at 1e-3 with betas (0.9, 0.99), no downloads.
 
     Args:
         model: a wrapped teacher.
         adapter: see `Distiller`.
         preset: None for a short run.
+        kind: `Distiller` or a subclass.
         changes: arguments of `Distiller` that replace these, unless they are None.
     """
     if preset is not None:
-        return preset.distiller(model, adapter, **_given(changes))
+        return preset.distiller(model, adapter, kind, **_given(changes))
     settings: dict[str, Any] = {"lr": 1e-3, "betas": (0.9, 0.99)}
-    return Distiller(model, adapter, **settings | _given(changes))
+    return kind(model, adapter, **settings | _given(changes))
 
 
 def weights_of(preset: Preset | None, changes: Mapping[str, float]) -> LossWeights:
