@@ -30,6 +30,7 @@ from benchmarks import speed_cases as cases  # noqa: E402
 from benchmarks import speed_report as report  # noqa: E402
 
 from shortcutv2v.measure import cost, latency  # noqa: E402
+from shortcutv2v.memory import keep_freed_memory  # noqa: E402
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -96,6 +97,7 @@ def options_of(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--device", type=torch.device, default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--dtype", choices=DTYPES, default="float32", help="of teacher and blocks")
     parser.add_argument("--channels-last", action="store_true", help="teacher and inputs in that memory format")
+    parser.add_argument("--keep-memory", action="store_true", help="see shortcutv2v.memory")
     parser.add_argument("--compile", nargs="?", const="default", metavar="MODE", help="measure torch.compile too")
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results")
     parser.add_argument("--name", default="speed", help="of the result files (default: %(default)s)")
@@ -112,8 +114,9 @@ def main(argv: list[str] | None = None) -> None:
     if options.threads:
         torch.set_num_threads(options.threads)
     torch.manual_seed(0)
+    kept = options.keep_memory and keep_freed_memory()
     setting = cases.Setting(options.device, DTYPES[options.dtype], options.channels_last, options.compile)
-    about = about_machine(setting)
+    about = about_machine(setting) | {"freed memory": "kept" if kept else "handed back"}
     found = measure_all(options.only, setting, options.seconds)
     options.out.mkdir(parents=True, exist_ok=True)
     path = options.out / f"{options.name}.json"

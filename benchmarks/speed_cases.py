@@ -132,10 +132,10 @@ def _models(case: Case) -> dict[str, ShortcutV2V]:
     for level in case.cuts:
         first = _wrap(case, level)
         models[f"{level}, paper"] = first
+        (block,) = first.blocks
+        for variant in ("delta", "flow", "flow_half"):
+            models[f"{level}, {variant}"] = _sibling(first, block.channels, variant)
         if level == "medium":
-            (block,) = first.blocks
-            for variant in ("delta", "flow", "flow_half"):
-                models[f"{level}, {variant}"] = _sibling(first, block.channels, variant)
             for part in (2, 4):
                 models[f"{level}, paper, width 1/{part}"] = _sibling(first, block.channels // part, "paper")
     return models

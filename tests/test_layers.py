@@ -13,7 +13,7 @@ import shortcutv2v
 
 SOURCE = Path(shortcutv2v.__file__).parent
 RANKS = [
-    {"errors", "types", "py"},
+    {"errors", "memory", "types", "py"},
     {"graph", "ops", "video"},
     {"blocks"},
     {"refresh"},

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from shortcutv2v.errors import ShortcutError
+from shortcutv2v.memory import keep_freed_memory
 
 __all__ = ["main"]
 
@@ -25,6 +26,8 @@ def main(argv: Sequence[str] | None = None, *, adapter: str | None = None) -> in
         The exit code: 0 done, 2 refused with one line on standard error, 130 interrupted.
     """
     given = list(sys.argv[1:] if argv is None else argv)
+    if argv is None:  # the process is ours
+        keep_freed_memory()
     try:
         if given[:1] == ["train"]:
             return _train(given[1:], adapter)
