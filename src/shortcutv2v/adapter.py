@@ -55,6 +55,11 @@ class Adapter:
         self.enc_layer = enc_layer
         self.dec_layer = dec_layer
 
+    @property
+    def recurrent(self) -> bool:
+        """Whether anything is carried from frame to frame: whether `advance()` is overridden."""
+        return type(self).advance is not Adapter.advance
+
     def wrap(self, frame: Tensor, **changes: Any) -> ShortcutV2V:
         """Wrap the teacher with this adapter's cut and settings.
 

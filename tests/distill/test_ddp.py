@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 import shortcutv2v
-from shortcutv2v.distill import Distiller, LossWeights
+from shortcutv2v.distill import Distiller, LossWeights, store
 from shortcutv2v.distill.adversarial import Adversary
 from shortcutv2v.distill.callbacks import EMA, NaNGuard, StepSeed
 from shortcutv2v.distill.feed import ClipData
@@ -27,7 +28,13 @@ def clip() -> Tensor:
 
 
 def train(
-    chain: nn.Module, batch_size: int, *, lr: float = 1e-3, judges: dict[str, Any] | None = None, **settings: Any
+    chain: nn.Module,
+    batch_size: int,
+    *,
+    lr: float = 1e-3,
+    judges: dict[str, Any] | None = None,
+    cache: Path | None = None,
+    **settings: Any,
 ) -> tuple[Distiller, dict[str, Any]]:
     """Four steps of the whole loss; the blocks start off zero, so that every parameter learns."""
     torch.manual_seed(1)
@@ -49,7 +56,7 @@ def train(
             **quiet,
             **settings,
         )
-        data = ClipData(clip(), clip(), crop=8, batch_size=batch_size)
+        data = ClipData(clip(), clip(), crop=8, batch_size=batch_size, cache=cache)
         trainer.fit(distiller, data)
     return distiller, {name: float(value) for name, value in trainer.callback_metrics.items()}
 
@@ -64,9 +71,19 @@ def close(one: Distiller, other: Distiller, tolerance: float) -> None:
         torch.testing.assert_close(found, expected, rtol=0, atol=tolerance)
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are forked")
-@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
-@pytest.mark.filterwarnings("ignore:Grad strides do not match bucket view strides")  # of the channels-last gradients
+def forked(test: Any) -> Any:
+    """Mark a test that forks processes."""
+    for mark in (
+        pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are forked"),
+        pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning"),
+        # of the channels-last gradients
+        pytest.mark.filterwarnings("ignore:Grad strides do not match bucket view strides"),
+    ):
+        test = mark(test)
+    return test
+
+
+@forked
 def test_two_processes_equal_one(chain: nn.Module) -> None:
     one, expected = train(chain, 4)
     two, found = train(chain, 2, devices=2, strategy="ddp_fork")
@@ -74,6 +91,22 @@ def test_two_processes_equal_one(chain: nn.Module) -> None:
     start, _ = train(chain, 4, lr=0.0)
     assert max(float((a - b).abs().max()) for a, b in zip(moved(one), moved(start), strict=True)) > 1e-3
     assert found["val/psnr"] == pytest.approx(expected["val/psnr"], abs=0.5)  # windows are dealt out to the processes
+
+
+@forked
+def test_only_one_process_computes_the_features(
+    chain: nn.Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = store.write
+
+    def noted(*args: Any) -> float:
+        with (tmp_path / "written").open("a") as file:
+            file.write("x")
+        return write(*args)
+
+    monkeypatch.setattr(store, "write", noted)
+    train(chain, 2, devices=2, strategy="ddp_fork", cache=tmp_path / "features")
+    assert (tmp_path / "written").read_text() == "x"
 
 
 def test_accumulated_gradients_equal_a_larger_batch(chain: nn.Module) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 import shortcutv2v
 from shortcutv2v import Adapter
-from shortcutv2v.distill import FeaturePairs, LossWeights, Pairs, Sequences, fit, quick, worth
+from shortcutv2v.distill import FeatureCache, FeaturePairs, LossWeights, Pairs, Sequences, fit, quick, worth
 from shortcutv2v.distill.feed import ClipData, _From
 from shortcutv2v.distill.presets import find_preset
 from shortcutv2v.errors import InputError
@@ -70,6 +70,41 @@ def test_features_are_kept_where_it_pays(chain: nn.Module, tmp_path: Path, monke
     assert len(list((tmp_path / "features").glob("*.safetensors"))) == 1
     monkeypatch.setattr(worth, "LIMIT_GB", 1e-6)
     assert isinstance(run(chain, minutes=9.0, **short).trainer.datamodule.pairs, Pairs)
+
+
+def test_what_is_kept_is_measured_as_it_is_stored(chain: nn.Module, tmp_path: Path) -> None:
+    """Pictures stay in float32, so that a limit between their sizes and those of bfloat16 is too tight."""
+    model, adapter = model_of(chain), Adapter(chain, "1", "4")
+    bytes_stored = sum(map(size_of_leaf, live_leaves(model))) * 9
+    with pytest.MonkeyPatch.context() as patch:
+        for share, expected in ((1.01, True), (0.99, False)):
+            patch.setattr(worth, "LIMIT_GB", share * bytes_stored / 1e9)
+            assert worth.caching_pays(model, adapter, [clip()], 9.0, tmp_path) is expected
+    cached = FeatureCache(tmp_path, model)
+    cached.features(clip())
+    assert cached.report().bytes == pytest.approx(bytes_stored, abs=2000)  # the header
+
+
+def live_leaves(model: shortcutv2v.ShortcutV2V) -> list[Tensor]:
+    carry = model.head(clip()[:1] / 255)
+    return [*carry.a, *(leaf for leaf in carry.kept if isinstance(leaf, Tensor)), *model.middle(carry)]
+
+
+def size_of_leaf(leaf: Tensor) -> int:
+    return leaf.numel() * (4 if leaf.shape[1] <= 4 else 2)
+
+
+def test_a_resumed_run_keeps_features_if_it_did_before(chain: nn.Module, tmp_path: Path) -> None:
+    given: Any = (model_of(chain), Adapter(chain, "1", "4"), [clip()])
+    assert worth.features_folder(*given, 9.0, tmp_path, tmp_path / "last.ckpt") is None
+    (tmp_path / "features").mkdir()
+    assert worth.features_folder(*given, 1e-9, tmp_path / "other", tmp_path / "last.ckpt") == tmp_path / "features"
+    assert worth.features_folder(*given, 1e-9, tmp_path) is None
+
+
+def test_cached_sequences_begin_behind_the_opening(chain: nn.Module, tmp_path: Path) -> None:
+    data = run(chain, adapter=Fed(chain, "1", "4"), cache=tmp_path).trainer.datamodule
+    assert data.pairs.window == 3
 
 
 def test_preset_sets_what_is_not_given(chain: nn.Module) -> None:

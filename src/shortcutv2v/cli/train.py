@@ -48,7 +48,7 @@ def _build(options: Any) -> tuple[Distiller, ClipData]:
     """Clips, adapter, model, in this order: a bad clip is told before the network is loaded."""
     from shortcutv2v.distill import find_preset
     from shortcutv2v.distill.quick import data_of, distiller_of, weights_of
-    from shortcutv2v.distill.worth import caching_pays
+    from shortcutv2v.distill.worth import features_folder
 
     preset = None if options.preset is None else find_preset(options.preset)
     given = {name: options[name] for name in OF_DATA} | {"size": options.height, "num_workers": options.workers}
@@ -59,7 +59,6 @@ def _build(options: Any) -> tuple[Distiller, ClipData]:
     changes = {"max_interval": interval, "variant": options.variant, "channels": options.channels}
     model = adapter.wrap(frame, **{k: v for k, v in changes.items() if v is not None})
     if options.cache == "auto":
-        folder = options.out / "features"
-        data.cache = folder if caching_pays(model, adapter, data.clips, options.minutes, folder) else None
+        data.cache = features_folder(model, adapter, data.clips, options.minutes, options.out, options.resume)
     settings = {name: options[name] for name in OF_DISTILLER}
     return distiller_of(model, adapter, preset, weights=weights_of(preset, options.weights or {}), **settings), data

@@ -97,7 +97,6 @@ def teach(model: ShortcutV2V, adapter: Adapter, frames: Iterable[Tensor]) -> Ite
         passed over. Consume it under `torch.no_grad()`.
     """
     device, dtype = placement(model.teacher)
-    recurrent = type(adapter).advance is not Adapter.advance
     state = adapter.start()
     for number, frame in enumerate(frames):
         frame = (frame.to(device).float() / 255).to(dtype)
@@ -107,8 +106,8 @@ def teach(model: ShortcutV2V, adapter: Adapter, frames: Iterable[Tensor]) -> Ite
             carry = model.head(*args, **kwargs)
             f = model.middle(carry)
             yield number, Features(carry, f)
-            output = model.tail(carry, f) if recurrent else None
-        if recurrent:
+            output = model.tail(carry, f) if adapter.recurrent else None
+        if adapter.recurrent:
             state = adapter.advance(state, frame, output)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -85,11 +86,11 @@ class ClipData(pl.LightningDataModule):
 
     def _training_set(self, module: Any, interval: int) -> Dataset[Any]:
         adapter: Adapter = module.adapter
-        recurrent = type(adapter).advance is not Adapter.advance
-        pairs = self.kind == "pairs" or (self.kind == "auto" and not recurrent)
+        pairs = self.kind == "pairs" or (self.kind == "auto" and not adapter.recurrent)
         # A block meets the whole interval only where it is shown at reference frames, too.
         distance = interval if module.model.show_shortcut else max(1, interval - 1)
-        length = distance if pairs else self.frames or max(2, interval) + _lead(adapter)
+        lead = _lead(adapter) if self.cache is None else 0  # cached features begin behind it
+        length = distance if pairs else self.frames or max(2, interval) + lead
         shared: dict[str, Any] = {
             "crop": _crop(self.clips, self.crop),
             "length": self.batch_size * _ENDLESS,
@@ -97,9 +98,10 @@ class ClipData(pl.LightningDataModule):
         }
         if self.cache is None:
             return (Pairs if pairs else Sequences)(self.clips, length, **shared)
+        samples = FeaturePairs if pairs else FeatureSequences
         module.to(module.trainer.strategy.root_device)  # where Lightning takes it a moment later
-        cache = FeatureCache(self.cache, module.model, adapter)
-        return (FeaturePairs if pairs else FeatureSequences)(cache, self.clips, length, **shared)
+        with _first_alone(module.trainer):  # it computes the features that the others find
+            return samples(FeatureCache(self.cache, module.model, adapter), self.clips, length, **shared)
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Batches (B, T, C, h, w) in [0, 1] or cached features, from the first sample that the run has not seen."""
@@ -140,6 +142,16 @@ class _From(DistributedSampler[Any]):
         return iter(range(self.start + self.rank, self.start + len(self) * self.num_replicas, self.num_replicas))
 
 
+@contextlib.contextmanager
+def _first_alone(trainer: pl.Trainer) -> Iterator[None]:
+    """The first process goes ahead, the others follow."""
+    if not trainer.is_global_zero:
+        trainer.strategy.barrier()
+    yield
+    if trainer.is_global_zero:
+        trainer.strategy.barrier()
+
+
 def _lead(adapter: Adapter) -> int:
     """Frames that a video opens with before the teacher runs: two for teachers fed with their last two outputs."""
     return 0 if type(adapter).opening is Adapter.opening else 2
@@ -150,4 +162,4 @@ def _crop(clips: Sequence[FrameSource], side: int | None) -> tuple[int, int] | N
     if side is None:
         return None
     shapes = [clip[0].shape for clip in clips]
-    return min(side, *(int(s[-2]) for s in shapes), side), min(side, *(int(s[-1]) for s in shapes), side)
+    return min(side, *(int(s[-2]) for s in shapes)), min(side, *(int(s[-1]) for s in shapes))

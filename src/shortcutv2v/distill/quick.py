@@ -21,7 +21,7 @@ from shortcutv2v.distill.presets import Preset, find_preset
 from shortcutv2v.distill.progress import quiet_lightning
 from shortcutv2v.distill.running import callbacks_of, run, time_limit, trainer_settings, writers
 from shortcutv2v.distill.sources import Source, open_clips
-from shortcutv2v.distill.worth import caching_pays
+from shortcutv2v.distill.worth import features_folder
 from shortcutv2v.errors import InputError
 from shortcutv2v.model import ShortcutV2V
 
@@ -62,7 +62,7 @@ def fit(
         model: a wrapped teacher.
         source: one or several of: video file, folder of videos, folder of frames, object with `len` and
             `[i] -> uint8 (3, H, W)`.
-        minutes: how long to train, validation not counted; None to go by `max_steps` alone.
+        minutes: how long to train, validations on the way included; None to go by `max_steps` alone.
         max_steps: how many steps to train at most; -1 to go by time alone.
         adapter: see `Distiller`.
         validation: clips that are not trained on; gives PSNR to the teacher beside the free baselines.
@@ -125,7 +125,7 @@ def fit(
     with quiet_lightning():
         limits: dict[str, Any] = {"max_time": time_limit(minutes), "max_steps": max_steps, "precision": precision}
         trainer = pl.Trainer(**trainer_settings(folder), **writers(folder), **limits, callbacks=watch)
-    with _features_of(cache, model, module.adapter, data, minutes, folder):
+    with _features_of(cache, module, data, minutes, folder, resume):
         run(trainer, module, data, resume)
     model.eval()
     return module
@@ -134,18 +134,17 @@ def fit(
 @contextlib.contextmanager
 def _features_of(
     cache: str | Path | None,
-    model: ShortcutV2V,
-    adapter: Adapter,
+    module: Distiller,
     data: ClipData,
     minutes: float | None,
     folder: str | Path | None,
+    resume: str | Path | None,
 ) -> Iterator[None]:
     """Give `data` its cache; a temporary one lives as long as the context."""
     with contextlib.ExitStack() as stack:
         if cache == "auto":
             place = folder or stack.enter_context(tempfile.TemporaryDirectory(prefix="shortcutv2v-"))
-            pays = caching_pays(model, adapter, data.clips, minutes, place)
-            cache = Path(place) / "features" if pays else None
+            cache = features_folder(module.model, module.adapter, data.clips, minutes, place, resume)
         data.cache = cache
         yield
 

@@ -132,11 +132,6 @@ class Rollout:
         self.model, self.adapter, self.feedback, self.truncate = model, adapter, feedback, truncate
         self._bind = Binder(model, adapter)
 
-    @property
-    def recurrent(self) -> bool:
-        """Whether the adapter carries anything from frame to frame."""
-        return type(self.adapter).advance is not Adapter.advance
-
     def draw(self, carry: Carry, f: tuple[Tensor, ...]) -> Tensor:
         """The picture that the tail makes."""
         return self.adapter.image(self.model.tail(carry, f))
@@ -154,7 +149,7 @@ class Rollout:
         """
         with frozen(self.model.teacher):
             taught = self._teach(frames)
-            own = self.feedback == "own" and self.recurrent
+            own = self.feedback == "own" and self.adapter.recurrent
             return _not_empty(list(self._own(taught) if own else self._follow(taught)), frames.shape[1])
 
     def steps_from(self, features: Sequence[Features]) -> list[Step]:
@@ -163,7 +158,7 @@ class Rollout:
         Raises:
             InputError: no shortcut frame is among them, or `feedback` asks for other inputs than the cached ones.
         """
-        if self.feedback == "own" and self.recurrent:
+        if self.feedback == "own" and self.adapter.recurrent:
             raise InputError('feedback="own" needs frames: cached features cannot be recomputed from other outputs')
         with frozen(self.model.teacher):
             bound = [self._bind(entry) for entry in features]
@@ -187,7 +182,7 @@ class Rollout:
                     args, kwargs = self.adapter.inputs(frame, state)
                     carry = self.model.head(*args, **kwargs)
                     taught = Taught(carry, self.model.middle(carry), self)
-                if self.recurrent:
+                if self.adapter.recurrent:
                     output = self.model.tail(taught.carry, taught.f) if taught is not None else output
                     state = self.adapter.advance(state, frame, output)
                     if taught is not None:

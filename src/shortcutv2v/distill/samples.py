@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 
 from torch.utils.data import Dataset
 
-from shortcutv2v.adapter import Adapter
 from shortcutv2v.distill.cache import FeatureCache, without_autocast
 from shortcutv2v.distill.crops import Cropper, UncroppableError
 from shortcutv2v.distill.data import FrameSource
@@ -90,7 +89,7 @@ class FeaturePairs(_FeatureSamples):
         length: int = 1000,
         seed: int = 0,
     ) -> None:
-        swap = type(cache.adapter).advance is Adapter.advance if reverse is None else reverse
+        swap = not cache.adapter.recurrent if reverse is None else reverse
         clips = [clip for clip in clips if len(clip) > 1]
         super().__init__(cache, clips, lambda lengths: PairDraw(lengths, max_interval, swap), crop, length, seed)
         self.max_interval = max_interval

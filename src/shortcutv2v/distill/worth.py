@@ -9,14 +9,14 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from torch.utils import _pytree as pytree
 
 from shortcutv2v.adapter import Adapter
 from shortcutv2v.distill.data import FrameSource
 from shortcutv2v.distill.features import flatten, teach
+from shortcutv2v.distill.store import size_of, slot_of
 from shortcutv2v.model import ShortcutV2V
 
-__all__ = ["caching_pays"]
+__all__ = ["caching_pays", "features_folder"]
 
 LIMIT_GB = 8.0
 """As `FeatureCache` has it."""
@@ -62,10 +62,33 @@ def caching_pays(
         torch.cuda.synchronize()
     seconds = time.perf_counter() - begun
     scale = sum(len(clip) * clip[0][0].numel() for clip in clips) / frame[0].numel()
-    tensors = [leaf for leaf in pytree.tree_leaves(flatten(made)[0]) if isinstance(leaf, Tensor)]
-    needed = scale * sum(2 * tensor.numel() for tensor in tensors)
+    needed = scale * size_of([slot_of(leaf) for leaf in flatten(made)[0] if isinstance(leaf, Tensor)], 1)
     room = min(LIMIT_GB * 1e9, shutil.disk_usage(_existing(Path(folder))).free / 2)
     return scale * seconds < _SHARE * 60 * minutes and needed < room
+
+
+def features_folder(
+    model: ShortcutV2V,
+    adapter: Adapter,
+    clips: Sequence[FrameSource],
+    minutes: float | None,
+    folder: str | Path,
+    resume: str | Path | None = None,
+) -> Path | None:
+    """`folder/features` where `caching_pays`, else None; a run that is resumed does as it did before.
+
+    Args:
+        model: a wrapped teacher.
+        adapter: how frames become its inputs.
+        clips: what is trained on.
+        minutes: length of the run.
+        folder: the run's.
+        resume: the checkpoint to go on from, beside which the features lie, if there are any.
+    """
+    if resume is not None:  # timed again, the choice could be another one
+        found = Path(resume).parent / "features"
+        return found if found.is_dir() else None
+    return Path(folder) / "features" if caching_pays(model, adapter, clips, minutes, folder) else None
 
 
 def _existing(folder: Path) -> Path:
