@@ -92,4 +92,4 @@ def demo(session: nox.Session) -> None:
 def bench(session: nox.Session) -> None:
     """Measure time against multiply-adds; results in `benchmarks/results/`."""
     install(session)
-    session.run(sys.executable, "benchmarks/speed.py", *session.posargs)
+    session.run(sys.executable, "benchmarks/speed.py", "--keep-memory", *session.posargs)
