@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +103,7 @@ def test_only_one_process_computes_the_features(
     def noted(*args: Any) -> float:
         with (tmp_path / "written").open("a") as file:
             file.write("x")
+        time.sleep(1)  # long enough for another process to begin, too
         return write(*args)
 
     monkeypatch.setattr(store, "write", noted)
