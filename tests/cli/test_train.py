@@ -122,6 +122,28 @@ def test_options_reach_what_they_name(common: list[str], tmp_path: Path, monkeyp
     assert timer.time_remaining() == 90
 
 
+def test_a_numbered_device_is_the_one_trained_on(
+    common: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pytorch_lightning.cli import LightningCLI
+
+    from shortcutv2v.cli import setup
+
+    class Made(Exception):  # noqa: N818
+        pass
+
+    def made(cli: Any, **settings: Any) -> None:
+        seen.update(settings, accelerator=cli.config_init.trainer.accelerator)
+        raise Made
+
+    seen: dict[str, Any] = {}
+    monkeypatch.setattr(setup, "_device", lambda name: torch.device("cpu"))
+    monkeypatch.setattr(LightningCLI, "instantiate_trainer", made)
+    with pytest.raises(Made):
+        main(["train", *common, "--out", str(tmp_path / "block"), "--device", "cuda:1"])
+    assert (seen["accelerator"], seen["devices"]) == ("cuda", [1])
+
+
 def test_every_option_is_documented(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         main(["train", "--help"])

@@ -54,6 +54,14 @@ def test_losses_are_those_of_the_paper(chain: nn.Module) -> None:
         torch.testing.assert_close(found[name].detach(), value, rtol=1e-5, atol=1e-6)
 
 
+def test_discriminators_without_a_weight_are_dropped(chain: nn.Module) -> None:
+    distiller = Distiller(model_of(chain), weights=LossWeights.plain(gan=2.0), adversary=Adversary(width=4))
+    (step,) = distiller.steps(torch.rand(1, 2, 3, 16, 16))
+    assert distiller.losses(step).keys() == {"feature", "alignment", "output", "gan"}
+    assert distiller.discriminator_losses(step).keys() == {"discriminator"}
+    assert not any("temporal" in name for name in distiller.state_dict())
+
+
 def test_only_the_block_gets_gradients(chain: nn.Module) -> None:
     model = model_of(chain)
     distiller = Distiller(model)

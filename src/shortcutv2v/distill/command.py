@@ -106,6 +106,9 @@ class TrainCLI(LightningCLI):
         for name, value in writers(options.out).items():
             if options.trainer[name] is None:
                 kwargs.setdefault(name, value)
+        kind, _, number = options.device.partition(":")
+        if number and kind != "cpu":
+            kwargs["devices"] = [int(number)]
         return super().instantiate_trainer(**kwargs)
 
     def save_config(self, path: Path) -> None:

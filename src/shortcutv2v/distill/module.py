@@ -52,7 +52,7 @@ class Distiller(pl.LightningModule):
         schedule: length of the run in steps, for the decay; default: what the trainer was told.
         perceptual: a module (picture, target) -> scalar, see `distill.perceptual`; default `VGGPerceptual()` where its
             weight is not zero.
-        adversary: the discriminators; default `Adversary()` with those whose weights are not zero.
+        adversary: the discriminators; default `Adversary()`. Those whose weights are zero are dropped from it.
         feedback: what a recurrent teacher gets back on shortcut frames, "teacher" or "own"; see `Rollout`.
         truncate: frames that gradients flow back through, with "own"; see `Rollout`.
 
@@ -102,6 +102,9 @@ class Distiller(pl.LightningModule):
         spatial, temporal = self.weights.gan > 0, self.weights.temporal_gan > 0
         if adversary is None and (spatial or temporal):
             adversary = Adversary(spatial=spatial, temporal=temporal)
+        if adversary is not None:  # without a weight, a discriminator would train for nothing
+            adversary.spatial = adversary.spatial if spatial else None
+            adversary.temporal = adversary.temporal if temporal else None
         self.adversary = adversary if spatial or temporal else None
 
     def steps(self, batch: Tensor | Sequence[Any]) -> list[Step]:

@@ -24,7 +24,8 @@ class Progress(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Draw the empty bar."""
-        self._bar = tqdm(total=100, unit="%", bar_format="{percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}")
+        shape = "{percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}"
+        self._bar = tqdm(total=100, unit="%", bar_format=shape, disable=not trainer.is_global_zero)
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, *_: Any) -> None:
         """Move the bar."""
@@ -39,7 +40,7 @@ class Progress(pl.Callback):
         """Leave the bar as it is, and say why the run ended early if it did."""
         self._bar.close()
         for verdict in (getattr(callback, "verdict", "") for callback in cast("Any", trainer).callbacks):
-            if verdict:
+            if verdict and trainer.is_global_zero:
                 tqdm.write(verdict)
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:

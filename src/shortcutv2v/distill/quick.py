@@ -23,7 +23,7 @@ from shortcutv2v.distill.running import callbacks_of, run, time_limit, trainer_s
 from shortcutv2v.distill.sources import Source, open_clips
 from shortcutv2v.distill.worth import features_folder
 from shortcutv2v.errors import InputError
-from shortcutv2v.model import ShortcutV2V
+from shortcutv2v.model import ShortcutV2V, placement
 
 __all__ = ["data_of", "distiller_of", "fit", "open_clips", "suited", "weights_of"]
 
@@ -62,7 +62,8 @@ def fit(
         model: a wrapped teacher.
         source: one or several of: video file, folder of videos, folder of frames, object with `len` and
             `[i] -> uint8 (3, H, W)`.
-        minutes: how long to train, validations on the way included; None to go by `max_steps` alone.
+        minutes: how long to train, validations on the way included; a resumed run has what was left of them. None to go
+            by `max_steps` alone.
         max_steps: how many steps to train at most; -1 to go by time alone.
         adapter: see `Distiller`.
         validation: clips that are not trained on; gives PSNR to the teacher beside the free baselines.
@@ -110,6 +111,7 @@ def fit(
     if minutes is None and max_steps < 0:
         raise InputError("give minutes=, max_steps= or both: training would never end")
     chosen = find_preset(preset) if isinstance(preset, str) else preset
+    device, _ = placement(model.teacher)
     data = data_of(source, validation, chosen, size=size, crop=crop, batch_size=batch_size, frames=frames, seed=seed)
     changes = {"lr": lr, "weights": weights, "perceptual": perceptual, "schedule": schedule}
     module = distiller_of(model, adapter, chosen, distiller, **changes)
@@ -127,6 +129,7 @@ def fit(
         trainer = pl.Trainer(**trainer_settings(folder), **writers(folder), **limits, callbacks=watch)
     with _features_of(cache, module, data, minutes, folder, resume):
         run(trainer, module, data, resume)
+    module.to(device)  # Lightning leaves it on the CPU
     model.eval()
     return module
 

@@ -58,10 +58,13 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 def trainer_settings(folder: str | Path | None) -> dict[str, Any]:
     """Plain arguments of `Trainer`, without callbacks, writers and the run's end.
 
+    One device, unless the user asks for more: Lightning would take all, and start the user's script once for each.
+
     Args:
         folder: where checkpoints go; None writes none.
     """
     return {
+        "devices": 1,
         "max_epochs": -1,
         "val_check_interval": 100,
         "check_val_every_n_epoch": None,
