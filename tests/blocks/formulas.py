@@ -54,8 +54,7 @@ def _aligned(block: ShortcutBlock, f_ref: Tensor, a_ref: Tensor, a_t: Tensor) ->
     return loops.deform(f[0], offset, block.blend.weight)[None]
 
 
-def _generate(generator, current: Tensor, reference: Tensor) -> Tensor:
-
+def _generate(generator: torch.nn.Module, current: Tensor, reference: Tensor) -> Tensor:
     return generator.head(loops.layers(generator.layers, torch.cat((current, reference), 1)))[0]
 
 

@@ -137,6 +137,20 @@ def test_a_second_cache_finds_what_the_first_has_written(tmp_path: Path) -> None
     assert torch.equal(found[3].f[0], expected[3].f[0])
 
 
+def test_masks_and_numbers_among_the_features_are_found_again(tmp_path: Path) -> None:
+    class Masked(Halving):
+        def forward(self, x: Tensor) -> Tensor:
+            bright, count = x[:, :1] > 0.5, (x * 255).sum((1, 2, 3)).long()
+            return torch.where(bright, super().forward(x), x) + count.view(-1, 1, 1, 1)
+
+    teacher = Masked()
+    first = FeatureCache(tmp_path, wrapped(teacher)).features(clip_of())
+    assert {leaf.dtype for leaf in first[0].carry.kept} >= {torch.bool, torch.long}
+    second = FeatureCache(tmp_path, wrapped(teacher))
+    second.features(clip_of())
+    assert second.report().hits == 1
+
+
 def _change_weight(teacher: Halving) -> None:
     teacher.mid[0].weight.data[0, 0, 0, 0] += 1e-3
 

@@ -102,6 +102,17 @@ def test_a_resumed_run_keeps_features_if_it_did_before(chain: nn.Module, tmp_pat
     assert worth.features_folder(*given, 1e-9, tmp_path) is None
 
 
+def test_validation_looks_at_all_clips(chain: nn.Module) -> None:
+    black, white = torch.zeros(60, 3, 12, 16, dtype=torch.uint8), torch.full((60, 3, 12, 16), 255, dtype=torch.uint8)
+    orders = []
+    for _ in range(2):
+        loader = run(chain, validation=[black, white]).trainer.datamodule.val_dataloader()
+        orders.append([float(window.mean()) for window in loader])
+    assert orders[0] == orders[1]
+    assert sorted(orders[0]) == [0.0] * 20 + [1.0] * 20
+    assert 0 < sum(orders[0][:8]) < 8
+
+
 def test_cached_sequences_begin_behind_the_opening(chain: nn.Module, tmp_path: Path) -> None:
     data = run(chain, adapter=Fed(chain, "1", "4"), cache=tmp_path).trainer.datamodule
     assert data.pairs.window == 3

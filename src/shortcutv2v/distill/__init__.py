@@ -31,9 +31,10 @@ from shortcutv2v.distill.losses import (
 from shortcutv2v.distill.module import Distiller
 from shortcutv2v.distill.perceptual import FeaturePerceptual, LPIPSPerceptual, VGGPerceptual
 from shortcutv2v.distill.presets import PRESETS, Preset, find_preset
-from shortcutv2v.distill.quick import fit, open_clips
+from shortcutv2v.distill.quick import fit
 from shortcutv2v.distill.rollout import Rollout, Step, Taught
 from shortcutv2v.distill.samples import FeaturePairs, FeatureSequences
+from shortcutv2v.distill.sources import open_clips
 
 __all__ = [
     "EMA",

@@ -34,7 +34,10 @@ from shortcutv2v.distill.store import StoredClip
 from shortcutv2v.errors import InputError
 from shortcutv2v.model import ShortcutV2V
 
-__all__ = ["CacheReport", "FeatureCache", "without_autocast"]
+__all__ = ["LIMIT_GB", "CacheReport", "FeatureCache", "without_autocast"]
+
+LIMIT_GB = 8.0
+"""Of a cache's folder, unless one is given."""
 
 _SUFFIX = ".features.safetensors"
 _ABANDONED = 600.0
@@ -101,7 +104,7 @@ class FeatureCache:
     """
 
     def __init__(
-        self, folder: str | Path, model: ShortcutV2V, adapter: Adapter | None = None, *, limit_gb: float = 8.0
+        self, folder: str | Path, model: ShortcutV2V, adapter: Adapter | None = None, *, limit_gb: float = LIMIT_GB
     ) -> None:
         self.folder, self.model, self.limit = Path(folder), model, limit_gb * 1e9
         self.adapter = adapter or Adapter(model.teacher, "", "")
@@ -209,11 +212,8 @@ def _alike(leaf: Any, expected: Any) -> bool:
 
 def _close(stored: Sequence[Tensor], live: Sequence[Tensor]) -> bool:
     """Whether features are what the teacher makes now, but for rounding."""
-    return all(
-        torch.allclose(a.double(), b.cpu().double(), rtol=0, atol=_TOLERANCE * float(b.abs().max()) + 1e-12)
-        for a, b in zip(stored, live, strict=True)
-        if b.numel()
-    )
+    pairs = [(a.double(), b.double().cpu()) for a, b in zip(stored, live, strict=True) if b.numel()]
+    return all(torch.allclose(a, b, rtol=0, atol=_TOLERANCE * float(b.abs().max()) + 1e-12) for a, b in pairs)
 
 
 @contextlib.contextmanager

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from torch.utils.data import DataLoader, Dataset, DistributedSampler
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, DistributedSampler, Subset
 
 from shortcutv2v.adapter import Adapter
 from shortcutv2v.distill.cache import FeatureCache
@@ -34,7 +35,7 @@ class ClipData(pl.LightningDataModule):
 
     Args:
         source: clips to train on, as `open_clips` takes them.
-        validation: clips to validate on; None for no validation.
+        validation: clips to validate on, window by window in a fixed random order; None for no validation.
         size: read clips at this size: a height, or (H, W).
         crop: side of the square training crops; smaller frames are used whole. None: frames are used whole.
         batch_size: samples per step and process.
@@ -82,7 +83,7 @@ class ClipData(pl.LightningDataModule):
         if stage == "fit":
             self.pairs = self._training_set(module, interval)
         length = max(2, interval) + _lead(module.adapter)
-        self.windows = None if self.held_out is None else Windows(self.held_out, length)
+        self.windows = None if self.held_out is None else _shuffled(Windows(self.held_out, length))
 
     def _training_set(self, module: Any, interval: int) -> Dataset[Any]:
         adapter: Adapter = module.adapter
@@ -140,6 +141,12 @@ class _From(DistributedSampler[Any]):
 
     def __iter__(self) -> Iterator[int]:
         return iter(range(self.start + self.rank, self.start + len(self) * self.num_replicas, self.num_replicas))
+
+
+def _shuffled(windows: Windows) -> Dataset[Tensor]:
+    """The same windows in an order that is always the same: the first few stand for all clips."""
+    order = torch.randperm(len(windows), generator=torch.Generator().manual_seed(0))
+    return Subset(windows, order.tolist())
 
 
 @contextlib.contextmanager

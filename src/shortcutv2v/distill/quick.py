@@ -20,12 +20,12 @@ from shortcutv2v.distill.module import Distiller
 from shortcutv2v.distill.presets import Preset, find_preset
 from shortcutv2v.distill.progress import quiet_lightning
 from shortcutv2v.distill.running import callbacks_of, run, time_limit, trainer_settings, writers
-from shortcutv2v.distill.sources import Source, open_clips
+from shortcutv2v.distill.sources import Source
 from shortcutv2v.distill.worth import features_folder
 from shortcutv2v.errors import InputError
 from shortcutv2v.model import ShortcutV2V, placement
 
-__all__ = ["data_of", "distiller_of", "fit", "open_clips", "suited", "weights_of"]
+__all__ = ["data_of", "distiller_of", "fit", "suited", "weights_of"]
 
 
 def fit(
@@ -66,7 +66,8 @@ def fit(
             by `max_steps` alone.
         max_steps: how many steps to train at most; -1 to go by time alone.
         adapter: see `Distiller`.
-        validation: clips that are not trained on; gives PSNR to the teacher beside the free baselines.
+        validation: clips that are not trained on; gives PSNR to the teacher beside the free baselines, on eight windows
+            of an interval drawn from all of them.
         preset: the paper's settings for a task, `v2c`, `l2v`, `e2f`, `l2c` or `vtoonify`, instead of those for a short
             run. What is given beside it counts. Its perceptual loss needs VGG weights: see `Preset`.
         size: read clips at this size: a height, or (H, W).
@@ -82,7 +83,8 @@ def fit(
         ema: decay of an average of the weights, which is then what is validated and kept; see `EMA`. Default: none.
         patience: validations (one every 100 steps) without a gain after which the run ends early; None for never.
         schedule: steps over which the rate decays, where a run is to be resumed later; default: this run's length.
-        precision: of the training steps, as `pytorch_lightning.Trainer` takes it, such as "bf16-mixed".
+        precision: of the training steps, as `pytorch_lightning.Trainer` takes it, such as "bf16-mixed". "bf16-true" and
+            "16-true" convert the model for good, its teacher included.
         seed: decides crops, pairs and nothing else.
         folder: where checkpoints (`last.ckpt`) and TensorBoard logs (`logs/`) go; None writes nothing.
         resume: a checkpoint to go on from. A run that was killed and resumed ends as one that was not, bit for bit,

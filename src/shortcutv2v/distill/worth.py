@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from shortcutv2v.adapter import Adapter
+from shortcutv2v.distill.cache import LIMIT_GB
 from shortcutv2v.distill.data import FrameSource
 from shortcutv2v.distill.features import flatten, teach
 from shortcutv2v.distill.store import size_of, slot_of
@@ -18,8 +19,6 @@ from shortcutv2v.model import ShortcutV2V
 
 __all__ = ["caching_pays", "features_folder"]
 
-LIMIT_GB = 8.0
-"""As `FeatureCache` has it."""
 _SHARE = 0.2
 """Of the run's time, at most, for computing features; a step on them takes about two thirds of the time of another."""
 _FRAMES = 8
