@@ -12,6 +12,7 @@
     ├── CaptureError             no strategy captured the teacher faithfully
     ├── InputError               a call's inputs do not fit the model or its reference
     ├── CheckpointError          a saved block cannot be read, or belongs elsewhere
+    ├── NonFiniteLossError       training met a loss that is infinite or not a number
     └── VideoError               a clip cannot be read or written
 
 One `except shortcutv2v.ShortcutError` catches them all, and so does `except ValueError`.
@@ -31,6 +32,7 @@ __all__ = [
     "InputError",
     "LeakError",
     "NeverCalledError",
+    "NonFiniteLossError",
     "OutputTypeError",
     "ShortcutError",
     "SpatialMismatchError",
@@ -86,6 +88,10 @@ class InputError(ShortcutError):
 
 class CheckpointError(ShortcutError):
     """A saved block is damaged, of another format, or belongs to another cut or teacher."""
+
+
+class NonFiniteLossError(ShortcutError):
+    """A loss or its gradient became infinite or not a number; the message names it and the file with the batch."""
 
 
 class VideoError(ShortcutError):

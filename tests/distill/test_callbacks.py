@@ -14,10 +14,10 @@ from torch.utils.data import DataLoader
 
 import shortcutv2v
 from shortcutv2v.distill import Distiller, LossWeights, Pairs, Windows
-from shortcutv2v.distill.callbacks import EMA, NaNGuard, NonFiniteLossError, PictureLog, Plateau, StepSeed
+from shortcutv2v.distill.callbacks import EMA, NaNGuard, PictureLog, Plateau, StepSeed
 from shortcutv2v.distill.pictures import pictures_of
 from shortcutv2v.distill.progress import quiet_lightning
-from shortcutv2v.errors import InputError
+from shortcutv2v.errors import InputError, NonFiniteLossError
 
 PLAIN = LossWeights(perceptual=0, gan=0, temporal_gan=0)
 

@@ -15,9 +15,9 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from torch.utils import _pytree as pytree
 
 from shortcutv2v.distill.pictures import pictures_of
-from shortcutv2v.errors import InputError, ShortcutError
+from shortcutv2v.errors import InputError, NonFiniteLossError
 
-__all__ = ["EMA", "NaNGuard", "NonFiniteLossError", "PictureLog", "Plateau", "StepSeed"]
+__all__ = ["EMA", "NaNGuard", "PictureLog", "Plateau", "StepSeed"]
 
 
 class EMA(pl.Callback):
@@ -118,10 +118,6 @@ class EMA(pl.Callback):
 def _weights(pl_module: Any) -> list[tuple[str, torch.nn.Parameter]]:
     """The blocks' parameters under their names in a checkpoint."""
     return list(pl_module.model.blocks.named_parameters(prefix="model.blocks"))
-
-
-class NonFiniteLossError(ShortcutError):
-    """A loss or its gradient became infinite or not a number; the message names it and the file with the batch."""
 
 
 class NaNGuard(pl.Callback):
