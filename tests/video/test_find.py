@@ -39,8 +39,15 @@ def test_nothing_usable(tmp_path: Path) -> None:
     with pytest.raises(VideoError, match=r"no usable clip among 1 found.*not a readable video"):
         video.find_clips(tmp_path)
     (tmp_path / "empty").mkdir()
-    with pytest.raises(VideoError, match="no usable clip among 0 found"):
+    with pytest.raises(VideoError, match="no usable clip among 0 found in .*empty"):
         video.find_clips(tmp_path / "empty")
+
+
+def test_a_folder_with_a_file_that_is_no_picture_is_found_out_before_training(tmp_path: Path) -> None:
+    good, bad = folder(tmp_path / "good"), folder(tmp_path / "bad")
+    (last := sorted(bad.iterdir())[-1]).write_bytes(b"not a picture")
+    with pytest.warns(UserWarning, match=f"1 of 2 clips left out: {last}: not an image"):
+        assert video.find_clips(tmp_path) == [good]
 
 
 def test_misspelt(tmp_path: Path) -> None:

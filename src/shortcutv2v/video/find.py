@@ -9,8 +9,9 @@ from pathlib import Path
 
 from shortcutv2v.errors import VideoError
 from shortcutv2v.video._av import PathLike, load
+from shortcutv2v.video.clip import list_frames
 from shortcutv2v.video.frames import Frames
-from shortcutv2v.video.picture import IMAGE_SUFFIXES
+from shortcutv2v.video.picture import IMAGE_SUFFIXES, check_image
 
 __all__ = ["find_clips"]
 
@@ -26,7 +27,8 @@ def find_clips(paths: PathLike | Iterable[PathLike], *, min_frames: int = 1) -> 
     """List the clips among video files, folders of videos and folders of frames, in any mixture.
 
     A folder that holds videos stands for each of them, one that holds only images is one clip; both at any depth. Every
-    clip is checked as `Frames` checks it: the packets are read, so a truncated file is found out here.
+    clip is checked as `Frames` checks it: the packets are read, so a truncated file is found out here. Of a folder of
+    frames every file must begin as an image does.
 
     Args:
         paths: one path or several.
@@ -53,7 +55,10 @@ def find_clips(paths: PathLike | Iterable[PathLike], *, min_frames: int = 1) -> 
     good = [clip for clip in found.values() if clip not in bad]
     reasons = "; ".join(bad.values())
     if not good:
-        raise VideoError(f"no usable clip among {len(found)} found; expected videos or folders of frames. {reasons}")
+        where = ", ".join(str(path) for path in named)
+        raise VideoError(
+            f"no usable clip among {len(found)} found in {where}; expected videos or folders of frames. {reasons}"
+        )
     if bad:
         warnings.warn(f"{len(bad)} of {len(found)} clips left out: {reasons}", stacklevel=2)
     return good
@@ -75,6 +80,8 @@ def _trouble(clip: Path, min_frames: int) -> str:
     """Why a clip is of no use; empty if it is."""
     try:
         count = len(Frames(clip))
+        for file in list_frames(clip) if clip.is_dir() else ():
+            check_image(file)
     except VideoError as error:
         return str(error)
     return f"{clip}: {count} frames, fewer than {min_frames}" if count < min_frames else ""

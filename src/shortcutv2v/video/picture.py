@@ -30,6 +30,7 @@ __all__ = [
     "Size",
     "ToTensor",
     "check_frame",
+    "check_image",
     "fit",
     "quarter_turns",
     "read_image",
@@ -186,6 +187,27 @@ def to_frame(picture: Tensor, pixel_format: str = "rgb24", scaler: Any = None) -
     return converted
 
 
+def check_image(path: Path) -> None:
+    """Look at the first bytes of an image file.
+
+    Raises:
+        VideoError: the file cannot be opened, or begins as no image of a known kind does.
+    """
+    try:
+        with path.open("rb") as file:
+            _codec(path, file.read(max(map(len, _MAGIC))))
+    except OSError as error:
+        raise VideoError(f"{path}: cannot be read ({reason(error)})") from error
+
+
+def _codec(path: Path, data: bytes) -> str:
+    """What decodes an image that begins with `data`."""
+    codec = next((codec for magic, codec in _MAGIC.items() if data.startswith(magic)), None)
+    if codec is None:
+        raise VideoError(f"{path}: not an image; expected one of {', '.join(sorted(IMAGE_SUFFIXES))}")
+    return codec
+
+
 def read_image(path: Path) -> VideoFrame:
     """The one picture in an image file, recognised by its content and not by its name.
 
@@ -197,10 +219,7 @@ def read_image(path: Path) -> VideoFrame:
         data = path.read_bytes()
     except OSError as error:
         raise VideoError(f"{path}: cannot be read ({reason(error)})") from error
-    codec = next((codec for magic, codec in _MAGIC.items() if data.startswith(magic)), None)
-    if codec is None:
-        raise VideoError(f"{path}: not an image; expected one of {', '.join(sorted(IMAGE_SUFFIXES))}")
-    decoder = av.CodecContext.create(codec, "r")
+    decoder = av.CodecContext.create(_codec(path, data), "r")
     decoder.thread_count = 1
     try:
         frames = [*decoder.decode(av.Packet(data)), *decoder.decode(None)]
