@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -176,12 +178,44 @@ class TestRefusals:
             (["--config", "gone.yaml"], "gone.yaml"),
             (["--kind", "triples"], "sequences"),
             (["--trainer.precision", "3"], "precision"),
+            (["--minutes", "null", "--steps", "-1"], "would never end"),
+            (["--steps", "-5"], "the number of steps must be"),
+            (["--interval", "0"], "max_interval must be"),
+            (["--seed", "-1"], "seed"),
+            (["--cut", "low"], "the adapter has no named cuts"),
+            (["--trainer.devices", "0"], "devices"),
+            (["--adversary.form", "hing"], "error: unknown form of GAN loss 'hing': expected one of least_squares"),
+            (["--batch_size", "2"], "did you mean --batch-size?"),
+            (["--crop", "big"], 'error: "crop": Expected a int; Given value: big; see'),
+            (["--config", "clip.mp4"], "expected a YAML file"),
+            (["--config", "string.yaml"], "write `clips: [clip.mp4]`"),
         ],
     )
     def test_bad_values(
-        self, options: list[str], message: str, common: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+        self,
+        options: list[str],
+        message: str,
+        common: list[str],
+        tmp_path: Path,
+        capsys: pytest.CaptureFixture[str],
+        monkeypatch: pytest.MonkeyPatch,
     ) -> None:
+        monkeypatch.chdir(tmp_path)
+        Path("string.yaml").write_text("clips: clip.mp4")
         assert message in refused(capsys, "train", *common, "--out", tmp_path / "block", *options)
 
     def test_missing_clips(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert "clips" in refused(capsys, "train", "--adapter", "unsup", "--out", tmp_path)
+
+    def test_out_is_missing_or_a_file(self, common: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+        assert "required: out" in refused(capsys, "train", *common)
+        assert "cannot be a folder to write to" in refused(capsys, "train", *common, "--out", common[0])
+
+
+def test_warnings_are_one_line_without_code(common: list[str], tmp_path: Path) -> None:
+    (tmp_path / "bad.mp4").write_bytes(b"no video")
+    argv = ["train", str(tmp_path / "bad.mp4"), *common, "--out", str(tmp_path / "block")]
+    done = subprocess.run([sys.executable, "-m", "shortcutv2v", *argv], capture_output=True, text=True, check=True)
+    (line,) = [line for line in done.stderr.splitlines() if "left out" in line]
+    assert line.startswith("shortcutv2v: warning: 1 of 2 clips left out")
+    assert "find_clips(" not in done.stderr

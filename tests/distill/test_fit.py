@@ -187,3 +187,51 @@ def test_own_callbacks_fit_a_plain_trainer(chain: nn.Module) -> None:
     with quick.quiet_lightning():
         trainer.fit(distiller, quick.data_of(clip(), None, None, crop=8, batch_size=2))
     assert trainer.global_step == 1
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"minutes": 0}, "minutes must be more than 0"),
+        ({"max_steps": 0}, "the number of steps must be a whole number of at least 1, got 0"),
+        ({"batch_size": 0}, "batch_size must be"),
+        ({"crop": (8, 8)}, "crop, the side of a square, must be a whole number"),
+        ({"lr": -1.0}, "lr must be a number of at least 0"),
+        ({"lr": float("nan")}, "lr must be a number of at least 0, got nan"),
+        ({"schedule": 0}, "schedule must be"),
+        ({"weights": {"feature": 3}}, "weights must be a LossWeights, got a dict"),
+        ({"weights": LossWeights(0, 0, 0, 0, 0, 0)}, "every loss has weight zero"),
+        ({"precision": "bf17"}, "Precision 'bf17' is invalid"),
+        ({"adapter": "real_esrgan"}, "adapter must be a Adapter, got a str"),
+        ({"folder": __file__}, "cannot be a folder to write to"),
+        ({"distiller": "Distiller"}, "distiller must be Distiller or a subclass"),
+        ({"validation": clip(), "patience": -1}, "patience must be"),
+    ],
+)
+def test_bad_values_are_refused_by_name(settings: dict[str, Any], message: str, chain: nn.Module) -> None:
+    with pytest.raises(InputError, match=message):
+        run(chain, **settings)
+
+
+def test_a_teacher_is_to_be_wrapped_first(chain: nn.Module) -> None:
+    with pytest.raises(InputError, match=r"model must be a ShortcutV2V, got a Chain: wrap the teacher"):
+        fit(chain, clip(), minutes=1)  # type: ignore[arg-type]
+
+
+def test_label_maps_and_pictures_make_no_batch(chain: nn.Module) -> None:
+    with pytest.raises(InputError, match="clips of 1 and 3 channels"):
+        run(chain, [clip(), clip()[:, :1]])
+
+
+def test_pairs_want_a_list_of_clips_and_two_sides() -> None:
+    with pytest.raises(InputError, match=r"is it a list of clips, \[clip\]"):
+        Pairs(clip())  # type: ignore[arg-type]
+    with pytest.raises(InputError, match=r"crop must be \(height, width\)"):
+        Pairs([clip()], crop=8)  # type: ignore[arg-type]
+
+
+def test_the_bar_does_not_fill_a_log_file(chain: nn.Module, capsys: pytest.CaptureFixture[str]) -> None:
+    run(chain, max_steps=20, progress=True)
+    shown = capsys.readouterr().err
+    assert "step=20" in shown
+    assert shown.count("step=") < 10

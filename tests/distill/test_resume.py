@@ -15,8 +15,9 @@ import torch
 from torch import Tensor, nn
 
 import shortcutv2v
-from shortcutv2v.distill import LossWeights, fit, quick
+from shortcutv2v.distill import Distiller, LossWeights, fit, quick
 from shortcutv2v.distill.running import AtomicCheckpointIO
+from shortcutv2v.errors import CheckpointError
 
 pytestmark = [
     pytest.mark.skipif(not hasattr(os, "fork"), reason="the runs to kill are forked"),
@@ -44,9 +45,9 @@ def train(folder: Path, resume: Path | None = None, **settings: Any) -> dict[str
     for block in model.blocks:
         for weight in block.parameters():
             nn.init.normal_(weight, std=0.1)
-    weights = LossWeights(perceptual=0)
     always: dict[str, Any] = {"minutes": None, "max_steps": 12, "crop": 8, "batch_size": 2, "lr": 1e-2, "ema": 0.7}
-    fit(model, clip(), folder=folder, resume=resume, weights=weights, save_every=3, progress=False, **always)
+    always |= {"weights": LossWeights(perceptual=0), "save_every": 3, "progress": False}
+    fit(model, clip(), folder=folder, resume=resume, **always | settings)
     return torch.load(folder / "last.ckpt", weights_only=True)
 
 
@@ -116,6 +117,43 @@ def test_a_kill_while_saving_leaves_the_last_checkpoint(tmp_path: Path, monkeypa
 
 
 def test_a_new_run_in_an_old_folder_replaces_its_checkpoint(tmp_path: Path) -> None:
-    for _ in range(2):
+    train(tmp_path)
+    with pytest.warns(UserWarning, match="of an earlier run will be replaced"):
         train(tmp_path)
     assert [path.name for path in tmp_path.glob("*.ckpt")] == ["last.ckpt"]
+
+
+def test_nothing_left_to_train_is_said(tmp_path: Path) -> None:
+    train(tmp_path)
+    steps = torch.load(tmp_path / "last.ckpt", weights_only=True)["global_step"]
+    with pytest.warns(UserWarning, match=f"is at step {steps}, the run ends at step {steps}: nothing is left"):
+        train(tmp_path, resume=tmp_path / "last.ckpt")
+
+
+@pytest.mark.parametrize("content", [b"hello", b"", {"a": 1}, [1, 2]])
+def test_other_files_are_no_checkpoints(content: Any, tmp_path: Path) -> None:
+    path = tmp_path / "x.ckpt"
+    path.write_bytes(content) if isinstance(content, bytes) else torch.save(content, path)
+    with pytest.raises(CheckpointError, match=r"x.ckpt is .*expected a last.ckpt written by"):
+        train(tmp_path, resume=path)
+
+
+def test_discriminators_must_be_those_of_the_checkpoint(tmp_path: Path) -> None:
+    train(tmp_path, weights=LossWeights.plain())
+    with pytest.raises(CheckpointError, match=r"the checkpoint has no discriminators: resume with"):
+        train(tmp_path, max_steps=13, resume=tmp_path / "last.ckpt")
+
+
+class Interrupted(Distiller):
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        if self.trainer.global_step == 3:
+            raise KeyboardInterrupt
+        return super().training_step(batch, batch_idx)
+
+
+def test_control_c_names_the_checkpoint_and_leaves_the_process_as_it_was(tmp_path: Path) -> None:
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt, match=r"interrupted at step 3: resume from .*last.ckpt"):
+        train(tmp_path, distiller=Interrupted, save_every=2)
+    assert signal.getsignal(signal.SIGINT) is before
+    assert torch.load(tmp_path / "last.ckpt", weights_only=True)["global_step"] == 2

@@ -75,11 +75,19 @@ def test_nothing_left_is_an_error(tmp_path: Path) -> None:
         (torch.zeros(1, 3, 8, 8, dtype=torch.uint8), "source 1 has 1 frames: training needs two"),
         (7, "source 1 is a int: expected"),
         ({0: 1, 1: 2}, "frame 0 of source 1 is int"),
+        (torch.rand(4, 3, 8, 8), r"of a float tensor .*: clip.mul\(255\).round"),
+        (torch.zeros(4, 3, 8, 8, dtype=torch.uint8).numpy(), "torch.from_numpy"),
+        (torch.zeros(4, 8, 9, 3, dtype=torch.uint8), r"channels last: give clip.permute\(0, 3, 1, 2\)"),
     ],
 )
 def test_what_is_no_clip_is_named(source: object, message: str) -> None:
     with pytest.raises(InputError, match=message):
         open_clips([clip_of(), source])
+
+
+def test_no_clips_at_all() -> None:
+    with pytest.raises(InputError, match="there are no clips"):
+        open_clips([])
 
 
 def test_files_share_one_bounded_cache(tmp_path: Path) -> None:

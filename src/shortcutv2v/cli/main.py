@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import functools
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ def main(argv: Sequence[str] | None = None, *, adapter: str | None = None) -> in
     given = list(sys.argv[1:] if argv is None else argv)
     if argv is None:  # the process is ours
         keep_freed_memory()
+    formatted, warnings.formatwarning = warnings.formatwarning, _warning
     try:
         if given[:1] == ["train"]:
             return _train(given[1:], adapter)
@@ -38,13 +40,24 @@ def main(argv: Sequence[str] | None = None, *, adapter: str | None = None) -> in
         return _refuse(str(error))
     except ImportError as error:
         return _refuse(str(error))
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stopped:
+        if str(stopped):
+            print(f"shortcutv2v: {stopped}", file=sys.stderr)
         return 130
+    finally:
+        warnings.formatwarning = formatted
 
 
 def _refuse(message: str) -> int:
     print(f"shortcutv2v: error: {' '.join(message.split())}", file=sys.stderr)
     return 2
+
+
+def _warning(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+) -> str:
+    """A warning without the line of code that it came from."""
+    return f"shortcutv2v: warning: {message}\n"
 
 
 def _parser(adapter: str | None) -> argparse.ArgumentParser:

@@ -29,6 +29,8 @@ def open_adapter(options: Any) -> Adapter:
         settings = [f"{key}={value!r}" for key, value in settings.items()]
     adapter = find_adapter(options.adapter, settings)
     if options.cut is not None:
+        if not adapter.cuts:
+            raise InputError(f"the adapter has no named cuts: leave out --cut {options.cut}")
         if options.cut not in adapter.cuts:
             hint = near_matches(options.cut, adapter.cuts) or sorted(adapter.cuts)
             raise InputError(f"the adapter has no cut {options.cut!r}: expected one of {', '.join(hint)}")

@@ -41,21 +41,24 @@ def run(argv: Sequence[str], add_adapter: Callable[[Any], None]) -> None:
         cli.model.model.eval().save(out)
         scores = {name: float(value) for name, value in cli.trainer.callback_metrics.items()}
         values = ", ".join(f"{name} {value:.4g}" for name, value in scores.items())
-        print(f"{out}: {cli.trainer.global_step} steps; {values}")
+        print(f"{out}: {cli.trainer.global_step} steps" + (f"; {values}" if values else ""))
 
 
 def _build(options: Any) -> tuple[Distiller, ClipData]:
     """Clips, adapter, model, in this order: a bad clip is told before the network is loaded."""
     from shortcutv2v.distill import find_preset
+    from shortcutv2v.distill.checks import check_end
     from shortcutv2v.distill.quick import data_of, distiller_of, weights_of
     from shortcutv2v.distill.worth import features_folder
 
+    check_end(options.minutes, options.steps)
     preset = None if options.preset is None else find_preset(options.preset)
     given = {name: options[name] for name in OF_DATA} | {"size": options.height, "num_workers": options.workers}
     data = data_of(options.clips, options.validation, preset, **given)
     adapter = open_adapter(options)
     frame = from_uint8(data.clips[0][0]).to(*placement(adapter.teacher))
-    interval = options.interval or (preset.max_interval if preset is not None else None)
+    usual = preset.max_interval if preset is not None else None
+    interval = usual if options.interval is None else options.interval
     changes = {"max_interval": interval, "variant": options.variant, "channels": options.channels}
     model = adapter.wrap(frame, **{k: v for k, v in changes.items() if v is not None})
     if options.cache == "auto":

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 from torch.utils import _pytree as pytree
 
+from shortcutv2v.distill.checks import check_number
 from shortcutv2v.distill.pictures import pictures_of
 from shortcutv2v.errors import InputError, NonFiniteLossError
 
@@ -157,7 +158,9 @@ class NaNGuard(pl.Callback):
         found = {name: p.grad for name, p in pl_module.named_parameters() if p.grad is not None}
         if not _finite(torch.nn.utils.get_total_norm(list(found.values()))):
             bad = [name for name, gradient in found.items() if not _finite(gradient)]
-            self._stop(trainer, f"the losses are finite, but not the gradient of {', '.join(bad) or 'all weights'}")
+            rest = f" and of {len(bad) - 3} more" if len(bad) > 3 else ""
+            names = ", ".join(bad[:3]) or "all weights"
+            self._stop(trainer, f"the losses are finite, but not the gradient of {names}{rest}")
 
     def _stop(self, trainer: pl.Trainer, what: str) -> None:
         folder = Path(self.folder or trainer.default_root_dir)
@@ -225,6 +228,7 @@ class Plateau(EarlyStopping):
     """
 
     def __init__(self, patience: int = 10, min_delta: float = 0.02, monitor: str = "val/psnr") -> None:
+        check_number("patience", patience, 0, whole=True)
         super().__init__(
             monitor, min_delta=min_delta, patience=patience, mode="max", check_on_train_epoch_end=False, verbose=False
         )

@@ -9,13 +9,16 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal, cast
 
+from jsonargparse.typing import NonNegativeInt
 from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCLI
 
 from shortcutv2v.distill.adversarial import Adversary
+from shortcutv2v.distill.checks import checked_folder
 from shortcutv2v.distill.feed import KINDS, ClipData
 from shortcutv2v.distill.losses import LossWeights
 from shortcutv2v.distill.module import Distiller
@@ -23,8 +26,8 @@ from shortcutv2v.distill.perceptual import FeaturePerceptual, LPIPSPerceptual, V
 from shortcutv2v.distill.presets import PRESETS
 from shortcutv2v.distill.progress import quiet_lightning
 from shortcutv2v.distill.rollout import FEEDBACKS
-from shortcutv2v.distill.running import callbacks_of, trainer_settings, writers
-from shortcutv2v.errors import InputError
+from shortcutv2v.distill.running import callbacks_of, misconfigured, trainer_settings, writers
+from shortcutv2v.errors import InputError, ShortcutError, near_matches
 
 __all__ = ["TrainCLI"]
 
@@ -78,7 +81,9 @@ class TrainCLI(LightningCLI):
         try:
             self.config = parser.parse_args(cast("Sequence[str]", args))
         except argparse.ArgumentError as error:
-            raise InputError(f"{error}; see shortcutv2v train --help") from None
+            raise InputError(f"{plainly(str(error))}{_meant(error, parser)}; see shortcutv2v train --help") from None
+        except UnicodeDecodeError:
+            raise InputError("--config: expected a YAML file, as --print_config writes it") from None
 
     def instantiate_classes(self) -> None:
         """Build model and data by the caller's function, then the trainer."""
@@ -87,7 +92,7 @@ class TrainCLI(LightningCLI):
         try:
             self.config_init = instantiate(self.config)
         except ValueError as error:  # jsonargparse wraps what a class of ours says in its own words
-            raise InputError(str(error)) from error
+            raise InputError(_innermost(error) or plainly(str(error))) from error
         self.model, self.datamodule = self._build(self.config_init)
         self.trainer = self.instantiate_trainer()
 
@@ -109,16 +114,53 @@ class TrainCLI(LightningCLI):
         kind, _, number = options.device.partition(":")
         if number and kind != "cpu":
             kwargs["devices"] = [int(number)]
-        return super().instantiate_trainer(**kwargs)
+        with misconfigured():
+            return super().instantiate_trainer(**kwargs)
 
     def save_config(self, path: Path) -> None:
         """Write all options as YAML, for `--config`."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self.parser.save(self.config, path, overwrite=True, multifile=False)
+        self.parser.save(self.config, checked_folder(path.parent) / path.name, overwrite=True, multifile=False)
 
 
 _ABOUT = """Distil a block on some clips. Options can be given in a YAML file, too (--config): the same names, without
 dashes in front and with _ between words. --trainer.help and --print_config show more."""
+
+
+def plainly(message: str) -> str:
+    r"""What jsonargparse says of a value of several possible types, in one line.
+
+    Example:
+        >>> text = "Does not validate\n  Errors:\n  - Expected a <class 'int'>\n  - Expected a <class 'NoneType'>"
+        >>> plainly(f'Parser key "crop":\n  {text}\n  Given value: big')
+        '"crop": Expected a int; Given value: big'
+    """
+    if "does not support item assignment" in message:
+        return "an option in the YAML file must be a list: write `clips: [clip.mp4]`, and `validation` likewise"
+    noise = ("Does not validate", "Subtypes:", "Errors:", "Given value type:", "- Expected a <class 'NoneType'>")
+    more = ("- Does not validate", "Given value: Namespace", "Given value: NestedArg")
+    message = message.replace("Expected a dot import path string:", "there is no class")
+    kept: dict[str, None] = {}
+    for line in (line.strip() for line in message.splitlines()):
+        if line and not line.startswith(noise + more) and "does not correspond to a subclass" not in line:
+            kept[re.sub(r"<class '([^']*)'>", r"\1", line.removeprefix("Parser key ").removeprefix("- "))] = None
+    return re.sub(r":; ", ": ", "; ".join(kept))
+
+
+def _meant(error: argparse.ArgumentError, parser: argparse.ArgumentParser) -> str:
+    """The options whose names are near those that are unknown."""
+    unknown = re.findall(r"--[\w.-]+", str(error)) if str(error).startswith("unrecognized") else []
+    known = [name for action in parser._actions for name in action.option_strings]
+    near = [found[0] for name in unknown if (found := near_matches(name, known, 1))]
+    return f": did you mean {' '.join(near)}?" if near else ""
+
+
+def _innermost(error: BaseException | None) -> str:
+    """What an error of this package says at the bottom of a chain of others; empty if there is none."""
+    said = ""
+    while error is not None:
+        said = str(error) if isinstance(error, ShortcutError) else said
+        error = error.__cause__ or error.__context__
+    return said
 
 
 def _max_time(minutes: float | None) -> dict[str, int] | None:
@@ -131,12 +173,14 @@ def _accelerator(device: str) -> str:
 
 def _add_run(parser: LightningArgumentParser) -> None:
     parser.add_argument("clips", nargs="+", type=str, help="videos, folders of videos or folders of frames")
-    parser.add_argument("--out", type=Path, required=True, help="folder for the trained block, checkpoints and logs")
+    parser.add_argument(
+        "--out", type=Path | None, required=True, help="folder for the trained block, checkpoints and logs"
+    )
     parser.add_argument("--minutes", type=float | None, default=5.0, help="training time, null for no limit")
     parser.add_argument("--steps", type=int, default=-1, help="stop after so many steps; -1 goes by time alone")
     parser.add_argument("--validation", nargs="+", type=str, help="clips to validate on")
     parser.add_argument("--patience", type=int | None, default=10, help="validations without a gain that end the run")
-    parser.add_argument("--seed", type=int, default=0, help="decides all that is drawn")
+    parser.add_argument("--seed", type=NonNegativeInt, default=0, help="decides all that is drawn")
     parser.add_argument("--resume", type=Path | None, default=None, help="a last.ckpt to go on from")
     parser.add_argument("--save-every", type=int, default=50, help="steps from one checkpoint to the next")
     parser.add_argument("--progress", type=bool, default=True, help="show a progress bar")

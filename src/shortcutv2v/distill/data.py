@@ -231,7 +231,16 @@ def _augmentation(crop: tuple[int, int] | None, flip: bool) -> torch.nn.Module:
 
 
 def _check_sizes(clips: Sequence[FrameSource], crop: tuple[int, int] | None) -> None:
-    sizes = {(int(clip[0].shape[-2]), int(clip[0].shape[-1])) for clip in clips}
+    if isinstance(crop, int):
+        raise InputError(f"crop must be (height, width) or None, got {crop}")
+    shapes = {tuple(map(int, clip[0].shape)) for clip in clips}
+    if any(len(shape) != 3 for shape in shapes):
+        raise InputError(f"frames must be (C, H, W), got {sorted(shapes)}: is it a list of clips, [clip]?")
+    sizes = {shape[-2:] for shape in shapes}
+    if len(channels := {shape[0] for shape in shapes}) > 1:
+        raise InputError(
+            f"clips of {' and '.join(map(str, sorted(channels)))} channels make no batch: train on one kind"
+        )
     if crop is None:
         if len(sizes) > 1:
             raise InputError(f"clips of different sizes {sorted(sizes)} need a crop: give crop=(height, width)")

@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, Dataset, DistributedSampler, Subset
 
 from shortcutv2v.adapter import Adapter
 from shortcutv2v.distill.cache import FeatureCache
+from shortcutv2v.distill.checks import check_number
 from shortcutv2v.distill.data import FrameSource, Pairs, Sequences, Windows
 from shortcutv2v.distill.features import collate
 from shortcutv2v.distill.samples import FeaturePairs, FeatureSequences
@@ -51,7 +52,7 @@ class ClipData(pl.LightningDataModule):
 
     Raises:
         VideoError: no clip can be read.
-        InputError: an unknown kind; later, in `setup()`, clips that do not serve.
+        InputError: an unknown kind, or a number out of range; later, in `setup()`, clips that do not serve.
     """
 
     def __init__(
@@ -71,6 +72,10 @@ class ClipData(pl.LightningDataModule):
         super().__init__()
         if kind not in KINDS:
             raise InputError(f"unknown kind of data {kind!r}: expected one of {', '.join(KINDS)}")
+        if crop is not None:
+            check_number("crop, the side of a square,", crop, 1, whole=True)
+        check_number("batch_size", batch_size, 1, whole=True)
+        check_number("the number of workers", num_workers, 0, whole=True)
         self.clips = open_clips(source, size)
         self.held_out = None if validation is None else open_clips(validation, size)
         self.crop, self.batch_size, self.num_workers = crop, batch_size, num_workers

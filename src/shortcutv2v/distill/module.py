@@ -14,10 +14,11 @@ from shortcutv2v.adapter import Adapter
 from shortcutv2v.checkpoint import recipe
 from shortcutv2v.distill import losses
 from shortcutv2v.distill.adversarial import Adversary
+from shortcutv2v.distill.checks import check_number
 from shortcutv2v.distill.losses import LossWeights
 from shortcutv2v.distill.perceptual import VGGPerceptual
 from shortcutv2v.distill.rollout import Rollout, Step
-from shortcutv2v.errors import CheckpointError
+from shortcutv2v.errors import CheckpointError, InputError
 from shortcutv2v.model import ShortcutV2V
 
 __all__ = ["Distiller"]
@@ -61,7 +62,8 @@ class Distiller(pl.LightningModule):
         `val/psnr_reuse` with `f_ref` reused, `val/psnr_repeat` with the last output repeated, in dB.
 
     Raises:
-        InputError: an unknown `feedback`, or the perceptual loss has no weights to run with.
+        InputError: an unknown `feedback`, a number out of range, or the perceptual loss has no weights to run with;
+            from the first step, where every loss has weight zero.
 
     Example:
         >>> import shortcutv2v
@@ -90,6 +92,8 @@ class Distiller(pl.LightningModule):
         truncate: int | None = None,
     ) -> None:
         super().__init__()
+        _check_kinds(model, adapter, weights)
+        _check_numbers(lr, lr_discriminator, betas, decay, schedule)
         self.model = model
         self.adapter = adapter or Adapter(model.teacher, "", "")
         self.weights = weights or LossWeights.plain()
@@ -141,6 +145,8 @@ class Distiller(pl.LightningModule):
         """One step; the mean over the batch's shortcut frames."""
         steps = self.steps(batch)
         found = _mean([self.losses(step) for step in steps])
+        if not found:
+            raise InputError("there is nothing to train: every loss has weight zero")
         against = _mean([self.discriminator_losses(step) for step in steps])
         total = _sum(getattr(self.weights, name, 1.0) * value for name, value in found.items())
         size = steps[0].f[0].shape[0]
@@ -194,6 +200,14 @@ class Distiller(pl.LightningModule):
                 raise CheckpointError(f"the checkpoint is of another cut: its {key} is {saved[key]}, here {own[key]}")
         if saved["teacher"]["structure"] != own["teacher"]["structure"]:
             raise CheckpointError(f"the checkpoint is of another teacher: a {saved['teacher']['class']}")
+        theirs = {name for name in checkpoint["state_dict"] if name.startswith("adversary.")}
+        ours = set() if self.adversary is None else {f"adversary.{name}" for name in self.adversary.state_dict()}
+        if theirs != ours:
+            kind = "other" if theirs else "no"
+            raise CheckpointError(
+                f"the checkpoint has {kind} discriminators{'' if ours else ', here there are none'}: resume with the "
+                "adversary and the weights of gan and temporal_gan that the run had"
+            )
 
     def done(self) -> float:
         """Share of the run that is done, in [0, 1]: by steps or by time, whichever ends it first."""
@@ -210,6 +224,33 @@ class Distiller(pl.LightningModule):
             steps = trainer.estimated_stepping_batches
             shares.append(trainer.global_step / steps if steps else 0.0)
         return max(shares)
+
+
+def _check_kinds(model: object, adapter: object, weights: object) -> None:
+    """Refuse what is easily given in another's place."""
+    for name, value, kind in (
+        ("model", model, ShortcutV2V),
+        ("adapter", adapter, Adapter),
+        ("weights", weights, LossWeights),
+    ):
+        if not (isinstance(value, kind) or (value is None and name != "model")):
+            how = {"model": "wrap the teacher with shortcutv2v.wrap()", "weights": "give LossWeights(feature=5, ...)"}
+            raise InputError(
+                f"{name} must be a {kind.__name__}, got a {type(value).__name__}: {how.get(name, 'give an object')}"
+            )
+
+
+def _check_numbers(
+    lr: float, lr_discriminator: float, betas: Sequence[float], decay: float, schedule: int | None
+) -> None:
+    """Refuse what would train backwards, or not at all."""
+    check_number("lr", lr, 0)
+    check_number("lr_discriminator", lr_discriminator, 0)
+    check_number("decay", decay, 0, 1)
+    for beta in betas:
+        check_number("each of betas", beta, 0, 0.999999)
+    if schedule is not None:
+        check_number("schedule", schedule, 1, whole=True)
 
 
 def _psnr(picture: Tensor, target: Tensor) -> Tensor:

@@ -25,7 +25,8 @@ class Progress(pl.Callback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Draw the empty bar."""
         shape = "{percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}"
-        self._bar = tqdm(total=100, unit="%", bar_format=shape, disable=not trainer.is_global_zero)
+        quiet = {"disable": not trainer.is_global_zero, "mininterval": 0.5, "miniters": 0}  # a line each in a log file
+        self._bar = tqdm(total=100, unit="%", bar_format=shape, **quiet)
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, *_: Any) -> None:
         """Move the bar."""
@@ -34,7 +35,8 @@ class Progress(pl.Callback):
         for name, label in _SHOWN.items():
             if name in trainer.callback_metrics:
                 shown[label] = f"{float(trainer.callback_metrics[name]):.4g}"
-        self._bar.set_postfix(shown)
+        self._bar.set_postfix(shown, refresh=False)
+        self._bar.update(0)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Leave the bar as it is, and say why the run ended early if it did."""

@@ -14,12 +14,13 @@ import torch
 from torch import nn
 
 from shortcutv2v.adapter import Adapter
+from shortcutv2v.distill.checks import check_end, checked_folder
 from shortcutv2v.distill.feed import ClipData
 from shortcutv2v.distill.losses import LossWeights
 from shortcutv2v.distill.module import Distiller
 from shortcutv2v.distill.presets import Preset, find_preset
 from shortcutv2v.distill.progress import quiet_lightning
-from shortcutv2v.distill.running import callbacks_of, run, time_limit, trainer_settings, writers
+from shortcutv2v.distill.running import callbacks_of, misconfigured, run, time_limit, trainer_settings, writers
 from shortcutv2v.distill.sources import Source
 from shortcutv2v.distill.worth import features_folder
 from shortcutv2v.errors import InputError
@@ -101,6 +102,7 @@ def fit(
         VideoError: a clip cannot be read.
         CheckpointError: `resume` is of another cut or teacher.
         NonFiniteLossError: a loss became infinite or not a number.
+        KeyboardInterrupt: by Ctrl-C; the message names the checkpoint to resume from.
 
     Example:
         >>> import shortcutv2v
@@ -110,13 +112,16 @@ def fit(
         >>> fit(model, clip, minutes=None, max_steps=2, progress=False).trainer.global_step
         2
     """
-    if minutes is None and max_steps < 0:
-        raise InputError("give minutes=, max_steps= or both: training would never end")
+    check_end(minutes, max_steps)
+    if not (isinstance(distiller, type) and issubclass(distiller, Distiller)):
+        raise InputError(f"distiller must be Distiller or a subclass of it, the class itself, got {distiller!r:.80}")
+    if folder is not None:
+        checked_folder(folder)
     chosen = find_preset(preset) if isinstance(preset, str) else preset
-    device, _ = placement(model.teacher)
     data = data_of(source, validation, chosen, size=size, crop=crop, batch_size=batch_size, frames=frames, seed=seed)
     changes = {"lr": lr, "weights": weights, "perceptual": perceptual, "schedule": schedule}
     module = distiller_of(model, adapter, chosen, distiller, **changes)
+    device, _ = placement(model.teacher)
     watch = callbacks_of(
         folder,
         validate=validation is not None,
@@ -128,7 +133,8 @@ def fit(
     )
     with quiet_lightning():
         limits: dict[str, Any] = {"max_time": time_limit(minutes), "max_steps": max_steps, "precision": precision}
-        trainer = pl.Trainer(**trainer_settings(folder), **writers(folder), **limits, callbacks=watch)
+        with misconfigured():
+            trainer = pl.Trainer(**trainer_settings(folder), **writers(folder), **limits, callbacks=watch)
     with _features_of(cache, module, data, minutes, folder, resume):
         run(trainer, module, data, resume)
     module.to(device)  # Lightning leaves it on the CPU

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import os
-import pickle
+import signal
+import warnings
+from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.plugins.io import TorchCheckpointIO
@@ -19,13 +23,14 @@ from shortcutv2v.distill.callbacks import EMA, NaNGuard, PictureLog, Plateau, St
 from shortcutv2v.distill.feed import ClipData
 from shortcutv2v.distill.module import Distiller
 from shortcutv2v.distill.progress import Progress, quiet_lightning
-from shortcutv2v.errors import CheckpointError
+from shortcutv2v.errors import CheckpointError, InputError
 
 __all__ = [
     "LAST",
     "AtomicCheckpointIO",
     "callbacks_of",
     "check_readable",
+    "misconfigured",
     "run",
     "time_limit",
     "trainer_settings",
@@ -130,34 +135,82 @@ def run(trainer: pl.Trainer, distiller: Distiller, data: ClipData, resume: str |
 
     Raises:
         CheckpointError: `resume` is no checkpoint of ours, or of another cut or teacher.
+        KeyboardInterrupt: by Ctrl-C; the message names the checkpoint to resume from.
+
+    Warns:
+        UserWarning: an earlier run's checkpoint will be replaced, or the one to resume from is at the end already.
     """
+    last = Path(trainer.default_root_dir) / LAST
     if resume is not None:
-        check_readable(Path(resume))
+        _warn_of_end(check_readable(Path(resume))["global_step"], trainer.max_steps)
+    elif trainer.checkpoint_callback is not None and last.exists() and trainer.is_global_zero:
+        warnings.warn(f"{last} of an earlier run will be replaced, and its logs continued", stacklevel=3)
     # Newer Lightning asks how to read; older ones do as torch does.
     safely = {"weights_only": True} if "weights_only" in inspect.signature(trainer.fit).parameters else {}
     with quiet_lightning():
-        trainer.fit(distiller, data, ckpt_path=None if resume is None else str(resume), **safely)  # type: ignore[arg-type]
+        with _interruptible(trainer):
+            trainer.fit(distiller, data, ckpt_path=None if resume is None else str(resume), **safely)  # type: ignore[arg-type]
         if trainer.checkpoint_callback is not None:
-            trainer.save_checkpoint(Path(trainer.default_root_dir) / LAST, weights_only=False)
+            trainer.save_checkpoint(last, weights_only=False)
         if data.windows is not None:
             trainer.validate(distiller, data, verbose=False)
 
 
-def check_readable(path: Path) -> None:
-    """Refuse what is no checkpoint: Lightning would read any pickle; ours hold plain values and tensors only.
+@contextlib.contextmanager
+def _interruptible(trainer: pl.Trainer) -> Iterator[None]:
+    """Make Ctrl-C the `KeyboardInterrupt` it is elsewhere.
+
+    Lightning leaves the process deaf to further ones and raises `SystemExit`; older releases just return.
+    """
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    except SystemExit:
+        if not trainer.interrupted:
+            raise
+    if trainer.interrupted:
+        signal.signal(signal.SIGINT, handler)
+        saved = getattr(trainer.checkpoint_callback, "best_model_path", "")
+        how = f"resume from {saved}" if saved else "there is no checkpoint yet"
+        raise KeyboardInterrupt(f"interrupted at step {trainer.global_step}: {how}")
+
+
+@contextlib.contextmanager
+def misconfigured() -> Iterator[None]:
+    """Turn what Lightning says of the trainer's options into an `InputError`."""
+    try:
+        yield
+    except (MisconfigurationException, ValueError) as error:
+        raise InputError(str(error)) from error
+
+
+def _warn_of_end(step: int, end: int) -> None:
+    if 0 < end <= step:
+        warnings.warn(
+            f"the checkpoint is at step {step}, the run ends at step {end}: nothing is left to train", stacklevel=4
+        )
+
+
+def check_readable(path: Path) -> dict[str, Any]:
+    """The checkpoint's content, without the tensors' values.
+
+    Lightning would read any pickle; ours hold plain values and tensors only.
 
     Raises:
-        CheckpointError: saying what was expected.
+        CheckpointError: the file is none of ours, saying what was expected.
     """
     expected = f"expected a {LAST} written by fit() or `shortcutv2v train`"
     if not path.is_file():
         raise CheckpointError(f"no checkpoint {path}: {expected}")
     try:
-        torch.load(path, map_location="meta", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        found = torch.load(path, map_location="meta", weights_only=True)
+    except Exception as error:  # other files make the reader fail in any way
         raise CheckpointError(
             f"{path} is no checkpoint, or a damaged one ({type(error).__name__}): {expected}"
         ) from None
+    if not (isinstance(found, dict) and {"shortcutv2v", "global_step"} <= found.keys()):
+        raise CheckpointError(f"{path} is another kind of checkpoint: {expected}")
+    return found
 
 
 def time_limit(minutes: float | None) -> timedelta | None:

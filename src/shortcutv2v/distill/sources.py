@@ -44,6 +44,8 @@ def open_clips(source: Source | Sequence[Source], size: int | tuple[int, int] | 
         2
     """
     entries: Sequence[Any] = source if isinstance(source, list | tuple) else [source]
+    if not entries:
+        raise InputError("there are no clips: give at least one path or tensor")
     paths = [entry for entry in entries if isinstance(entry, str | Path)]
     clips = [_checked(entry, number) for number, entry in enumerate(entries) if not isinstance(entry, str | Path)]
     if paths:
@@ -61,6 +63,17 @@ def _checked(clip: Any, number: int) -> FrameSource:
     frame = clip[0]
     if not isinstance(frame, torch.Tensor) or frame.dtype != torch.uint8 or frame.dim() != 3:
         described = f"{frame.dtype} {tuple(frame.shape)}" if isinstance(frame, torch.Tensor) else type(frame).__name__
-        raise InputError(f"frame 0 of source {number} is {described}: {expected}")
+        raise InputError(f"frame 0 of source {number} is {described}: {expected}{_way(clip, frame)}")
+    if frame.shape[0] not in (1, 3) and frame.shape[2] in (1, 3):
+        raise InputError(f"frame 0 of source {number} has its channels last: give clip.permute(0, 3, 1, 2)")
     found: FrameSource = clip
     return found
+
+
+def _way(clip: Any, frame: Any) -> str:
+    """How to make a clip of what is nearly one."""
+    if not isinstance(frame, torch.Tensor):
+        return "; torch.from_numpy makes a tensor of an array" if hasattr(frame, "__array__") else ""
+    if frame.is_floating_point():
+        return "; of a float tensor in [0, 1]: clip.mul(255).round().to(torch.uint8)"
+    return "; of a list of frames: torch.stack(frames)" if isinstance(clip, torch.Tensor) and clip.dim() == 3 else ""
