@@ -227,27 +227,29 @@ def summary(scores: list[tuple[int, float, float]]) -> dict[str, float]:
 
 
 def table() -> Iterator[str]:
-    """Everything that has been measured, as Markdown."""
+    """Everything that has been measured, as two Markdown tables: PSNR and SSIM."""
     results = {name: json.loads(path.read_text()) for name in RUNS if (path := RESULTS / f"{name}.json").exists()}
     if not results:
         yield "nothing measured yet: run this without arguments"
         return
-    yield f"Two free baselines and every block; {json.loads((RESULTS / 'pace.json').read_text())['machine']}."
-    yield ""
-    yield "| block | minutes | steps | part | PSNR d 1 | d 2 | worst frame | SSIM d 1 | d 2 |"
-    yield "|---|---:|---:|---|---:|---:|---:|---:|---:|"
     free = json.loads((RESULTS / "baselines.json").read_text())
-    for part, methods in free.items():
-        for method, values in methods.items():
-            yield f"| {method} | | | {part} | {cells(values)} |"
-        for name, result in results.items():
-            for minutes, entry in result["minutes"].items():
-                yield f"| `{name}` | {minutes} | {entry['steps']} | {part} | {cells(entry['parts'][part]['ours'])} |"
-
-
-def cells(values: dict[str, float]) -> str:
-    psnr = " | ".join(f"{values[key]:.2f}" for key in ("psnr_1", "psnr_2", "worst"))
-    return f"{psnr} | {values['ssim_1']:.4f} | {values['ssim_2']:.4f}"
+    rows = [(method, "", "", {part: values[method] for part, values in free.items()}) for method in ("repeat", "reuse")]
+    for name, result in results.items():
+        for minutes, entry in result["minutes"].items():
+            ours = {part: values["ours"] for part, values in entry["parts"].items()}
+            rows.append((f"`{name}`", minutes, str(entry["steps"]), ours))
+    pace = json.loads((RESULTS / "pace.json").read_text())
+    yield f"{pace['machine']}; the teacher's features take {pace['features_seconds']:.0f} s of each run's time."
+    for title, keys, digits in (
+        ("PSNR in dB at distance 1 / distance 2 / of the worst frame", ("psnr_1", "psnr_2", "worst"), 2),
+        ("SSIM at distance 1 / distance 2", ("ssim_1", "ssim_2"), 4),
+    ):
+        yield f"\n{title}:\n"
+        yield f"| block | minutes | steps | {' | '.join(free)} |"
+        yield f"|---|---:|---:|{'---:|' * len(free)}"
+        for name, minutes, steps, values in rows:
+            cells = (" / ".join(f"{values[part][key]:.{digits}f}" for key in keys) for part in free)
+            yield f"| {name} | {minutes} | {steps} | {' | '.join(cells)} |"
 
 
 if __name__ == "__main__":
