@@ -95,8 +95,9 @@ def test_logs_and_checkpoints_lie_under_out(common: list[str], tmp_path: Path) -
     options = ["--validation", common[0], "--trainer.val_check_interval", "1", "--trainer.log_every_n_steps", "1"]
     assert main(["train", *common, *options, "--out", str(out), "--ema", "0.9"]) == 0
     assert {path.name for path in out.iterdir()} == {
-        *("block.safetensors", "shortcut.json", "last.ckpt", "train.yaml", "logs")
+        *("block.safetensors", "shortcut.json", "last.ckpt", "train.yaml", "logs", "features")
     }
+    assert not list((out / "features").iterdir())  # kept for the run alone
     logs = EventAccumulator(str(out / "logs"))
     logs.Reload()
     scalars, images = logs.Tags()["scalars"], logs.Tags()["images"]

@@ -21,11 +21,11 @@ from torch.utils.data import DataLoader, default_collate
 import shortcutv2v
 from shortcutv2v import Adapter, video
 from shortcutv2v.distill.cache import FeatureCache
+from shortcutv2v.distill.cache.features import Binder, Features, collate
+from shortcutv2v.distill.cache.samples import FeaturePairs, FeatureSequences
 from shortcutv2v.distill.data import Mirrored, Pairs, Part
-from shortcutv2v.distill.features import Binder, Features, collate
 from shortcutv2v.distill.module import Distiller
 from shortcutv2v.distill.progress import quiet_lightning
-from shortcutv2v.distill.samples import FeaturePairs, FeatureSequences
 from shortcutv2v.errors import InputError
 
 SIZE = (16, 20)

@@ -13,8 +13,9 @@ import torch
 from torch import Tensor, nn
 
 import shortcutv2v
-from shortcutv2v.distill import Distiller, LossWeights, store
+from shortcutv2v.distill import Distiller, LossWeights
 from shortcutv2v.distill.adversarial import Adversary
+from shortcutv2v.distill.cache import store
 from shortcutv2v.distill.callbacks import EMA, NaNGuard, StepSeed
 from shortcutv2v.distill.feed import ClipData
 from shortcutv2v.distill.progress import quiet_lightning

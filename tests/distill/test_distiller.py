@@ -244,3 +244,26 @@ def test_a_loss_of_ones_own_counts_once_or_by_its_weight(chain: nn.Module) -> No
 
     weighted = Mine(model_of(chain), weights=Weights.plain())
     torch.testing.assert_close(unlogged(weighted).training_step(pair, 0), 4 * once.losses(once.steps(pair)[0])["mine"])
+
+
+def test_a_perceptual_module_is_held_frozen(chain: nn.Module) -> None:
+    class Distance(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.scale = nn.Parameter(torch.tensor(2.0))
+
+        def forward(self, picture: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+            return self.scale * (picture - target).abs().mean((1, 2, 3))
+
+    given = Distance()
+    distiller = Distiller(model_of(chain), weights=LossWeights.plain(perceptual=1), perceptual=given)
+    (step,) = distiller.steps(torch.rand(2, 2, 3, 16, 16))
+    found = distiller.losses(step)["perceptual"]
+    torch.testing.assert_close(found, 2 * (step.picture - step.target).abs().mean())
+    assert not any("perceptual" in name for name in [*distiller.state_dict(), *dict(distiller.named_parameters())])
+    assert given.scale.requires_grad  # the user's own module is as it was
+
+
+def test_half_precision_that_rounds_the_teacher_is_refused(chain: nn.Module) -> None:
+    with pytest.raises(InputError, match="give 'bf16-mixed'"):
+        fit(model_of(chain), moving(), minutes=None, max_steps=1, crop=8, progress=False, precision="bf16-true")

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 import shortcutv2v
 from shortcutv2v import Adapter
-from shortcutv2v.distill import FeatureCache, FeaturePairs, LossWeights, Pairs, Sequences, fit, quick, worth
+from shortcutv2v.distill import FeatureCache, FeaturePairs, LossWeights, Pairs, Sequences, fit, quick
+from shortcutv2v.distill.cache import worth
 from shortcutv2v.distill.feed import ClipData, _From
 from shortcutv2v.distill.presets import find_preset
 from shortcutv2v.errors import InputError
@@ -66,10 +67,12 @@ def test_features_are_kept_where_it_pays(chain: nn.Module, tmp_path: Path, monke
     short = {"cache": "auto", "max_steps": 1}
     assert isinstance(run(chain, minutes=9.0, **short).trainer.datamodule.pairs, FeaturePairs)
     assert isinstance(run(chain, **short).trainer.datamodule.pairs, Pairs)  # ends by steps: nothing is known
-    run(chain, minutes=9.0, folder=tmp_path, **short)
-    assert len(list((tmp_path / "features").glob("*.safetensors"))) == 1
+    assert isinstance(run(chain, minutes=9.0, folder=tmp_path, **short).trainer.datamodule.pairs, FeaturePairs)
+    assert list((tmp_path / "features").iterdir()) == []  # the run has ended, its choice is remembered
     monkeypatch.setattr(worth, "LIMIT_GB", 1e-6)
     assert isinstance(run(chain, minutes=9.0, **short).trainer.datamodule.pairs, Pairs)
+    resumed = run(chain, minutes=9.0, cache="auto", max_steps=2, folder=tmp_path, resume=tmp_path / "last.ckpt")
+    assert isinstance(resumed.trainer.datamodule.pairs, FeaturePairs)
 
 
 def test_what_is_kept_is_measured_as_it_is_stored(chain: nn.Module, tmp_path: Path) -> None:

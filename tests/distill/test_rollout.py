@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 import shortcutv2v
 from shortcutv2v.distill import Rollout
-from shortcutv2v.distill.features import Features
+from shortcutv2v.distill.cache.features import Features
 from shortcutv2v.errors import InputError
 
 

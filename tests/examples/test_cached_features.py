@@ -18,8 +18,8 @@ from torch import Tensor, nn
 
 from shortcutv2v import Adapter
 from shortcutv2v.distill.cache import FeatureCache
-from shortcutv2v.distill.features import Binder, collate
-from shortcutv2v.distill.samples import FeatureSequences
+from shortcutv2v.distill.cache.features import Binder, collate
+from shortcutv2v.distill.cache.samples import FeatureSequences
 
 
 def _vid2vid() -> tuple[Adapter, Tensor]:

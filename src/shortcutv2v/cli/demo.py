@@ -48,7 +48,8 @@ def run(options: argparse.Namespace) -> None:
     print(f"{clip.path.name} {clip.size[1]}x{clip.size[0]}, {type(model.teacher).__name__}, cut {model.cut.short}")
     print(f"training the block for {options.minutes:g} minutes")
     training = [Part(clip, 0, FAST[0]), Part(clip, FAST[1], LAST_TRAINED)]
-    distiller = fit(model, training, adapter=adapter, minutes=options.minutes, folder=options.out / "training")
+    folder = options.out / "training"
+    distiller = fit(model, training, adapter=adapter, minutes=options.minutes, folder=folder, cache=None)
     model.save(options.out / "block")
     parts = {"fast motion": FAST, "slow motion": (len(clip) - HELD_OUT_TAIL, len(clip))}
     scores = _translate(model, adapter, clip, parts, options.out)

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
 __all__ = ["run"]
 
-OF_DATA = ("crop", "batch_size", "kind", "frames", "cache", "seed")
-OF_DISTILLER = (
+_OF_DATA = ("crop", "batch_size", "kind", "frames", "cache", "seed")
+_OF_DISTILLER = (
     *("lr", "lr_discriminator", "betas", "decay", "schedule", "perceptual", "adversary"),
     *("feedback", "truncate"),
 )
@@ -29,6 +29,7 @@ def run(argv: Sequence[str], add_adapter: Callable[[Any], None]) -> None:
         argv: the arguments behind `train`.
         add_adapter: adds the options that all commands share to a parser.
     """
+    from shortcutv2v.distill.cache.worth import drop_features
     from shortcutv2v.distill.command import TrainCLI
     from shortcutv2v.distill.running import run as train
 
@@ -38,6 +39,8 @@ def run(argv: Sequence[str], add_adapter: Callable[[Any], None]) -> None:
         cli.save_config(out / "train.yaml")
     train(cli.trainer, cli.model, cli.datamodule, cli.config.resume)
     if cli.trainer.is_global_zero:
+        if cli.config.cache == "auto":
+            drop_features(cli.datamodule.cache)
         cli.model.model.eval().save(out)
         scores = {name: float(value) for name, value in cli.trainer.callback_metrics.items()}
         values = ", ".join(f"{name} {value:.4g}" for name, value in scores.items())
@@ -47,13 +50,14 @@ def run(argv: Sequence[str], add_adapter: Callable[[Any], None]) -> None:
 def _build(options: Any) -> tuple[Distiller, ClipData]:
     """Clips, adapter, model, in this order: a bad clip is told before the network is loaded."""
     from shortcutv2v.distill import find_preset
-    from shortcutv2v.distill.checks import check_end
+    from shortcutv2v.distill.cache.worth import features_folder
+    from shortcutv2v.distill.checks import check_end, check_precision
     from shortcutv2v.distill.quick import data_of, distiller_of, weights_of
-    from shortcutv2v.distill.worth import features_folder
 
     check_end(options.minutes, options.steps)
+    check_precision(options.trainer.precision)
     preset = None if options.preset is None else find_preset(options.preset)
-    given = {name: options[name] for name in OF_DATA} | {"size": options.height, "num_workers": options.workers}
+    given = {name: options[name] for name in _OF_DATA} | {"size": options.height, "num_workers": options.workers}
     data = data_of(options.clips, options.validation, preset, **given)
     adapter = open_adapter(options)
     frame = from_uint8(data.clips[0][0]).to(*placement(adapter.teacher))
@@ -62,6 +66,9 @@ def _build(options: Any) -> tuple[Distiller, ClipData]:
     changes = {"max_interval": interval, "variant": options.variant, "channels": options.channels}
     model = adapter.wrap(frame, **{k: v for k, v in changes.items() if v is not None})
     if options.cache == "auto":
-        data.cache = features_folder(model, adapter, data.clips, options.minutes, options.out, options.resume)
-    settings = {name: options[name] for name in OF_DISTILLER}
+        # Several processes would each come to a decision of their own.
+        alone = options.trainer.devices in (1, "1")
+        where = (options.minutes, options.out, options.resume)
+        data.cache = features_folder(model, adapter, data.clips, *where) if alone else None
+    settings = {name: options[name] for name in _OF_DISTILLER}
     return distiller_of(model, adapter, preset, weights=weights_of(preset, options.weights or {}), **settings), data

@@ -14,11 +14,10 @@ except ImportError as error:
     raise ImportError(f'distillation needs {error.name}: pip install "shortcutv2v[train]"') from None
 
 from shortcutv2v.distill.adversarial import Adversary
-from shortcutv2v.distill.cache import FeatureCache
+from shortcutv2v.distill.cache import FeatureCache, FeaturePairs, FeatureSequences, collate
 from shortcutv2v.distill.callbacks import EMA, NaNGuard, PictureLog, Plateau, StepSeed
 from shortcutv2v.distill.data import FrameSource, Mirrored, Pairs, Part, Sequences, Windows
 from shortcutv2v.distill.discriminators import MultiScale, PatchDiscriminator, TemporalDiscriminator, load_authors
-from shortcutv2v.distill.features import collate
 from shortcutv2v.distill.losses import (
     LossWeights,
     alignment_loss,
@@ -33,7 +32,6 @@ from shortcutv2v.distill.perceptual import FeaturePerceptual, LPIPSPerceptual, V
 from shortcutv2v.distill.presets import PRESETS, Preset, find_preset
 from shortcutv2v.distill.quick import fit
 from shortcutv2v.distill.rollout import Rollout, Step, Taught
-from shortcutv2v.distill.samples import FeaturePairs, FeatureSequences
 from shortcutv2v.distill.sources import open_clips
 
 __all__ = [

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from shortcutv2v.errors import InputError
 
-__all__ = ["check_end", "check_number", "checked_folder"]
+__all__ = ["check_end", "check_number", "check_precision", "checked_folder"]
 
 
 def check_number(name: str, value: object, low: float, high: float = math.inf, *, whole: bool = False) -> None:
@@ -34,6 +34,22 @@ def check_number(name: str, value: object, low: float, high: float = math.inf, *
     if not (right and low <= value <= high and math.isfinite(value)):  # type: ignore[operator, arg-type]
         limits = f"of at least {low:g}" if high == math.inf else f"from {low:g} to {high:g}"
         raise InputError(f"{name} must be a {'whole ' if whole else ''}number {limits}, got {value!r}")
+
+
+def check_precision(precision: object) -> None:
+    """Refuse a precision for which Lightning would round the teacher's own weights.
+
+    Raises:
+        InputError: it is "bf16-true" or "16-true".
+
+    Example:
+        >>> check_precision("bf16-mixed")
+    """
+    if precision in ("bf16-true", "16-true"):
+        raise InputError(
+            f"precision {precision!r} would round the teacher's weights for good: give "
+            f"{str(precision).replace('true', 'mixed')!r}, or wrap a teacher that is in half precision already"
+        )
 
 
 def check_end(minutes: float | None, steps: int) -> None:

@@ -192,8 +192,8 @@ def _add_data(parser: LightningArgumentParser) -> None:
     parser.add_argument("--batch-size", type=int | None, default=None, help="samples per step; null: as it suits")
     parser.add_argument("--kind", type=kind | None, default=None, help="samples: pairs, or sequences for recurrence")
     parser.add_argument("--frames", type=int | None, default=None, help="length of a sequence; null: one interval")
-    of_cache = "folder to keep the teacher's features in; auto: OUT/features where it pays; frames are not flipped"
-    parser.add_argument("--cache", type=str | None, default=None, help=of_cache)
+    of_cache = "folder to keep the teacher's features in, unflipped; auto: for this run where it pays; null: nowhere"
+    parser.add_argument("--cache", type=str | None, default="auto", help=of_cache)
     parser.add_argument("--workers", type=int | None, default=None, help="processes that read frames")
 
 

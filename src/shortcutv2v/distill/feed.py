@@ -13,11 +13,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, DistributedSampler, Subset
 
 from shortcutv2v.adapter import Adapter
-from shortcutv2v.distill.cache import FeatureCache
+from shortcutv2v.distill.cache import FeatureCache, FeaturePairs, FeatureSequences, collate
 from shortcutv2v.distill.checks import check_number
 from shortcutv2v.distill.data import FrameSource, Pairs, Sequences, Windows
-from shortcutv2v.distill.features import collate
-from shortcutv2v.distill.samples import FeaturePairs, FeatureSequences
 from shortcutv2v.distill.sources import Source, open_clips
 from shortcutv2v.errors import InputError
 

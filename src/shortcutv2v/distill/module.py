@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Sequence
 from typing import Any, cast
 
@@ -16,7 +17,7 @@ from shortcutv2v.distill import losses
 from shortcutv2v.distill.adversarial import Adversary
 from shortcutv2v.distill.checks import check_number
 from shortcutv2v.distill.losses import LossWeights
-from shortcutv2v.distill.perceptual import VGGPerceptual
+from shortcutv2v.distill.perceptual import FrozenDistance, VGGPerceptual
 from shortcutv2v.distill.rollout import Rollout, Step
 from shortcutv2v.errors import CheckpointError, InputError
 from shortcutv2v.model import ShortcutV2V
@@ -51,8 +52,8 @@ class Distiller(pl.LightningModule):
         betas: of Adam.
         decay: linear decay of the rates to zero over this last fraction of the run.
         schedule: length of the run in steps, for the decay; default: what the trainer was told.
-        perceptual: a module (picture, target) -> scalar, see `distill.perceptual`; default `VGGPerceptual()` where its
-            weight is not zero.
+        perceptual: a module (picture, target) -> distance, see `distill.perceptual`; a copy of it is held frozen, away
+            from optimisers and checkpoints. Default: `VGGPerceptual()` where its weight is not zero.
         adversary: the discriminators; default `Adversary()`. Those whose weights are zero are dropped from it.
         feedback: what a recurrent teacher gets back on shortcut frames, "teacher" or "own"; see `Rollout`.
         truncate: frames that gradients flow back through, with "own"; see `Rollout`.
@@ -102,6 +103,8 @@ class Distiller(pl.LightningModule):
         self.decay, self.schedule = decay, schedule
         if self.weights.perceptual and perceptual is None:
             perceptual = VGGPerceptual()
+        if perceptual is not None and not isinstance(perceptual, FrozenDistance):
+            perceptual = FrozenDistance(copy.deepcopy(perceptual))
         self.perceptual = perceptual if self.weights.perceptual else None
         spatial, temporal = self.weights.gan > 0, self.weights.temporal_gan > 0
         if adversary is None and (spatial or temporal):

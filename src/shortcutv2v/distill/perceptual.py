@@ -22,7 +22,7 @@ from shortcutv2v.blocks.loading import load_exactly
 from shortcutv2v.distill.losses import perceptual_loss
 from shortcutv2v.errors import CheckpointError, InputError
 
-__all__ = ["FeaturePerceptual", "LPIPSPerceptual", "VGGPerceptual"]
+__all__ = ["FeaturePerceptual", "FrozenDistance", "LPIPSPerceptual", "VGGPerceptual"]
 
 _WAYS_ON = (
     "give weights= the path of torchvision's vgg16 weights, take other features with FeaturePerceptual(module), or "
@@ -30,8 +30,17 @@ _WAYS_ON = (
 )
 
 
-class _Held(nn.Module):
-    """Holds a network without registering it, so that no optimiser, checkpoint or `train()` sees it; `to()` does."""
+class FrozenDistance(nn.Module):
+    """Holds a network without registering it, so that no optimiser, checkpoint or `train()` sees it; `to()` does.
+
+    Args:
+        network: for this class itself, a distance (picture, target) -> tensor of any shape, of which the mean is taken.
+
+    Example:
+        >>> distance = FrozenDistance(nn.L1Loss())
+        >>> distance(torch.zeros(1, 3, 4, 4), torch.ones(1, 3, 4, 4))
+        tensor(1.)
+    """
 
     network: nn.Module
 
@@ -39,13 +48,18 @@ class _Held(nn.Module):
         super().__init__()
         self.__dict__["network"] = network.eval().requires_grad_(False)
 
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> _Held:
+    def forward(self, picture: Tensor, target: Tensor) -> Tensor:
+        """The distance of pictures (B, 3, H, W) in [0, 1], a scalar."""
+        distance: Tensor = self.network(picture, target).mean()
+        return distance
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> FrozenDistance:
         self.network._apply(fn)
         super()._apply(fn, recurse)
         return self
 
 
-class FeaturePerceptual(_Held):
+class FeaturePerceptual(FrozenDistance):
     """L1 distance of the features that a module of your own sees: mean within a layer, sum over layers (equation 13).
 
     A part of the teacher, or of a network trained on pictures like yours, often serves as well as VGG.
@@ -112,10 +126,10 @@ class VGGPerceptual(FeaturePerceptual):
     """
 
     def __init__(self, weights: str | Path | None = "download", layers: Sequence[int] = (3, 8, 15, 22)) -> None:
-        _Held.__init__(self, _Taps(weights, layers))
+        FrozenDistance.__init__(self, _Taps(weights, layers))
 
 
-class LPIPSPerceptual(_Held):
+class LPIPSPerceptual(FrozenDistance):
     """LPIPS on VGG-16, which the authors train with: learned weights on squared differences of normalised features.
 
     The mean over the batch, computed in float32 at any precision of the rest: normalising divides by small numbers.

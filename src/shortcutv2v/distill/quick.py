@@ -14,7 +14,8 @@ import torch
 from torch import nn
 
 from shortcutv2v.adapter import Adapter
-from shortcutv2v.distill.checks import check_end, checked_folder
+from shortcutv2v.distill.cache.worth import drop_features, features_folder
+from shortcutv2v.distill.checks import check_end, check_precision, checked_folder
 from shortcutv2v.distill.feed import ClipData
 from shortcutv2v.distill.losses import LossWeights
 from shortcutv2v.distill.module import Distiller
@@ -22,7 +23,6 @@ from shortcutv2v.distill.presets import Preset, find_preset
 from shortcutv2v.distill.progress import quiet_lightning
 from shortcutv2v.distill.running import callbacks_of, misconfigured, run, time_limit, trainer_settings, writers
 from shortcutv2v.distill.sources import Source
-from shortcutv2v.distill.worth import features_folder
 from shortcutv2v.errors import InputError
 from shortcutv2v.model import ShortcutV2V, placement
 
@@ -42,7 +42,7 @@ def fit(
     crop: int | None = None,
     batch_size: int | None = None,
     frames: int | None = None,
-    cache: str | Path | None = None,
+    cache: str | Path | None = "auto",
     lr: float | None = None,
     weights: LossWeights | None = None,
     perceptual: nn.Module | None = None,
@@ -76,8 +76,9 @@ def fit(
             hardware, see `suited`.
         batch_size: samples per step. Default: the preset's, or what suits the hardware.
         frames: length of the sequences that recurrent teachers are trained on, see `ClipData`.
-        cache: a folder for the teacher's features, see `FeatureCache`: a step then runs neither head nor middle, and
-            frames are not flipped. "auto": `folder/features`, or a temporary folder, where it pays, see `caching_pays`.
+        cache: a folder to keep the teacher's features in, see `FeatureCache`: a step then runs neither head nor middle,
+            and frames are not flipped. They are computed before the minutes begin. "auto": where it pays (see
+            `caching_pays`), in `folder/features` or a temporary folder until the run has ended. None: in every step.
         lr: learning rate at the start; decays linearly to zero over the second half. Default: the preset's, or 1e-3.
         weights: of the losses. Default: the preset's, or those that need no downloads, `LossWeights.plain()`.
         perceptual: a module for the perceptual loss, see `Distiller`.
@@ -85,7 +86,7 @@ def fit(
         patience: validations (one every 100 steps) without a gain after which the run ends early; None for never.
         schedule: steps over which the rate decays, where a run is to be resumed later; default: this run's length.
         precision: of the training steps, as `pytorch_lightning.Trainer` takes it, such as "bf16-mixed". "bf16-true" and
-            "16-true" convert the model for good, its teacher included.
+            "16-true" are refused: they would round the teacher.
         seed: decides crops, pairs and nothing else.
         folder: where checkpoints (`last.ckpt`) and TensorBoard logs (`logs/`) go; None writes nothing.
         resume: a checkpoint to go on from. A run that was killed and resumed ends as one that was not, bit for bit,
@@ -113,6 +114,7 @@ def fit(
         2
     """
     check_end(minutes, max_steps)
+    check_precision(precision)
     if not (isinstance(distiller, type) and issubclass(distiller, Distiller)):
         raise InputError(f"distiller must be Distiller or a subclass of it, the class itself, got {distiller!r:.80}")
     if folder is not None:
@@ -152,12 +154,14 @@ def _features_of(
     resume: str | Path | None,
 ) -> Iterator[None]:
     """Give `data` its cache; a temporary one lives as long as the context."""
+    own: Path | None = None
     with contextlib.ExitStack() as stack:
         if cache == "auto":
             place = folder or stack.enter_context(tempfile.TemporaryDirectory(prefix="shortcutv2v-"))
-            cache = features_folder(module.model, module.adapter, data.clips, minutes, place, resume)
+            cache = own = features_folder(module.model, module.adapter, data.clips, minutes, place, resume)
         data.cache = cache
         yield
+        drop_features(own)
 
 
 def data_of(

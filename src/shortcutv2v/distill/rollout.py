@@ -14,7 +14,7 @@ from torch.utils import _pytree as pytree
 
 from shortcutv2v.adapter import Adapter
 from shortcutv2v.blocks import Prediction
-from shortcutv2v.distill.features import Binder, Features
+from shortcutv2v.distill.cache.features import Binder, Features
 from shortcutv2v.errors import InputError
 from shortcutv2v.model import ShortcutV2V
 from shortcutv2v.types import Carry, Reference

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from shortcutv2v.distill.features import Features, FrameShape, Unbound, unflatten
+from shortcutv2v.distill.cache.features import Features, FrameShape, Unbound, unflatten
 from shortcutv2v.errors import InputError
 
 __all__ = ["Slot", "StoredClip", "as_bytes", "read", "size_of", "slot_of", "write"]

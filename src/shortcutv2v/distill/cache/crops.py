@@ -10,7 +10,7 @@ from fractions import Fraction
 import torch
 from torch import Tensor
 
-from shortcutv2v.distill.features import Features, FrameShape, Unbound, flatten, unflatten
+from shortcutv2v.distill.cache.features import Features, FrameShape, Unbound, flatten, unflatten
 from shortcutv2v.errors import InputError
 
 __all__ = ["Cropper", "UncroppableError"]

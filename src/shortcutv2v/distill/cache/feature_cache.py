@@ -1,13 +1,4 @@
-"""The teacher's features, computed once and kept on disk: it is frozen, so they never change.
-
-    cache = FeatureCache("features/", model)
-    pairs = FeaturePairs(cache, clips, max_interval=3, crop=(128, 128))
-    trainer.fit(Distiller(model), DataLoader(pairs, batch_size=8, collate_fn=collate))
-
-A step on frames runs the teacher's head and middle on both frames of every pair; a step on cached features runs
-neither, only the tails. Filling the cache costs head and middle once per frame, so it pays when a run sees more pixels
-than the clips have: for 100 frames of 320x180, at 8 pairs of 96x96 a step, after 39 steps.
-"""
+"""The folder of cached features: what is found again, what is computed, what makes room."""
 
 from __future__ import annotations
 
@@ -26,11 +17,11 @@ import torch
 from torch import Tensor
 
 from shortcutv2v.adapter import Adapter
-from shortcutv2v.distill import store
+from shortcutv2v.distill.cache import store
+from shortcutv2v.distill.cache.features import Binder, Features, flatten, teach
+from shortcutv2v.distill.cache.keys import clip_key, teacher_key
+from shortcutv2v.distill.cache.store import StoredClip
 from shortcutv2v.distill.data import FrameSource
-from shortcutv2v.distill.features import Binder, Features, flatten, teach
-from shortcutv2v.distill.keys import clip_key, teacher_key
-from shortcutv2v.distill.store import StoredClip
 from shortcutv2v.errors import InputError
 from shortcutv2v.model import ShortcutV2V
 

@@ -7,12 +7,12 @@ from collections.abc import Callable, Sequence
 
 from torch.utils.data import Dataset
 
-from shortcutv2v.distill.cache import FeatureCache, without_autocast
-from shortcutv2v.distill.crops import Cropper, UncroppableError
+from shortcutv2v.distill.cache.crops import Cropper, UncroppableError
+from shortcutv2v.distill.cache.feature_cache import FeatureCache, without_autocast
+from shortcutv2v.distill.cache.features import Features, FrameShape
+from shortcutv2v.distill.cache.store import StoredClip
 from shortcutv2v.distill.data import FrameSource
 from shortcutv2v.distill.draws import PairDraw, SequenceDraw, seeded
-from shortcutv2v.distill.features import Features, FrameShape
-from shortcutv2v.distill.store import StoredClip
 from shortcutv2v.errors import InputError
 
 __all__ = ["FeaturePairs", "FeatureSequences"]

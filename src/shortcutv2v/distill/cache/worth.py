@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 
 from shortcutv2v.adapter import Adapter
-from shortcutv2v.distill.cache import LIMIT_GB
+from shortcutv2v.distill.cache.feature_cache import LIMIT_GB
+from shortcutv2v.distill.cache.features import flatten, teach
+from shortcutv2v.distill.cache.store import size_of, slot_of
 from shortcutv2v.distill.data import FrameSource
-from shortcutv2v.distill.features import flatten, teach
-from shortcutv2v.distill.store import size_of, slot_of
 from shortcutv2v.model import ShortcutV2V
 
-__all__ = ["caching_pays", "features_folder"]
+__all__ = ["caching_pays", "drop_features", "features_folder"]
 
 _SHARE = 0.2
 """Of the run's time, at most, for computing features; a step on them takes about two thirds of the time of another."""
@@ -88,6 +88,19 @@ def features_folder(
         found = Path(resume).parent / "features"
         return found if found.is_dir() else None
     return Path(folder) / "features" if caching_pays(model, adapter, clips, minutes, folder) else None
+
+
+def drop_features(folder: Path | None) -> None:
+    """Delete the features that a run which has ended had kept for itself.
+
+    The empty folder stays: it tells a run that goes on from there what this one had chosen.
+
+    Args:
+        folder: as `features_folder` returned it.
+    """
+    if folder is not None:
+        for path in folder.glob("*.features.safetensors"):
+            path.unlink(missing_ok=True)
 
 
 def _existing(folder: Path) -> Path:

@@ -16,8 +16,8 @@ from torch.nn.modules.batchnorm import _NormBase
 
 from shortcutv2v import video
 from shortcutv2v.adapter import Adapter
+from shortcutv2v.distill.cache.store import as_bytes
 from shortcutv2v.distill.data import FrameSource, Mirrored, Part
-from shortcutv2v.distill.store import as_bytes
 from shortcutv2v.model import ShortcutV2V
 
 __all__ = ["clip_key", "teacher_key"]
