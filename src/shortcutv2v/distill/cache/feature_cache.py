@@ -30,7 +30,7 @@ __all__ = ["LIMIT_GB", "CacheReport", "FeatureCache", "without_autocast"]
 LIMIT_GB = 8.0
 """Of a cache's folder, unless one is given."""
 
-_SUFFIX = ".features.safetensors"
+SUFFIX = ".features.safetensors"
 _ABANDONED = 600.0
 """Seconds without a write after which an unfinished file is that of a run that was killed."""
 _TOLERANCE = 0.02
@@ -107,7 +107,7 @@ class FeatureCache:
         except OSError as error:
             raise InputError(f"no folder for cached features {folder}: {error.strerror or error}") from None
         self._key = teacher_key(model, self.adapter)
-        for path in self.folder.glob(f".*{_SUFFIX}.*.partial"):
+        for path in self.folder.glob(f".*{SUFFIX}.*.partial"):
             with contextlib.suppress(OSError):
                 if time.time() - path.stat().st_mtime > _ABANDONED:
                     path.unlink()
@@ -124,7 +124,7 @@ class FeatureCache:
         key = hashlib.sha256(f"{self._key} {clip_key(clip)}".encode()).hexdigest()[:32]
         if key not in self._open:
             with torch.no_grad(), without_autocast():
-                stored = self._find(self.folder / f"{key}{_SUFFIX}", clip)
+                stored = self._find(self.folder / f"{key}{SUFFIX}", clip)
             self._open[key] = stored
             self._report.clips += 1
             self._report.frames += len(stored)
@@ -163,7 +163,7 @@ class FeatureCache:
         wanted = f"the features of {frames} frames take {need / 1e9:.2f} GB"
         advice = "read the clip at a smaller size, take a Part of it, or raise limit_gb"
         path.unlink(missing_ok=True)
-        files = sorted(self.folder.glob(f"*{_SUFFIX}"), key=lambda file: file.stat().st_mtime)
+        files = sorted(self.folder.glob(f"*{SUFFIX}"), key=lambda file: file.stat().st_mtime)
         total = sum(file.stat().st_size for file in files)
         ours = {stored.path for stored in self._open.values()}
         for file in files:

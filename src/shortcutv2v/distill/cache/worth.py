@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from shortcutv2v.adapter import Adapter
-from shortcutv2v.distill.cache.feature_cache import LIMIT_GB
+from shortcutv2v.distill.cache.feature_cache import LIMIT_GB, SUFFIX
 from shortcutv2v.distill.cache.features import flatten, teach
 from shortcutv2v.distill.cache.store import size_of, slot_of
 from shortcutv2v.distill.data import FrameSource
@@ -99,7 +99,7 @@ def drop_features(folder: Path | None) -> None:
         folder: as `features_folder` returned it.
     """
     if folder is not None:
-        for path in folder.glob("*.features.safetensors"):
+        for path in folder.glob(f"*{SUFFIX}"):
             path.unlink(missing_ok=True)
 
 
