@@ -15,9 +15,9 @@ def keep_freed_memory() -> bool:
     """Let the C library keep memory that is freed instead of handing it back to the system.
 
     glibc maps every block above 32 MB anew and unmaps it when it is freed; a feature map of 64 channels at 256x512 is
-    one. Then each frame pays for zeroed pages: 15 to 30 % of the time of such networks. Afterwards the process holds on
-    to the most memory it has ever used. Concerns the whole process, and lasts; the command line calls it, a library
-    should leave it to its user. Preloading jemalloc or tcmalloc does as much.
+    one. Then each frame pays for zeroed pages: 15 to 30 % of the time of such networks. Afterwards, from the first few
+    frames on, the process holds on to the most memory it has ever used. Concerns the whole process, and lasts; the
+    command line calls it, a library should leave it to its user. Preloading jemalloc or tcmalloc does as much.
 
     Returns:
         Whether anything changed: False without glibc.
