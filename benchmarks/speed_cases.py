@@ -228,7 +228,7 @@ def _compiled(case: Case, mode: str) -> dict[str, Work]:
         teacher(*case.inputs)
 
     work: dict[str, Work] = {"teacher frame, compiled": run}
-    for variant in ("paper", "flow"):
+    for variant in ("paper", "flow", "flow_half"):
         model = _wrap(case, "medium", variant)
         model.compile(**options)
         work |= _frames(f"medium, {variant}, compiled", model, case)
