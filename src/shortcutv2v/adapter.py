@@ -55,6 +55,11 @@ class Adapter:
         self.enc_layer = enc_layer
         self.dec_layer = dec_layer
 
+    @staticmethod
+    def of(model: ShortcutV2V) -> Adapter:
+        """The plain adapter of a teacher that is wrapped already: what serves where none is given."""
+        return Adapter(model.teacher, "", "")
+
     @property
     def recurrent(self) -> bool:
         """Whether anything is carried from frame to frame: whether `advance()` is overridden."""

@@ -96,7 +96,7 @@ class Distiller(pl.LightningModule):
         _check_kinds(model, adapter, weights)
         _check_numbers(lr, lr_discriminator, betas, decay, schedule)
         self.model = model
-        self.adapter = adapter or Adapter(model.teacher, "", "")
+        self.adapter = adapter or Adapter.of(model)
         self.weights = weights or LossWeights.plain()
         self.rollout = Rollout(model, self.adapter, feedback, truncate)
         self.lr, self.lr_discriminator, self.betas = lr, lr_discriminator, betas

@@ -14,7 +14,7 @@ from torch.utils import _pytree as pytree
 
 from shortcutv2v.adapter import Adapter
 from shortcutv2v.blocks import Prediction
-from shortcutv2v.distill.cache.features import Binder, Features
+from shortcutv2v.distill.cache.features import Binder, Features, teach
 from shortcutv2v.errors import InputError
 from shortcutv2v.model import ShortcutV2V
 from shortcutv2v.types import Carry, Reference
@@ -174,19 +174,11 @@ class Rollout:
     def _teach(self, frames: Tensor) -> list[tuple[Tensor, Taught | None]]:
         """Every frame, with the teacher's work on it, or None where the adapter opens with something else."""
         found: list[tuple[Tensor, Taught | None]] = []
-        state = self.adapter.start()
         with torch.no_grad():
-            for frame in frames.unbind(1):
-                output, taught = self.adapter.opening(frame, state), None
-                if output is None:
-                    args, kwargs = self.adapter.inputs(frame, state)
-                    carry = self.model.head(*args, **kwargs)
-                    taught = Taught(carry, self.model.middle(carry), self)
-                if self.adapter.recurrent:
-                    output = self.model.tail(taught.carry, taught.f) if taught is not None else output
-                    state = self.adapter.advance(state, frame, output)
-                    if taught is not None:
-                        taught.picture = self.adapter.image(output)
+            for frame, features, output in teach(self.model, self.adapter, frames.unbind(1)):
+                taught = None if features is None else Taught(features.carry, features.f, self)
+                if taught is not None and output is not None:
+                    taught.picture = self.adapter.image(output)
                 found.append((frame, taught))
         return found
 

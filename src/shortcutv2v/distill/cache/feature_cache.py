@@ -18,7 +18,7 @@ from torch import Tensor
 
 from shortcutv2v.adapter import Adapter
 from shortcutv2v.distill.cache import store
-from shortcutv2v.distill.cache.features import Binder, Features, flatten, teach
+from shortcutv2v.distill.cache.features import Binder, Features, features_of, flatten
 from shortcutv2v.distill.cache.keys import clip_key, teacher_key
 from shortcutv2v.distill.cache.store import StoredClip
 from shortcutv2v.distill.data import FrameSource
@@ -98,7 +98,7 @@ class FeatureCache:
         self, folder: str | Path, model: ShortcutV2V, adapter: Adapter | None = None, *, limit_gb: float = LIMIT_GB
     ) -> None:
         self.folder, self.model, self.limit = Path(folder), model, limit_gb * 1e9
-        self.adapter = adapter or Adapter(model.teacher, "", "")
+        self.adapter = adapter or Adapter.of(model)
         self.binder = Binder(model, self.adapter)
         self._report = CacheReport()
         self._open: dict[str, StoredClip] = {}
@@ -136,7 +136,7 @@ class FeatureCache:
         return replace(self._report)
 
     def _find(self, path: Path, clip: FrameSource) -> StoredClip:
-        run = teach(self.model, self.adapter, (clip[number][None] for number in range(len(clip))))
+        run = features_of(self.model, self.adapter, (clip[number][None] for number in range(len(clip))))
         first = next(run, None)
         if first is None:
             raise InputError(f"the teacher runs on none of the clip's {len(clip)} frames: there is nothing to cache")

@@ -16,7 +16,17 @@ from shortcutv2v.graph.signature import autocast_state, modes
 from shortcutv2v.model import ShortcutV2V, placement
 from shortcutv2v.types import Carry
 
-__all__ = ["Binder", "Features", "FrameShape", "Unbound", "collate", "flatten", "teach", "unflatten"]
+__all__ = [
+    "Binder",
+    "Features",
+    "FrameShape",
+    "Unbound",
+    "collate",
+    "features_of",
+    "flatten",
+    "teach",
+    "unflatten",
+]
 
 FrameShape = tuple[int, int, int]
 """(C, H, W)"""
@@ -84,31 +94,45 @@ def unflatten(leaves: Sequence[Any], spec: pytree.TreeSpec, signature: Any) -> F
     return Features(Carry(a, kept, signature), f)
 
 
-def teach(model: ShortcutV2V, adapter: Adapter, frames: Iterable[Tensor]) -> Iterator[tuple[int, Features]]:
+def teach(
+    model: ShortcutV2V, adapter: Adapter, frames: Iterable[Tensor]
+) -> Iterator[tuple[Tensor, Features | None, Any]]:
     """The teacher's work on a video, frame after frame, with the adapter's recurrent state.
 
     Args:
         model: a wrapped teacher.
         adapter: how frames become its inputs.
-        frames: uint8 (B, C, H, W) each.
+        frames: (B, C, H, W) each, in [0, 1], as the teacher takes them.
 
     Yields:
-        Number and features of every frame that the teacher makes; those that the adapter opens with otherwise are
-        passed over. Consume it under `torch.no_grad()`.
+        The frame; its features, None where the adapter opens with something else; and the output where there is one:
+        the adapter's own, or that of a recurrent teacher, whose tail has to run. Consume it under `torch.no_grad()`.
     """
-    device, dtype = placement(model.teacher)
     state = adapter.start()
-    for number, frame in enumerate(frames):
-        frame = (frame.to(device).float() / 255).to(dtype)
-        output = adapter.opening(frame, state)
+    for frame in frames:
+        output, features = adapter.opening(frame, state), None
         if output is None:
             args, kwargs = adapter.inputs(frame, state)
             carry = model.head(*args, **kwargs)
-            f = model.middle(carry)
-            yield number, Features(carry, f)
-            output = model.tail(carry, f) if adapter.recurrent else None
-        if adapter.recurrent:
-            state = adapter.advance(state, frame, output)
+            features = Features(carry, model.middle(carry))
+            output = model.tail(carry, features.f) if adapter.recurrent else None
+        yield frame, features, output
+        state = adapter.advance(state, frame, output)
+
+
+def features_of(model: ShortcutV2V, adapter: Adapter, frames: Iterable[Tensor]) -> Iterator[tuple[int, Features]]:
+    """Number and features of every frame that the teacher makes; those that the adapter opens with are passed over.
+
+    Args:
+        model: a wrapped teacher.
+        adapter: how frames become its inputs.
+        frames: uint8 (B, C, H, W) each. Consume the result under `torch.no_grad()`.
+    """
+    device, dtype = placement(model.teacher)
+    pictures = ((frame.to(device).float() / 255).to(dtype) for frame in frames)
+    for number, (_, features, _) in enumerate(teach(model, adapter, pictures)):
+        if features is not None:
+            yield number, features
 
 
 def collate(samples: Sequence[Sequence[Features]]) -> list[Features]:
@@ -173,7 +197,7 @@ class Binder:
 
     def __init__(self, model: ShortcutV2V, adapter: Adapter | None = None) -> None:
         self.model = model
-        self.adapter = adapter or Adapter(model.teacher, "", "")
+        self.adapter = adapter or Adapter.of(model)
         self._known: dict[Any, Features] = {}
 
     @torch.no_grad()
@@ -210,7 +234,7 @@ class Binder:
         if key not in self._known:
             # Repeated for adapters that open with frames of their own.
             blank = torch.zeros(batch, *frame, dtype=torch.uint8)
-            made = next((found for _, found in teach(self.model, self.adapter, [blank] * _OPENING)), None)
+            made = next((found for _, found in features_of(self.model, self.adapter, [blank] * _OPENING)), None)
             if made is None:
                 raise InputError(f"the adapter lets the teacher run on none of {_OPENING} frames")
             self._known[key] = made.map(lambda t: torch.empty((), dtype=t.dtype, device=t.device).expand(t.shape))

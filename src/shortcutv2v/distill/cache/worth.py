@@ -12,7 +12,7 @@ from torch import Tensor
 
 from shortcutv2v.adapter import Adapter
 from shortcutv2v.distill.cache.feature_cache import LIMIT_GB, SUFFIX
-from shortcutv2v.distill.cache.features import flatten, teach
+from shortcutv2v.distill.cache.features import features_of, flatten
 from shortcutv2v.distill.cache.store import size_of, slot_of
 from shortcutv2v.distill.data import FrameSource
 from shortcutv2v.model import ShortcutV2V
@@ -51,11 +51,11 @@ def caching_pays(
         return False
     frame = clips[0][0]
     frames = [frame[None]] * _FRAMES
-    made = next((features for _, features in teach(model, adapter, frames)), None)
+    made = next((features for _, features in features_of(model, adapter, frames)), None)
     if torch.cuda.is_available():
         torch.cuda.synchronize()
     begun = time.perf_counter()
-    if made is None or next(teach(model, adapter, frames), None) is None:
+    if made is None or next(features_of(model, adapter, frames), None) is None:
         return False
     if torch.cuda.is_available():
         torch.cuda.synchronize()
