@@ -20,7 +20,7 @@ class RealESRGANAdapter(Adapter):
     | medium | 3rd convolution to before the last four | first block to last but one       |
     | high   | 4th convolution to before the last six  | second block to last but two      |
 
-    Example:
+    Examples:
         >>> RealESRGANAdapter(Compact(width=8)).cuts["medium"]
         ('body.5', 'body.27')
     """

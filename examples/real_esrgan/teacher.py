@@ -138,7 +138,7 @@ def build_teacher(config: Mapping[str, Any]) -> nn.Module:
     Raises:
         InputError: `arch` is neither of the two.
 
-    Example:
+    Examples:
         >>> teacher = build_teacher({"arch": "compact", "width": 8, "convs": 2, "scale": 2})
         >>> teacher(torch.rand(1, 3, 10, 12)).shape
         torch.Size([1, 3, 20, 24])
@@ -174,7 +174,7 @@ def load_pretrained(name: str = "realesr-animevideov3-x2") -> nn.Module:
 def infer_config(state: Mapping[str, Tensor]) -> dict[str, Any] | None:
     """The configuration that the authors' weights belong to, read off names and shapes; None if none of the two.
 
-    Example:
+    Examples:
         >>> infer_config(build_teacher({"arch": "rrdb", "width": 8, "growth": 4, "blocks": 2}).state_dict())
         {'arch': 'rrdb', 'width': 8, 'growth': 4, 'blocks': 2}
     """

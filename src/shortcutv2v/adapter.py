@@ -31,7 +31,7 @@ class Adapter:
         cuts: named alternative cuts, name -> (enc_layer, dec_layer).
         max_interval, channels, on_leak, layout, show_shortcut: what suits this teacher, as `wrap()` takes them.
 
-    Example:
+    Examples:
         >>> import torch
         >>> adapter = Adapter(nn.Conv2d(3, 3, 3, padding=1), "", "")
         >>> frame = torch.rand(1, 3, 8, 8)

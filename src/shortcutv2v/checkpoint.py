@@ -124,7 +124,7 @@ def fingerprint(teacher: nn.Module) -> dict[str, Any]:
     Values are compared with a tolerance, so that a teacher cast to half precision is still the same teacher.
     Buffers are left out, since running statistics change by use. Shape: a JSON-ready mapping.
 
-    Example:
+    Examples:
         >>> fingerprint(nn.Conv2d(3, 8, 3))["parameters"]
         224
     """

@@ -32,7 +32,7 @@ class LabelAdapter(Adapter):
         writes: `Palette` for outputs (B, K, H, W) of scores, or their number K (distinct colours then); None: the
             output is a picture itself.
 
-    Example:
+    Examples:
         >>> segment = LabelAdapter(nn.Conv2d(3, 5, 1), "", "", writes=5)
         >>> segment.image(segment.teacher(torch.rand(1, 3, 8, 8))).shape
         torch.Size([1, 3, 8, 8])
@@ -122,7 +122,7 @@ class Palette:
     Raises:
         InputError: `colours` is of another shape.
 
-    Example:
+    Examples:
         >>> scores = torch.tensor([[2.0, 0.0], [0.0, 1.0]]).view(1, 2, 1, 2)
         >>> Palette(torch.tensor([[1.0, 0.0, 0.0], [0.0, 0.0, 1.0]]))(scores)[0, :, 0]
         tensor([[1., 0.],
@@ -162,7 +162,7 @@ def distinct_colours(labels: int) -> Tensor:
 
     Bit 3i + c of the label is bit 7 - i of colour c.
 
-    Example:
+    Examples:
         >>> (distinct_colours(4) * 255).int().tolist()
         [[0, 0, 0], [128, 0, 0], [0, 128, 0], [128, 128, 0]]
     """

@@ -22,7 +22,7 @@ def keep_freed_memory() -> bool:
     Returns:
         Whether anything changed: False without glibc.
 
-    Example:
+    Examples:
         >>> keep_freed_memory() in (True, False)
         True
     """

@@ -35,7 +35,7 @@ class Every:
     Raises:
         InputError: `interval` is below 1.
 
-    Example:
+    Examples:
         >>> policy = Every(3)
         >>> policy(2, None, None), policy(3, None, None)
         (False, True)
@@ -58,7 +58,7 @@ def as_policy(refresh: RefreshPolicy | int) -> RefreshPolicy:
     Raises:
         InputError: it is neither.
 
-    Example:
+    Examples:
         >>> as_policy(3)
         Every(interval=3)
     """

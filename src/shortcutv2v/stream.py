@@ -31,7 +31,7 @@ class Stream:
         reference: the current reference, None before the first frame.
         distance: frames since the reference, 0 at a reference frame.
 
-    Example:
+    Examples:
         >>> import shortcutv2v
         >>> teacher = torch.nn.Sequential(*(torch.nn.Conv2d(3, 3, 3, padding=1) for _ in range(4)))
         >>> model = shortcutv2v.wrap(teacher, "0", "2", example_inputs=(torch.rand(1, 3, 8, 8),))

@@ -28,7 +28,7 @@ class Translator:
     Raises:
         InputError: on a frame that is not uint8 (3, H, W).
 
-    Example:
+    Examples:
         >>> adapter = Adapter(torch.nn.Identity(), "", "")
         >>> frame = torch.arange(48, dtype=torch.uint8).view(3, 4, 4)
         >>> torch.equal(Translator(adapter)(frame), frame)

@@ -64,7 +64,7 @@ def wrap(
         CaptureError: the teacher cannot be captured.
         InputError: another argument is off.
 
-    Example:
+    Examples:
         >>> import torch
         >>> teacher = nn.Sequential(*(nn.Conv2d(3, 3, 3, padding=1) for _ in range(4)))
         >>> frame = torch.rand(1, 3, 8, 8)

@@ -55,7 +55,7 @@ def enlarge_offset(offset: Tensor, size: tuple[int, int]) -> Tensor:
     Returns:
         (B, 2, H, W), (dy, dx) in pixels of the large map. Zero offsets stay exactly zero.
 
-    Example:
+    Examples:
         >>> enlarge_offset(torch.ones(1, 2, 2, 3), (4, 6)).unique()
         tensor([2.])
     """

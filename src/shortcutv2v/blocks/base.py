@@ -64,7 +64,7 @@ class ShortcutBlock(nn.Module):
     Raises:
         InputError: an unknown variant, or widths below 1.
 
-    Example:
+    Examples:
         >>> import torch
         >>> block = ShortcutBlock(a_channels=6, f_channels=10, channels=5, variant="delta")
         >>> f_ref, a_ref, a_t = torch.rand(1, 10, 7, 9), torch.rand(1, 6, 7, 9), torch.rand(1, 6, 7, 9)

@@ -21,7 +21,7 @@ class AdaBD(nn.Module):
     Args:
         channels: reduced width h.
 
-    Example:
+    Examples:
         >>> blend = AdaBD(4)
         >>> f_ref, a_t = torch.rand(2, 1, 4, 6, 5)
         >>> blend(f_ref, a_t, torch.zeros(1, 18, 6, 5), torch.full((1, 9, 6, 5), 0.5)).shape

@@ -186,7 +186,7 @@ def stay_inside(offset: Tensor) -> Tensor:
     Args:
         offset: (B, 2, H, W), (dy, dx) in pixels.
 
-    Example:
+    Examples:
         >>> stay_inside(torch.full((1, 2, 1, 3), 5.0))[0, 1]
         tensor([[2., 1., 0.]])
     """

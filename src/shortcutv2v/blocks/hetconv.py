@@ -31,7 +31,7 @@ class HetConv2d(nn.Module):
     Shape:
         (B, in_channels, H, W) -> (B, out_channels, H, W)
 
-    Example:
+    Examples:
         >>> import torch
         >>> HetConv2d(6, 10)(torch.rand(1, 6, 5, 7)).shape
         torch.Size([1, 10, 5, 7])

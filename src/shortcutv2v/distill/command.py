@@ -129,7 +129,7 @@ dashes in front and with _ between words. --trainer.help and --print_config show
 def plainly(message: str) -> str:
     r"""What jsonargparse says of a value of several possible types, in one line.
 
-    Example:
+    Examples:
         >>> text = "Does not validate\n  Errors:\n  - Expected a <class 'int'>\n  - Expected a <class 'NoneType'>"
         >>> plainly(f'Parser key "crop":\n  {text}\n  Given value: big')
         '"crop": Expected a int; Given value: big'

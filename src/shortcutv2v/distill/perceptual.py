@@ -36,7 +36,7 @@ class FrozenDistance(nn.Module):
     Args:
         network: for this class itself, a distance (picture, target) -> tensor of any shape, of which the mean is taken.
 
-    Example:
+    Examples:
         >>> distance = FrozenDistance(nn.L1Loss())
         >>> distance(torch.zeros(1, 3, 4, 4), torch.ones(1, 3, 4, 4))
         tensor(1.)
@@ -71,7 +71,7 @@ class FeaturePerceptual(FrozenDistance):
     Raises:
         InputError: in a call, the module returns something else.
 
-    Example:
+    Examples:
         >>> distance = FeaturePerceptual(nn.Conv2d(3, 8, 3))
         >>> picture = torch.rand(1, 3, 16, 16)
         >>> distance(picture, picture)
@@ -119,7 +119,7 @@ class VGGPerceptual(FeaturePerceptual):
         InputError: the weights cannot be had, a layer does not exist, or too small a picture in a call.
         CheckpointError: the file holds something else.
 
-    Example:
+    Examples:
         >>> distance = VGGPerceptual(weights=None, layers=(3, 8))
         >>> bool(distance(torch.zeros(1, 3, 16, 16), torch.ones(1, 3, 16, 16)) > 0)
         True
@@ -144,7 +144,7 @@ class LPIPSPerceptual(FrozenDistance):
         InputError: the weights cannot be had, or too small a picture in a call.
         CheckpointError: the file holds something else.
 
-    Example:
+    Examples:
         >>> distance = LPIPSPerceptual(weights=None)
         >>> bool(distance(torch.zeros(1, 3, 16, 16), torch.rand(1, 3, 16, 16)) > 0)
         True

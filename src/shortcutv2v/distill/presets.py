@@ -85,7 +85,7 @@ def find_preset(name: str) -> Preset:
     Raises:
         InputError: there is none; the message lists them.
 
-    Example:
+    Examples:
         >>> find_preset("e2f").max_interval
         6
         >>> find_preset("e2g")

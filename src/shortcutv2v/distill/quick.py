@@ -105,7 +105,7 @@ def fit(
         NonFiniteLossError: a loss became infinite or not a number.
         KeyboardInterrupt: by Ctrl-C; the message names the checkpoint to resume from.
 
-    Example:
+    Examples:
         >>> import shortcutv2v
         >>> teacher = nn.Sequential(*(nn.Conv2d(3, 3, 3, padding=1) for _ in range(4)))
         >>> model = shortcutv2v.wrap(teacher, "0", "2", example_inputs=(torch.rand(1, 3, 8, 8),))
@@ -212,7 +212,7 @@ def weights_of(preset: Preset | None, changes: Mapping[str, float]) -> LossWeigh
     Raises:
         InputError: a change names no loss.
 
-    Example:
+    Examples:
         >>> weights_of(None, {"feature": 3.0}).feature
         3.0
     """

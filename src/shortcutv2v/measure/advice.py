@@ -43,7 +43,7 @@ def advise(times: Times, interval: int, cuts: Sequence[Candidate] = ()) -> tuple
         interval: frames from one refresh to the next.
         cuts: other cuts that were timed on this device, best first.
 
-    Example:
+    Examples:
         >>> print(*advise(Times(10, 11, 4, 1, 2, 1), 3), sep=chr(10))
         skipping pays here: a frame of the video takes 63% of the teacher's time, 1.58x as fast
         of a shortcut frame the head takes 25%, the block 50%, the tail 25%

@@ -71,7 +71,7 @@ def candidates(
     Returns:
         Best bound first; the present cut is left out. Empty where the teacher cannot be surveyed.
 
-    Example:
+    Examples:
         >>> import shortcutv2v
         >>> teacher = torch.nn.Sequential(*(torch.nn.Conv2d(8, 8, 3, padding=1) for _ in range(6)))
         >>> frame = torch.rand(1, 8, 16, 16)

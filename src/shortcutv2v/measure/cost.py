@@ -57,7 +57,7 @@ def cost(function: Callable[..., Any], *args: Any, convention: Convention = "tru
     Raises:
         InputError: an unknown convention.
 
-    Example:
+    Examples:
         >>> layer = torch.nn.ConvTranspose2d(4, 6, 4, stride=2, padding=1)
         >>> x = torch.zeros(1, 4, 8, 8)
         >>> cost(layer, x)

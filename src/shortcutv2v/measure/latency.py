@@ -87,7 +87,7 @@ def latency(
     Raises:
         InputError: `runs` is below 1, or `warmup` below 0.
 
-    Example:
+    Examples:
         >>> x = torch.rand(64, 64)
         >>> latency(lambda: x @ x, runs=5).median > 0
         True
@@ -130,7 +130,7 @@ def peak_memory(work: Work) -> int:
     On CUDA from the caching allocator; on the CPU the tensors alive between operators are counted, which leaves out
     what a kernel takes for itself while it runs.
 
-    Example:
+    Examples:
         >>> x = torch.zeros(1024)
         >>> peak_memory(lambda: (x + 1) * 2 + x)
         8192

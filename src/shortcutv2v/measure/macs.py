@@ -57,7 +57,7 @@ class Macs:
 def macs(model: ShortcutV2V, *args: Any, **kwargs: Any) -> Macs:
     """Count a wrapped model on the teacher's inputs.
 
-    Example:
+    Examples:
         >>> import shortcutv2v
         >>> teacher = torch.nn.Sequential(*(torch.nn.Conv2d(3, 3, 3, padding=1) for _ in range(4)))
         >>> frame = torch.rand(1, 3, 10, 10)

@@ -21,7 +21,7 @@ def psnr(output: Tensor, teacher: Tensor, max_value: float = 1.0) -> float:
         InputError: the shapes differ.
         ImportError: kornia is missing; it comes with `pip install shortcutv2v[train]`.
 
-    Example:
+    Examples:
         >>> import torch
         >>> round(psnr(torch.full((1, 3, 8, 8), 0.5), torch.full((1, 3, 8, 8), 0.6)), 2)
         20.0
@@ -42,7 +42,7 @@ def ssim(output: Tensor, teacher: Tensor, max_value: float = 1.0) -> float:
         InputError: the shapes differ.
         ImportError: kornia is missing; it comes with `pip install shortcutv2v[train]`.
 
-    Example:
+    Examples:
         >>> import torch
         >>> picture = torch.rand(1, 3, 16, 16)
         >>> round(ssim(picture, picture), 4)
@@ -64,7 +64,7 @@ def flicker(output: Tensor, teacher: Tensor) -> float:
     Raises:
         InputError: the shapes differ, or there is only one frame.
 
-    Example:
+    Examples:
         >>> import torch
         >>> video = torch.rand(4, 3, 8, 8)
         >>> flicker(video + 0.1, video) < 1e-6

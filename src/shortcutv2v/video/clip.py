@@ -222,7 +222,7 @@ def open(  # noqa: A001 - called as video.open, like gzip.open
     Raises:
         VideoError: nothing there, no video, an empty or damaged one, a folder without frames, a bad range.
 
-    Example:
+    Examples:
         ```python
         with video.open("clip.mp4", size=180) as clip:
             print(clip.size, clip.rate, clip.frames)

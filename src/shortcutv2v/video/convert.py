@@ -61,7 +61,7 @@ def convert(
         VideoError: anything wrong with source, target or what `step` returns. Errors of `step` pass through. In all
             cases nothing is left under the target's name that was not there before.
 
-    Example:
+    Examples:
         ```python
         video.convert("clip.mp4", "negative.mp4", lambda frame: 255 - frame)
         ```

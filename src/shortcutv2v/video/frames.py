@@ -47,7 +47,7 @@ class Frames:
     Raises:
         VideoError: as `open`; a truncated file is found out here and not in the middle of training.
 
-    Example:
+    Examples:
         ```python
         frames = video.Frames("clip.mp4", size=180)
         pair = frames.window(40, 2)             # frames 40 and 41: uint8 (2, 3, 180, W)

@@ -284,7 +284,7 @@ def create(
     Raises:
         VideoError: a suffix that cannot be written, no such folder to write in, no access, a folder already filled.
 
-    Example:
+    Examples:
         ```python
         with video.create("out.mp4", rate=25) as out:
             for frame in frames:            # uint8 (3, H, W)

@@ -55,7 +55,7 @@ class Cropper:
         UncroppableError: a feature's size does not follow the frame's.
         InputError: the crop is no multiple of a feature's stride.
 
-    Example:
+    Examples:
         >>> from shortcutv2v import Carry
         >>> def features(size):
         ...     return Features(Carry((torch.rand(1, 4, size // 2, size // 2),), ()), (torch.rand(1, 4, size, size),))

@@ -53,7 +53,7 @@ class Features:
         carry: what `model.head()` hands on.
         f: what `model.middle()` returns.
 
-    Example:
+    Examples:
         >>> made = Features(Carry((torch.zeros(1, 4, 8, 8),), ()), (torch.zeros(1, 4, 8, 8),))
         >>> carry, f = made.to(torch.bfloat16)
         >>> f[0].dtype
@@ -144,7 +144,7 @@ def collate(samples: Sequence[Sequence[Features]]) -> list[Features]:
     Raises:
         InputError: the samples differ in size, or a feature is not per frame and cannot be stacked.
 
-    Example:
+    Examples:
         >>> sample = [Features(Carry((torch.zeros(1, 4, 8, 8),), ()), (torch.zeros(1, 4, 8, 8),))] * 2
         >>> batch = collate([sample, sample, sample])
         >>> len(batch), batch[0].f[0].shape
@@ -186,7 +186,7 @@ class Binder:
         model: the wrapped teacher.
         adapter: how frames become its inputs; default: the frame itself.
 
-    Example:
+    Examples:
         >>> import shortcutv2v
         >>> teacher = torch.nn.Sequential(*(torch.nn.Conv2d(3, 3, 3, padding=1) for _ in range(4)))
         >>> model = shortcutv2v.wrap(teacher, "0", "2", example_inputs=(torch.rand(1, 3, 8, 8),))

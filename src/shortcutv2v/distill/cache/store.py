@@ -53,7 +53,7 @@ def slot_of(leaf: Tensor) -> Slot:
     Raises:
         InputError: a complex tensor.
 
-    Example:
+    Examples:
         >>> slot_of(torch.zeros(1, 64, 8, 8)).dtype, slot_of(torch.zeros(1, 3, 8, 8)).dtype
         (torch.bfloat16, torch.float32)
     """
