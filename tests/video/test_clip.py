@@ -99,7 +99,7 @@ def test_resize(tmp_path: Path, size: picture.Size, expected: tuple[int, int]) -
         assert numbers(frames) == list(range(len(frames)))
 
 
-@pytest.mark.parametrize("size", [0, (10,), (10, 0)])
+@pytest.mark.parametrize("size", [0, (10,), (10, 0), 18.5, (16.5, 20)])
 def test_no_such_size(tmp_path: Path, size: picture.Size) -> None:
     with pytest.raises(VideoError, match="is no size"):
         video.open(folder(tmp_path / "frames"), size=size)
@@ -261,6 +261,16 @@ def test_size_changes_midway_in_a_folder(tmp_path: Path) -> None:
     assert "frame 0 is 32x64" in message
 
 
+def test_pictures_lying_among_upright_ones(tmp_path: Path) -> None:
+    path = folder(tmp_path / "frames", 3, suffix=".jpg")
+    jpg = (path / "frame1.jpg").read_bytes()
+    exif = b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0"  # lying: orientation 6
+    (path / "frame1.jpg").write_bytes(jpg[:2] + b"\xff\xe1" + (len(exif) + 2).to_bytes(2, "big") + exif + jpg[2:])
+    message = _trouble(path)
+    assert "frame 1 is 64x32" in message
+    assert "frame 0 is 32x64" in message
+
+
 def test_folder_without_frames(tmp_path: Path) -> None:
     assert "no frames in this folder" in _trouble(tmp_path)
 
@@ -275,6 +285,8 @@ def test_damaged_image(tmp_path: Path, content: bytes) -> None:
 def test_rate_belongs_to_folders(tmp_path: Path) -> None:
     with pytest.raises(VideoError, match="for folders of frames"):
         video.open(encode(tmp_path / "clip.mp4"), rate=10)
+    with pytest.raises(VideoError, match="rate=0 is no frame rate"):
+        video.open(folder(tmp_path / "frames"), rate=0)
 
 
 def test_package_does_not_import_av() -> None:

@@ -7,6 +7,7 @@ import sys
 import time
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import pytest
@@ -16,6 +17,7 @@ from torch import Tensor
 
 from shortcutv2v import video
 from shortcutv2v.errors import VideoError
+from shortcutv2v.video.create import writer_for
 
 SOURCES = {
     "plain.mp4": {},
@@ -277,11 +279,12 @@ def test_same_folder(tmp_path: Path) -> None:
     ("no/such/out", "does not exist"),
     ("clip.mp4/out.mp4", "does not exist"),
     ("full", "not empty"),
+    ("full/thesis", "is a file already"),
 ])  # fmt: skip
 def test_target_that_cannot_be(tmp_path: Path, target: str, words: str) -> None:
     path = encode(tmp_path / "clip.mp4")
     (tmp_path / "full").mkdir()
-    (tmp_path / "full" / "thesis.txt").write_text("mine")
+    (tmp_path / "full" / "thesis").write_text("mine")
 
     def never(frame: Tensor) -> Tensor:
         raise AssertionError("the target is checked before any work is done")
@@ -290,7 +293,7 @@ def test_target_that_cannot_be(tmp_path: Path, target: str, words: str) -> None:
         video.convert(path, tmp_path / target, never, progress=False)
     assert str(tmp_path / target) in str(info.value)
     assert left(tmp_path) == ["clip.mp4", "full"]
-    assert left(tmp_path / "full") == ["thesis.txt"]
+    assert left(tmp_path / "full") == ["thesis"]
 
 
 def test_no_write_access(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -368,9 +371,38 @@ def test_nothing_written_is_an_error(tmp_path: Path, target: str) -> None:
     assert left(tmp_path) == []
 
 
-def test_unknown_image_kind(tmp_path: Path) -> None:
-    with pytest.raises(VideoError, match=r"image='\.gif'"):
-        video.create(tmp_path / "out", image=".gif")
+@pytest.mark.parametrize("target", ["out.mp4", "out"])
+def test_closed_by_hand_and_by_the_block(tmp_path: Path, target: str) -> None:
+    with video.create(tmp_path / target) as out:
+        out.write(numbered(5))
+        out.close()
+        with pytest.raises(VideoError, match="frame 1 comes too late"):
+            out.write(numbered(6))
+    assert left(tmp_path) == [target]
+    assert numbers(video.open(tmp_path / target)) == [5]
+
+
+def test_given_up_by_hand(tmp_path: Path) -> None:
+    with video.create(tmp_path / "out.mp4") as out:
+        out.write(numbered(0))
+        out.discard()
+    assert left(tmp_path) == []
+
+
+@pytest.mark.parametrize(("target", "options", "words"), [
+    ("out", {"image": ".gif"}, r"image='\.gif'"),
+    ("out.mp4", {"crf": -1}, "crf=-1"),
+    ("out.mp4", {"crf": 52}, "crf=52"),
+    ("out.mp4", {"crf": float("nan")}, "crf=nan"),
+    ("out.mp4", {"preset": "quick"}, "preset='quick'.*veryslow"),
+    ("out.mp4", {"rate": 0}, "rate=0 is no frame rate"),
+    ("out", {"rate": -25}, "rate=-25 is no frame rate"),
+    ("out.mp4", {"rate": float("inf")}, "rate=inf is no frame rate"),
+])  # fmt: skip
+def test_options_out_of_range(tmp_path: Path, target: str, options: dict[str, Any], words: str) -> None:
+    with pytest.raises(VideoError, match=words):
+        video.create(tmp_path / target, **options)
+    assert left(tmp_path) == []
 
 
 def test_bar_knows_its_total(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -381,8 +413,8 @@ def test_bar_knows_its_total(tmp_path: Path, capsys: pytest.CaptureFixture[str])
 
 
 def test_anamorphic_video_keeps_its_shape(tmp_path: Path) -> None:
-    writer = video.create(tmp_path / "clip.mp4")
-    writer.pixel_aspect = Fraction(4, 3)
+    how = (Fraction(25), Fraction(1, 25), 16, "medium", ".png")
+    writer = writer_for(tmp_path / "clip.mp4", *how, pixel_aspect=Fraction(4, 3))
     _write_all(writer, [numbered(0), numbered(1)], [None, None])
     video.convert(tmp_path / "clip.mp4", tmp_path / "out.mp4", same, size=16, progress=False)
     clip = video.open(tmp_path / "out.mp4")

@@ -14,8 +14,9 @@ raises a `VideoError` that says what to install.
 from shortcutv2v.video.cache import Cache
 from shortcutv2v.video.clip import Clip, open  # noqa: A004
 from shortcutv2v.video.convert import convert
+from shortcutv2v.video.create import create
 from shortcutv2v.video.find import find_clips
 from shortcutv2v.video.frames import Frames
-from shortcutv2v.video.write import Writer, create
+from shortcutv2v.video.write import Writer
 
 __all__ = ["Cache", "Clip", "Frames", "Writer", "convert", "create", "find_clips", "open"]

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Clock",
+    "as_rate",
     "check_complete",
     "damaged",
     "decode",
@@ -34,6 +35,21 @@ def rate(stream: VideoStream) -> Fraction:
         if found:
             return Fraction(found)
     return Fraction(25)
+
+
+def as_rate(rate: Fraction | float) -> Fraction:
+    """Frames per second as a user gives them.
+
+    Raises:
+        VideoError: no number above 0.
+    """
+    try:
+        found = Fraction(rate).limit_denominator(1_000_000)
+    except (TypeError, ValueError, OverflowError):
+        found = Fraction(0)
+    if found <= 0:
+        raise VideoError(f"rate={rate!r} is no frame rate; expected frames per second above 0, such as 25")
+    return found
 
 
 def time_base(stream: VideoStream) -> Fraction:

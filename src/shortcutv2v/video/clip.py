@@ -21,7 +21,7 @@ from torch import Tensor
 from shortcutv2v.errors import VideoError
 from shortcutv2v.video import _stream
 from shortcutv2v.video._av import PathLike, opened
-from shortcutv2v.video.picture import IMAGE_SUFFIXES, Size, ToTensor, quarter_turns, read_image
+from shortcutv2v.video.picture import IMAGE_SUFFIXES, Size, ToTensor, quarter_turns, read_image, upright_size
 
 if TYPE_CHECKING:
     from av.video.frame import VideoFrame
@@ -127,8 +127,8 @@ class VideoClip(Clip):
             if first is None:
                 raise _stream.nothing_came(path, self._promise)
             self.size = self._convert.size(first)
-            self._stored = first.height, first.width
-            if not isinstance(size, tuple):
+            self._stored = upright_size(first)
+            if size is None or isinstance(size, int):
                 aspect = Fraction(stream.sample_aspect_ratio or 1)
                 self.pixel_aspect = 1 / aspect if quarter_turns(first) % 2 else aspect
 
@@ -147,8 +147,8 @@ class VideoClip(Clip):
             _stream.check_complete(self.path, stream, self._promise, count, clock.span)
 
     def _same_size(self, frame: VideoFrame, number: int) -> None:
-        if (frame.height, frame.width) != self._stored:
-            raise _size_changed(self.path, number, (frame.height, frame.width), self._stored)
+        if upright_size(frame) != self._stored:
+            raise _size_changed(self.path, number, upright_size(frame), self._stored)
 
 
 class FolderClip(Clip):
@@ -161,7 +161,7 @@ class FolderClip(Clip):
         self.rate, self.time_base = rate, 1 / rate
         first = read_image(self.files[0])
         self.size = self._convert.size(first)
-        self._stored = first.height, first.width
+        self._stored = upright_size(first)
 
     def _total(self) -> int | None:
         return len(self.files)
@@ -173,8 +173,8 @@ class FolderClip(Clip):
     def read(self, number: int) -> Tensor:
         """Frame `number` of the folder (range ignored), uint8 (3, H, W)."""
         frame = read_image(self.files[number])
-        if (frame.height, frame.width) != self._stored:
-            raise _size_changed(self.files[number], number, (frame.height, frame.width), self._stored)
+        if upright_size(frame) != self._stored:
+            raise _size_changed(self.files[number], number, upright_size(frame), self._stored)
         return self._convert(frame)
 
 
@@ -232,7 +232,7 @@ def open(  # noqa: A001 - called as video.open, like gzip.open
     """
     path = Path(path)
     if path.is_dir():
-        return FolderClip(path, size, start, stop, Fraction(rate or 25).limit_denominator(1_000_000))
+        return FolderClip(path, size, start, stop, Fraction(25) if rate is None else _stream.as_rate(rate))
     if rate is not None:
         raise VideoError(f"{path}: rate={rate} is for folders of frames; a video file keeps the rate it states")
     return VideoClip(path, size, start, stop)

@@ -13,8 +13,9 @@ from shortcutv2v.errors import VideoError
 from shortcutv2v.video import clip as clips
 from shortcutv2v.video._av import PathLike
 from shortcutv2v.video.audio import AudioCopy
+from shortcutv2v.video.create import is_folder, writer_for
 from shortcutv2v.video.picture import Size
-from shortcutv2v.video.write import FolderWriter, VideoWriter, Writer, check_image_suffix, check_video_target, is_folder
+from shortcutv2v.video.write import Writer
 
 __all__ = ["convert"]
 
@@ -73,8 +74,18 @@ def convert(
         sound = None
         if audio and source.is_file() and not is_folder(target):
             sound = stack.enter_context(closing(AudioCopy(source)))
-        out = stack.enter_context(_writer(clip, target, crf, preset, image, sound))
-        _copy(clip, out, step, sound, progress)
+        out = writer_for(
+            target,
+            clip.rate,
+            clip.time_base,
+            crf,
+            preset,
+            image,
+            names=_names(clip),
+            sound=sound,
+            pixel_aspect=clip.pixel_aspect,
+        )
+        _copy(clip, stack.enter_context(out), step, sound, progress)
     return out.count
 
 
@@ -96,15 +107,10 @@ def _copy(
         sound.end = time + 1 / clip.rate
 
 
-def _writer(clip: clips.Clip, target: Path, crf: float, preset: str, image: str, sound: AudioCopy | None) -> Writer:
-    if not is_folder(target):
-        check_video_target(target)
-        out = VideoWriter(target, clip.rate, clip.time_base, crf, preset, sound)
-        out.pixel_aspect = clip.pixel_aspect
-        return out
-    names = [f.stem for f in clip.files[clip.start : clip.stop]] if isinstance(clip, clips.FolderClip) else []
-    distinct = names and len(set(names)) == len(names)
-    return FolderWriter(target, check_image_suffix(image), names if distinct else None)
+def _names(clip: clips.Clip) -> list[str] | None:
+    """What the images of a folder are called, where no two would share a name."""
+    names = [file.stem for file in clip.files[clip.start : clip.stop]] if isinstance(clip, clips.FolderClip) else []
+    return names if names and len(set(names)) == len(names) else None
 
 
 def _check_distinct(source: Path, target: Path) -> None:

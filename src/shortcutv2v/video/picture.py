@@ -11,6 +11,7 @@ rounding of JPEG colours and its own list of formats; Pillow and OpenCV, which w
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,6 +36,7 @@ __all__ = [
     "quarter_turns",
     "read_image",
     "to_frame",
+    "upright_size",
 ]
 
 _ABANDONED: list[Any] = []
@@ -74,8 +76,8 @@ def fit(size: Size, stored: tuple[int, int]) -> tuple[int, int]:
     """
     if size is None:
         return stored
-    pair = (size, max(1, round(stored[1] * size / stored[0]))) if isinstance(size, int) else tuple(size)
-    if len(pair) != 2 or min(pair) < 1:
+    pair = (size, max(1, round(stored[1] * size / stored[0]))) if isinstance(size, int) else size
+    if not isinstance(pair, Sequence) or len(pair) != 2 or not all(isinstance(n, int) and n > 0 for n in pair):
         raise VideoError(
             f"size={size!r} is no size; expected a height, as in size=180, or a pair, as in size=(180, 320)"
         )
@@ -96,8 +98,7 @@ class ToTensor:
 
     def size(self, frame: VideoFrame) -> tuple[int, int]:
         """The (H, W) that `frame` comes out with."""
-        stored = frame.height, frame.width
-        return fit(self._size, stored[::-1] if quarter_turns(frame) % 2 else stored)
+        return fit(self._size, upright_size(frame))
 
     def __call__(self, frame: VideoFrame) -> Tensor:
         """`frame` as uint8 (3, H, W), RGB in 0..255, its display rotation applied."""
@@ -135,6 +136,11 @@ class ToTensor:
 def quarter_turns(frame: VideoFrame) -> int:
     """How many quarter turns counterclockwise bring the stored picture upright (phones store videos lying)."""
     return round(getattr(frame, "rotation", 0) / 90) % 4
+
+
+def upright_size(frame: VideoFrame) -> tuple[int, int]:
+    """The (H, W) of the picture once it is upright."""
+    return (frame.width, frame.height) if quarter_turns(frame) % 2 else (frame.height, frame.width)
 
 
 def _matrix(frame: VideoFrame) -> int:

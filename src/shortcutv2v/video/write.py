@@ -19,11 +19,11 @@ from typing import Any
 from torch import Tensor
 
 from shortcutv2v.errors import VideoError
-from shortcutv2v.video._av import PathLike, load, reason
+from shortcutv2v.video._av import load, reason
 from shortcutv2v.video.audio import AudioCopy
-from shortcutv2v.video.picture import IMAGE_SUFFIXES, ImageEncoder, check_frame, to_frame
+from shortcutv2v.video.picture import ImageEncoder, check_frame, to_frame
 
-__all__ = ["VIDEO_SUFFIXES", "FolderWriter", "VideoWriter", "Writer", "create"]
+__all__ = ["VIDEO_SUFFIXES", "FolderWriter", "VideoWriter", "Writer"]
 
 VIDEO_SUFFIXES = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska"}
 _CONTAINER_OPTIONS = {
@@ -49,6 +49,7 @@ class Writer(ABC):
         self.target = target
         self.count = 0
         self.size: tuple[int, int] | None = None
+        self._ended = False
         self._temporary = target.parent / f".{target.name}.{secrets.token_hex(4)}.part"
         if not target.parent.is_dir():
             raise VideoError(f"{target}: the folder {target.parent} does not exist; create it first")
@@ -61,8 +62,10 @@ class Writer(ABC):
             time: its time stamp in seconds, above the one before; default: the next at the given rate.
 
         Raises:
-            VideoError: no such picture, another size, or the target cannot be written.
+            VideoError: no such picture, another size, the target cannot be written, or is closed already.
         """
+        if self._ended:
+            raise VideoError(f"{self.target}: frame {self.count} comes too late; write every frame before close()")
         frame = check_frame(frame, f"{self.target}: frame {self.count} to be written")
         size = frame.shape[1], frame.shape[2]
         if self.size is None:
@@ -87,11 +90,13 @@ class Writer(ABC):
             self.discard()
 
     def close(self) -> None:
-        """Finish the clip and give it its name.
+        """Finish the clip and give it its name; nothing more happens when it is closed or discarded already.
 
         Raises:
             VideoError: nothing was written, or the disk refuses.
         """
+        if self._ended:
+            return
         try:
             if not self.count:
                 raise VideoError(f"{self.target}: no frame was written; expected at least one")
@@ -114,21 +119,33 @@ class Writer(ABC):
     def _finish(self) -> None:
         """Complete the temporary and rename it."""
 
-    @abstractmethod
     def discard(self) -> None:
-        """Remove what was written under the temporary name, if anything."""
+        """Give up: what was written under the temporary name is removed."""
+        self._ended = True
+        self._remove()
+
+    @abstractmethod
+    def _remove(self) -> None:
+        """Remove the temporary, if it is still there."""
 
 
 class VideoWriter(Writer):
-    """Encodes H.264; see `create`."""
+    """Encodes H.264; made by `writer_for`."""
 
     def __init__(
-        self, target: Path, rate: Fraction, time_base: Fraction, crf: float, preset: str, audio: AudioCopy | None = None
+        self,
+        target: Path,
+        rate: Fraction,
+        time_base: Fraction,
+        crf: float,
+        preset: str,
+        audio: AudioCopy | None = None,
+        pixel_aspect: Fraction = Fraction(1),
     ) -> None:
         super().__init__(target)
         self._rate = rate.limit_denominator(1_000_000)
         self._base, self._crf, self._preset, self._audio = time_base, crf, preset, audio
-        self.pixel_aspect = Fraction(1)
+        self._pixel_aspect = pixel_aspect
         self._container: Any = None
         self._stream: Any = None
         self._scaler: Any = None
@@ -168,8 +185,8 @@ class VideoWriter(Writer):
         self._stream.pix_fmt = "yuv444p" if height % 2 or width % 2 else "yuv420p"
         self._stream.options = {"crf": str(self._crf), "preset": self._preset}
         self._stream.codec_context.time_base = self._base
-        if self.pixel_aspect != 1:
-            self._stream.codec_context.sample_aspect_ratio = self.pixel_aspect
+        if self._pixel_aspect != 1:
+            self._stream.codec_context.sample_aspect_ratio = self._pixel_aspect
         for name, value in _TAGGED_BT709.items():
             setattr(self._stream.codec_context, name, value)
         self._scaler = VideoReformatter()
@@ -215,8 +232,7 @@ class VideoWriter(Writer):
             raise self._refused(error) from error
         self._temporary.replace(self.target)
 
-    def discard(self) -> None:
-        """Remove what was written under the temporary name, if anything."""
+    def _remove(self) -> None:
         if self._container is not None:
             container, self._container = self._container, None
             try:
@@ -227,10 +243,14 @@ class VideoWriter(Writer):
 
 
 class FolderWriter(Writer):
-    """Writes one image per frame; see `create`."""
+    """Writes one image per frame; made by `writer_for`."""
 
     def __init__(self, target: Path, suffix: str, names: list[str] | None = None) -> None:
         super().__init__(target)
+        if target.is_file():
+            raise VideoError(
+                f"{target}: is a file already, and a name without suffix means a folder of frames; choose another name"
+            )
         if target.exists() and any(target.iterdir()):
             raise VideoError(f"{target}: the folder is not empty; choose another name, or empty it yourself first")
         self._suffix, self._names = suffix, names
@@ -254,76 +274,5 @@ class FolderWriter(Writer):
             self.target.rmdir()  # empty, or this refuses
         os.replace(self._temporary, self.target)
 
-    def discard(self) -> None:
-        """Remove what was written under the temporary name, if anything."""
+    def _remove(self) -> None:
         shutil.rmtree(self._temporary, ignore_errors=True)
-
-
-def create(
-    target: PathLike,
-    *,
-    rate: Fraction | float = 25,
-    time_base: Fraction | None = None,
-    crf: float = 16,
-    preset: str = "medium",
-    image: str = ".png",
-) -> Writer:
-    """Begin a clip of your own frames: a video file, or a folder of images if the name has no suffix.
-
-    Args:
-        target: `.mp4`, `.m4v`, `.mov` or `.mkv` for H.264 video; a name without suffix for a folder.
-        rate: frames per second.
-        time_base: unit of the time stamps in seconds; default one frame.
-        crf: H.264 quality, 0 (lossless apart from colour) to 51; 16 is hard to tell from the original.
-        preset: x264's trade of time for size, `ultrafast` to `veryslow`.
-        image: kind of images in a folder, `.png` or `.jpg`.
-
-    Returns:
-        A `Writer` to use in a `with` block.
-
-    Raises:
-        VideoError: a suffix that cannot be written, no such folder to write in, no access, a folder already filled.
-
-    Examples:
-        ```python
-        with video.create("out.mp4", rate=25) as out:
-            for frame in frames:            # uint8 (3, H, W)
-                out.write(frame)
-        ```
-    """
-    target = Path(target)
-    frame_rate = Fraction(rate).limit_denominator(1_000_000)
-    if is_folder(target):
-        return FolderWriter(target, check_image_suffix(image))
-    check_video_target(target)
-    return VideoWriter(target, frame_rate, time_base or 1 / frame_rate, crf, preset)
-
-
-def is_folder(target: Path) -> bool:
-    """Whether a target means a folder of frames."""
-    return target.is_dir() or not target.suffix
-
-
-def check_image_suffix(image: str) -> str:
-    """`image` if frames can be written so.
-
-    Raises:
-        VideoError: they cannot.
-    """
-    if image not in {".png", ".jpg"}:
-        raise VideoError(f"image={image!r}: frames cannot be written so; expected '.png' or '.jpg'")
-    return image
-
-
-def check_video_target(target: Path) -> None:
-    """Refuse suffixes that H.264 cannot go into.
-
-    Raises:
-        VideoError: the suffix is none of `VIDEO_SUFFIXES`.
-    """
-    if target.suffix.lower() in VIDEO_SUFFIXES:
-        return
-    hint = "; for single frames give a folder, a name without suffix" if target.suffix.lower() in IMAGE_SUFFIXES else ""
-    raise VideoError(
-        f"{target}: cannot write {target.suffix} files; expected {', '.join(sorted(VIDEO_SUFFIXES))}, or a folder{hint}"
-    )

@@ -1,0 +1,113 @@
+"""From a target's name to what writes it: a video file, or a folder of images."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+
+from shortcutv2v.errors import VideoError
+from shortcutv2v.video._av import PathLike
+from shortcutv2v.video._stream import as_rate
+from shortcutv2v.video.audio import AudioCopy
+from shortcutv2v.video.picture import IMAGE_SUFFIXES
+from shortcutv2v.video.write import VIDEO_SUFFIXES, FolderWriter, VideoWriter, Writer
+
+__all__ = ["create", "is_folder", "writer_for"]
+
+# fmt: off
+_PRESETS = (
+    "ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow", "placebo",
+)
+# fmt: on
+
+
+def create(
+    target: PathLike,
+    *,
+    rate: Fraction | float = 25,
+    time_base: Fraction | None = None,
+    crf: float = 16,
+    preset: str = "medium",
+    image: str = ".png",
+) -> Writer:
+    """Begin a clip of your own frames: a video file, or a folder of images if the name has no suffix.
+
+    Args:
+        target: `.mp4`, `.m4v`, `.mov` or `.mkv` for H.264 video; a name without suffix for a folder.
+        rate: frames per second.
+        time_base: unit of the time stamps in seconds; default one frame.
+        crf: H.264 quality, 0 (lossless apart from colour) to 51; 16 is hard to tell from the original.
+        preset: x264's trade of time for size, `ultrafast` to `veryslow`.
+        image: kind of images in a folder, `.png` or `.jpg`.
+
+    Returns:
+        A `Writer` to use in a `with` block.
+
+    Raises:
+        VideoError: a suffix that cannot be written, no such folder to write in, no access, a folder already filled, or
+            another argument out of its range.
+
+    Example:
+        ```python
+        with video.create("out.mp4", rate=25) as out:
+            for frame in frames:            # uint8 (3, H, W)
+                out.write(frame)
+        ```
+    """
+    frame_rate = as_rate(rate)
+    return writer_for(Path(target), frame_rate, time_base or 1 / frame_rate, crf, preset, image)
+
+
+def writer_for(
+    target: Path,
+    rate: Fraction,
+    time_base: Fraction,
+    crf: float,
+    preset: str,
+    image: str,
+    *,
+    names: list[str] | None = None,
+    sound: AudioCopy | None = None,
+    pixel_aspect: Fraction = Fraction(1),
+) -> Writer:
+    """What writes `target`; the options of the other kind of target are without effect.
+
+    Args:
+        target: as in `create`.
+        rate: as in `create`.
+        time_base: as in `create`.
+        crf: as in `create`.
+        preset: as in `create`.
+        image: as in `create`.
+        names: of a folder's images, without suffix; default: six digits.
+        sound: what a video file gets beside the frames.
+        pixel_aspect: width of a video's pixel by its height.
+
+    Raises:
+        VideoError: as `create`.
+    """
+    if is_folder(target):
+        if image not in {".png", ".jpg"}:
+            raise VideoError(f"image={image!r}: frames cannot be written so; expected '.png' or '.jpg'")
+        return FolderWriter(target, image, names)
+    _check_suffix(target)
+    if not 0 <= crf <= 51:
+        raise VideoError(f"crf={crf}: no H.264 quality; expected 0 (best) to 51 (worst)")
+    if preset not in _PRESETS:
+        raise VideoError(f"preset={preset!r}: unknown to x264; expected one of {', '.join(_PRESETS)}")
+    return VideoWriter(target, rate, time_base, crf, preset, sound, pixel_aspect)
+
+
+def is_folder(target: Path) -> bool:
+    """Whether a target means a folder of frames."""
+    return target.is_dir() or not target.suffix
+
+
+def _check_suffix(target: Path) -> None:
+    """Refuse suffixes that H.264 cannot go into."""
+    if target.suffix.lower() in VIDEO_SUFFIXES:
+        return
+    hint = "; for single frames give a folder, a name without suffix" if target.suffix.lower() in IMAGE_SUFFIXES else ""
+    raise VideoError(
+        f"{target}: cannot write {target.suffix} files; expected {', '.join(sorted(VIDEO_SUFFIXES))}, or a folder{hint}"
+    )
