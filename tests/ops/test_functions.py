@@ -91,3 +91,9 @@ def test_shapes_are_named_in_errors(inputs):
         ops.align(f, offset[:, :2], weight[..., :2, :2])
     with pytest.raises(InputError, match=r"`f` must be"):
         ops.warp(f.long(), offset[:, :2])
+    for empty in (f[:, :0], f[:, :, :0]):  # without channels torchvision's kernel ends the process
+        with pytest.raises(InputError, match=r"at least 1"):
+            ops.warp(empty, offset[:, :2], implementation="reference")
+    for border in (-1, 2):
+        with pytest.raises(InputError, match=rf"`border` is {border}.* 4x7"):
+            ops.warp(f, offset[:, :2], border=border)

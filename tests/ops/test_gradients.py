@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from shortcutv2v import ops
+from shortcutv2v.errors import InputError
 
 each = pytest.mark.parametrize("implementation", ops.implementations())
 OTHERS = [name for name in ops.implementations() if name != "reference"]
@@ -68,3 +69,43 @@ def test_plain_has_second_derivatives(inputs):
     f, a, offset, mask, weight = inputs(b=1, c=2, c_out=2, h=2, w=3, spread=1.0)
     args = leaves([f, a, away_from_kinks(offset), mask, weight])
     assert torch.autograd.gradgradcheck(lambda *x: ops.adabd(*x, implementation="plain"), args)
+
+
+@pytest.mark.parametrize("function", ["adabd", "warp"])
+def test_rows_refuses_second_derivatives(function, inputs):
+    f, a, offset, mask, weight = inputs()
+    f.requires_grad_()
+    args = (f, a, offset, mask, weight) if function == "adabd" else (f, offset[:, :2])
+    out = getattr(ops, function)(*args, implementation="rows").square().sum()
+    (grad,) = torch.autograd.grad(out, f, create_graph=True)
+    with pytest.raises(InputError, match="gradient of a gradient.*ops.use"):
+        grad.sum().backward()
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit.script. is:FutureWarning")  # torch's own derivatives are written in it
+@each
+@pytest.mark.parametrize("number", range(5))
+def test_forward_mode_is_not_silently_zero(implementation, number, inputs):
+    args = list(inputs(spread=1.0))
+    args[2] = away_from_kinks(args[2])
+
+    def call(x):
+        return ops.adabd(*args[:number], x, *args[number + 1 :], implementation=implementation)
+
+    tangent, step = torch.ones_like(args[number]), 1e-6
+    _, got = torch.func.jvp(call, (args[number],), (tangent,))
+    want = (call(args[number] + step * tangent) - call(args[number] - step * tangent)) / (2 * step)
+    torch.testing.assert_close(got, want, rtol=1e-5, atol=1e-6)
+
+
+@each
+def test_gradients_per_sample(implementation, inputs):
+    f, _, offset, _, _ = inputs(spread=1.0)
+
+    def loss(f, at):
+        return ops.warp(f[None], at[None], implementation=implementation).square().sum()
+
+    got = torch.func.vmap(torch.func.grad(loss))(f, offset[:, :2])
+    f.requires_grad_()
+    ops.warp(f, offset[:, :2]).square().sum().backward()
+    torch.testing.assert_close(got, f.grad)

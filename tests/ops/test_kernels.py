@@ -1,4 +1,4 @@
-"""The Triton kernels, without a GPU: run by Triton's interpreter, and compiled for three generations of devices.
+"""The Triton kernels, without a GPU: run by Triton's interpreter, and compiled for a device.
 
 The interpreter is chosen when Triton is imported, hence the processes of their own.
 """
@@ -14,9 +14,10 @@ pytest.importorskip("triton")
 INTERPRETED = """
 import sys, torch
 sys.path.insert(0, {folder!r})
+from agreement import check
 from conftest import make_inputs
 from shortcutv2v import ops
-from shortcutv2v.ops import kernels
+from shortcutv2v.ops import functions, kernels
 
 def both(got, want, tensors):
     one, two = ([t.clone().requires_grad_() for t in tensors] for _ in range(2))
@@ -44,6 +45,13 @@ assert torch.equal(kernels.warp(half[0], 0 * offset[:, :2].float(), 0), half[0])
 assert kernels.blend(f[:0], a[:0], offset[:0], mask[:0], weight).shape == (0, 5, 5, 8)
 last = f.contiguous(memory_format=torch.channels_last)
 assert kernels.warp(last, 0 * offset[:, :2], 0).is_contiguous(memory_format=torch.channels_last)
+chosen = functions._module
+functions._module = lambda name, f: kernels if name == "triton" else chosen(name, f)
+guarded = []
+torch.cuda.device_of = lambda f: guarded.append(f.shape) or torch.cuda.device(-1)
+for seed in range(16):
+    check(seed, "triton")
+assert len(guarded) > 16  # launched on the device of the features, forward and backward
 print("agreed")
 """
 
@@ -60,10 +68,13 @@ pointers = {
 }
 for kernel, types in pointers.items():
     names = kernel.arg_names
-    signature = dict(zip(names, types)) | sizes | dict.fromkeys(constants, "constexpr")
-    source = ASTSource(kernel, {n: signature[n] for n in names}, constexprs=constants)
-    made = compile(source, target=GPUTarget("cuda", 80, 32))
-    assert made.asm["ptx"]
+    # Triton compiles arguments that are one as constants: a picture of one pixel, with one channel.
+    for fixed in ({}, {"BLEND": False} | dict.fromkeys(("h", "w", "P", "W", "C"), 1)):
+        held = constants | fixed
+        signature = dict(zip(names, types)) | sizes | dict.fromkeys(held, "constexpr")
+        source = ASTSource(kernel, {n: signature[n] for n in names}, constexprs=held)
+        made = compile(source, target=GPUTarget("cuda", 80, 32))
+        assert made.asm["ptx"]
 print("compiled")
 """
 

@@ -90,20 +90,25 @@ def test_one_gradient_alone(implementation, wanted, inputs):
 
 
 @each
-def test_not_a_number_spoils_only_what_it_touches(implementation, inputs):
-    f, _, offset, _, _ = inputs(b=1, spread=0.5)
-    offset = offset[:, :2].clone()
-    offset[0, 0, 0, 0] = float("nan")
-    out = ops.warp(f, offset, implementation=implementation)
-    assert out[0, :, 1:].isfinite().all()
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_an_offset_that_is_not_finite_gives_nan_there_alone(implementation, value, inputs):
+    f, a, offset, mask, weight = inputs(b=1, spread=0.5)
+    offset[0, 3, 1, 2] = value
+    blended = ops.adabd(f, a, offset, mask, weight, implementation=implementation)
+    warped = ops.warp(f, offset[:, 2:4], implementation=implementation)
+    for out in (blended, warped):
+        assert out[0, :, 1, 2].isnan().all()
+        assert out.isfinite().sum() == out.numel() - out.shape[1]
 
 
+@pytest.mark.parametrize("dynamic", [None, True])
 @pytest.mark.parametrize("function", ["adabd", "align", "warp"])
-def test_compiles_in_one_graph_with_gradients(function, inputs):
+def test_compiles_in_one_graph_with_gradients(function, dynamic, inputs):
     f, a, offset, mask, weight = inputs(b=1, h=4, w=5, spread=1.0, dtype=torch.float32)
     args = {"adabd": (f, a, offset, mask, weight), "align": (f, offset[:, :2], weight), "warp": (f, offset[:, :2])}
+    compiled = torch.compile(getattr(ops, function), backend="aot_eager", fullgraph=True, dynamic=dynamic)
     both = []
-    for call in (getattr(ops, function), torch.compile(getattr(ops, function), backend="aot_eager", fullgraph=True)):
+    for call in (getattr(ops, function), compiled):
         leaves = [t.clone().requires_grad_() for t in args[function]]
         out = call(*leaves)
         out.square().sum().backward()

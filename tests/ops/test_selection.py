@@ -30,10 +30,36 @@ def test_unknown_name_lists_the_known_ones():
         ops.warp(torch.zeros(1, 1, 2, 2), torch.zeros(1, 2, 2, 2), implementation="nothing")
 
 
-def test_compiled_code_takes_no_kernel_that_a_cuda_graph_cannot_record(monkeypatch):
-    like = torch.empty(1, device="meta")
-    cuda = type("Cuda", (), {"device": torch.device("cuda")})()  # no GPU is needed to ask
-    assert (choose(None, cuda), choose(None, like)) == ("reference", "reference")
+class Cuda:
+    """A tensor on a GPU, as far as the choice goes; there need not be one."""
+
+    device = torch.device("cuda", 1)
+
+
+@pytest.fixture
+def current(monkeypatch):
+    """Which stream is current."""
+    streams = {"current": "default"}
+    monkeypatch.setattr("torch.cuda.current_stream", lambda _: streams["current"])
+    monkeypatch.setattr("torch.cuda.default_stream", lambda _: "default")
+    return streams
+
+
+def test_torchvision_is_the_default_on_cuda_where_nothing_speaks_against_it(current):
+    assert (choose(None, Cuda), choose(None, torch.empty(1, device="meta"))) == ("reference", "reference")
+
+
+def test_compiled_code_takes_no_kernel_that_a_cuda_graph_cannot_record(current, monkeypatch):
     monkeypatch.setattr("torch.compiler.is_compiling", lambda: True)
-    assert choose(None, cuda) == "plain"
-    assert choose("triton", cuda) == "triton"
+    assert choose(None, Cuda) == "plain"
+    assert choose("triton", Cuda) == "triton"
+
+
+def test_no_kernel_on_the_default_stream_while_another_is_current(current):
+    current["current"] = "side"
+    assert choose(None, Cuda) == "plain"
+
+
+def test_deterministic_algorithms_are_deterministic(current, monkeypatch):
+    monkeypatch.setattr("torch.are_deterministic_algorithms_enabled", lambda: True)
+    assert choose(None, Cuda) == "plain"

@@ -4,7 +4,7 @@ Shared conventions. Offsets are in pixels, order (dy, dx), tap after tap in row-
 `torchvision.ops.deform_conv2d`. Values outside the feature map are zero and bilinear interpolation reaches one pixel
 into that zero border. "Same" padding: the output has the height and width of the offsets. Under autocast, features
 and weights take the autocast dtype as in a convolution; positions are computed in float32 at least, because bfloat16
-cannot tell pixel 300 from pixel 301.
+cannot tell pixel 300 from pixel 301. Where an offset is not finite, the output is NaN.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Any, Protocol
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from shortcutv2v.errors import InputError
 from shortcutv2v.ops import plain, reference, rows
@@ -57,7 +58,7 @@ def adabd(
     Raises:
         InputError: a shape does not fit, or there is no such implementation.
 
-    Example:
+    Examples:
         >>> f, a, w = torch.rand(1, 2, 5, 6), torch.rand(1, 2, 5, 6), torch.rand(4, 2, 3, 3)
         >>> offset, mask = torch.zeros(1, 18, 5, 6), torch.ones(1, 9, 5, 6)
         >>> out = adabd(f, a, offset, mask, w)                    # mask 1 uses the current feature alone ...
@@ -85,7 +86,7 @@ def deform(f: Tensor, offset: Tensor, weight: Tensor, *, implementation: str | N
     Raises:
         InputError: a shape does not fit, or there is no such implementation.
 
-    Example:
+    Examples:
         >>> f, w = torch.rand(1, 2, 5, 6), torch.rand(4, 2, 3, 3)
         >>> out = deform(f, torch.zeros(1, 18, 5, 6), w)
         >>> torch.allclose(out, torch.nn.functional.conv2d(f, w, padding=1), atol=1e-6)
@@ -115,7 +116,7 @@ def align(f: Tensor, offset: Tensor, weight: Tensor, *, implementation: str | No
     Raises:
         InputError: a shape does not fit, or there is no such implementation.
 
-    Example:
+    Examples:
         >>> f, offset, w = torch.rand(1, 2, 5, 6), torch.randn(1, 2, 5, 6), torch.rand(4, 2, 3, 3)
         >>> torch.allclose(align(f, offset, w), deform(f, offset.repeat(1, 9, 1, 1), w), atol=1e-5)
         True
@@ -125,7 +126,7 @@ def align(f: Tensor, offset: Tensor, weight: Tensor, *, implementation: str | No
     if choose(implementation, f) == "reference":
         repeated = offset.repeat(1, weight.shape[-1] ** 2, 1, 1)
         return _blend(f, None, repeated, None, weight, implementation)
-    reach = weight.shape[-1] // 2
+    reach = int(weight.shape[-1]) // 2  # an int under torch.compile, too, whatever is dynamic there
     f, weight = _same_dtype(f, weight)
     return warp(F.conv2d(f, weight, padding=2 * reach), offset, border=reach, implementation=implementation)
 
@@ -145,13 +146,16 @@ def warp(f: Tensor, offset: Tensor, *, border: int = 0, implementation: str | No
     Raises:
         InputError: a shape does not fit, or there is no such implementation.
 
-    Example:
+    Examples:
         >>> f = torch.tensor([[[[1.0, 2.0, 3.0]]]])
         >>> warp(f, torch.tensor([0.0, 0.5]).view(1, 2, 1, 1).expand(1, 2, 1, 3))
         tensor([[[[1.5000, 2.5000, 1.5000]]]])
     """
     _check_feature("warp", "f", f)
     b, _, h, w = f.shape
+    if border < 0 or 2 * border >= min(h, w):
+        msg = f"`ops.warp`: `border` is {border}, but `f` of {h}x{w} must have at least one pixel inside its border."
+        raise InputError(msg)
     _expect("warp", "offset", offset, (b, 2, h - 2 * border, w - 2 * border))
     module = _module(choose(implementation, f), f)
     with _no_autocast(f.device.type):
@@ -171,7 +175,9 @@ def _blend(
 
 
 def _module(name: str, f: Tensor) -> _Implementation:
-    """The implementation of that name, or `plain` where it cannot run on the device of `f`."""
+    """The implementation of that name, or `plain` where it cannot run: on the device of `f`, or under a transform."""
+    if _transformed():
+        return plain
     if name == "reference":
         return reference
     if name == "rows" and f.device.type == "cpu":
@@ -181,6 +187,15 @@ def _module(name: str, f: Tensor) -> _Implementation:
 
         return kernels
     return plain
+
+
+def _transformed() -> bool:
+    """Inside `torch.func` or forward-mode differentiation: of custom operators, torchvision's among them, they know
+    no more than that forward-mode derivatives are zero.
+    """
+    if torch.compiler.is_compiling():
+        return False
+    return bool(torch._C._are_functorch_transforms_active()) or forward_ad._current_level >= 0
 
 
 def _same_dtype(*tensors: Tensor) -> tuple[Tensor, ...]:
@@ -207,7 +222,7 @@ def _check_columns(name: str, f: Tensor, offset: Tensor, weight: Tensor) -> None
 
 def _check_weight(name: str, f: Tensor, weight: Tensor) -> None:
     _check_feature(name, "f", f)
-    ok = weight.dim() == 4 and weight.shape[1] == f.shape[1]
+    ok = weight.dim() == 4 and weight.shape[1] == f.shape[1] and weight.shape[0] > 0
     if not ok or weight.shape[2] != weight.shape[3] or weight.shape[3] % 2 == 0:
         msg = (
             f"`ops.{name}`: `weight` has shape {tuple(weight.shape)}, but must be (C_out, {f.shape[1]}, k, k) "
@@ -217,9 +232,10 @@ def _check_weight(name: str, f: Tensor, weight: Tensor) -> None:
 
 
 def _check_feature(name: str, argument: str, f: Tensor) -> None:
-    if f.dim() != 4 or not f.is_floating_point():
+    if f.dim() != 4 or not f.is_floating_point() or min(f.shape[1:]) < 1:
         msg = (
-            f"`ops.{name}`: `{argument}` must be a floating point tensor (B, C, H, W), got {f.dtype} {tuple(f.shape)}."
+            f"`ops.{name}`: `{argument}` must be a floating point tensor (B, C, H, W) with C, H and W at least 1, "
+            f"got {f.dtype} {tuple(f.shape)}."
         )
         raise InputError(msg)
 

@@ -42,6 +42,16 @@ def _corners(offset_ptr, p, live, tap, P, W, KERNEL: tl.constexpr, border):  # t
 
 
 @_jit  # type: ignore[untyped-decorator]
+def _place(P, KERNEL: tl.constexpr, BLOCK_P: tl.constexpr):  # type: ignore[no-untyped-def] # noqa: N803
+    """Tap, picture and positions of this program; one axis of the grid, since the others end at 65535."""
+    taps = KERNEL * KERNEL
+    blocks = tl.cdiv(P, BLOCK_P)
+    tap = tl.program_id(0) % taps  # neighbours read the same pixels
+    block = tl.program_id(0) // taps
+    return tap, (block // blocks).to(tl.int64), block % blocks * BLOCK_P + tl.arange(0, BLOCK_P)
+
+
+@_jit  # type: ignore[untyped-decorator]
 def _columns_kernel(  # type: ignore[no-untyped-def]
     f_ptr,
     a_ptr,
@@ -61,9 +71,7 @@ def _columns_kernel(  # type: ignore[no-untyped-def]
 ):
     """One tap of BLOCK_P positions of one picture: features (B, h, w, C) to columns (B, P, K, C)."""
     taps = KERNEL * KERNEL
-    tap = tl.program_id(1)
-    n = tl.program_id(2).to(tl.int64)
-    p = tl.program_id(0) * BLOCK_P + tl.arange(0, BLOCK_P)
+    tap, n, p = _place(P, KERNEL, BLOCK_P)
     live = p < P
     top, left, down, right = _corners(offset_ptr + (n * taps + tap) * 2 * P, p, live, tap, P, W, KERNEL, border)
     share = tl.zeros([BLOCK_P], dtype=down.dtype)
@@ -121,9 +129,7 @@ def _gradient_kernel(  # type: ignore[no-untyped-def]
 ):
     """The gradient of `_columns_kernel`, on the same grid; d_f and d_a start at zero."""
     taps = KERNEL * KERNEL
-    tap = tl.program_id(1)
-    n = tl.program_id(2).to(tl.int64)
-    p = tl.program_id(0) * BLOCK_P + tl.arange(0, BLOCK_P)
+    tap, n, p = _place(P, KERNEL, BLOCK_P)
     live = p < P
     top, left, down, right = _corners(offset_ptr + (n * taps + tap) * 2 * P, p, live, tap, P, W, KERNEL, border)
     share = tl.zeros([BLOCK_P], dtype=down.dtype)
@@ -172,7 +178,7 @@ def _launch(f: Tensor, offset: Tensor, kernel: int) -> tuple[tuple[int, ...], di
     """Grid and block sizes for features (B, h, w, C) and offsets (B, 2*K, H, W)."""
     pixels = offset.shape[2] * offset.shape[3]
     block_c = min(_BLOCK_C, max(16, triton.next_power_of_2(f.shape[3])))
-    return (triton.cdiv(pixels, _BLOCK_P), kernel**2, f.shape[0]), {"BLOCK_P": _BLOCK_P, "BLOCK_C": block_c}
+    return (triton.cdiv(pixels, _BLOCK_P) * kernel**2 * f.shape[0],), {"BLOCK_P": _BLOCK_P, "BLOCK_C": block_c}
 
 
 @torch.library.custom_op("shortcutv2v::triton_columns", mutates_args=())
@@ -183,13 +189,14 @@ def _columns(f: Tensor, a: Tensor | None, offset: Tensor, mask: Tensor | None, k
     out = f.new_empty(b, pixels, kernel**2, c)
     if out.numel():
         grid, blocks = _launch(f, offset, kernel)
-        _columns_kernel[grid](
-            *(f, f if a is None else a, offset, offset if mask is None else mask, out),
-            *(h, w, pixels, width, c, border),
-            KERNEL=kernel,
-            BLEND=a is not None,
-            **blocks,
-        )
+        with torch.cuda.device_of(f):  # Triton launches on the current device
+            _columns_kernel[grid](
+                *(f, f if a is None else a, offset, offset if mask is None else mask, out),
+                *(h, w, pixels, width, c, border),
+                KERNEL=kernel,
+                BLEND=a is not None,
+                **blocks,
+            )
     return out
 
 
@@ -209,13 +216,14 @@ def _columns_backward(
     d_mask = offset.new_empty(0) if mask is None else torch.empty_like(mask)
     if grad.numel():
         grid, blocks = _launch(f, offset, kernel)
-        _gradient_kernel[grid](
-            *(grad, f, f if a is None else a, offset, offset if mask is None else mask, d_f, d_a, d_offset, d_mask),
-            *(f.shape[1], f.shape[2], offset.shape[2] * offset.shape[3], offset.shape[3], f.shape[3], border),
-            KERNEL=kernel,
-            BLEND=a is not None,
-            **blocks,
-        )
+        with torch.cuda.device_of(f):
+            _gradient_kernel[grid](
+                *(grad, f, f if a is None else a, offset, offset if mask is None else mask, d_f, d_a, d_offset, d_mask),
+                *(f.shape[1], f.shape[2], offset.shape[2] * offset.shape[3], offset.shape[3], f.shape[3], border),
+                KERNEL=kernel,
+                BLEND=a is not None,
+                **blocks,
+            )
     return d_f, d_a, d_offset, d_mask
 
 

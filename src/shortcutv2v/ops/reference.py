@@ -1,7 +1,7 @@
 """The definition: every operator as `torchvision.ops.deform_conv2d` computes it.
 
-torchvision knows float32 and float64 on every device and float16 on CUDA; other dtypes are computed in float32 and
-rounded once at the end.
+torchvision knows float32 and float64 on every device; other dtypes are computed in float32 and rounded once at the end.
+It knows float16 on CUDA, too, but computes positions in it: a quarter of a pixel beyond column 256.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ __all__ = ["blend", "warp"]
 def blend(f: Tensor, a: Tensor | None, offset: Tensor, mask: Tensor | None, weight: Tensor) -> Tensor:
     """AdaBD (`a` and `mask` given) or deformable convolution (both None), "same" padding; see `functions`."""
     dtype = _computed_in(f)
-    pad = weight.shape[-1] // 2
+    pad = int(weight.shape[-1]) // 2
     at, w = _readable(offset, dtype), weight.to(dtype)
     if a is None or mask is None:
         out: Tensor = deform_conv2d(f.to(dtype), at, w, padding=pad)
-        return out.to(f.dtype)
-    m = mask.to(dtype)
-    moved: Tensor = deform_conv2d(f.to(dtype), at, w, padding=pad, mask=1 - m)
-    still: Tensor = deform_conv2d(a.to(dtype), torch.zeros_like(at), w, padding=pad, mask=m)
-    return (moved + still).to(f.dtype)
+    else:
+        m = mask.to(dtype)
+        moved: Tensor = deform_conv2d(f.to(dtype), at, w, padding=pad, mask=1 - m)
+        out = moved + deform_conv2d(a.to(dtype), torch.zeros_like(at), w, padding=pad, mask=m)
+    return _spoiled(out, offset).to(f.dtype)
 
 
 def warp(f: Tensor, offset: Tensor, border: int) -> Tensor:
@@ -36,15 +36,19 @@ def warp(f: Tensor, offset: Tensor, border: int) -> Tensor:
     at = _readable(offset, dtype)
     if border:
         at = torch.nn.functional.pad(at, (border, border, border, border))
-    out: Tensor = deform_conv2d(f.to(dtype), at, one)
-    return out.to(f.dtype)[:, :, border : h - border, border : w - border]
+    out: Tensor = deform_conv2d(f.to(dtype), at, one)[:, :, border : h - border, border : w - border]
+    return _spoiled(out, offset).to(f.dtype)
 
 
 def _readable(offset: Tensor, dtype: torch.dtype) -> Tensor:
-    """Offsets without NaN, which make torchvision's CPU kernel read outside its input and crash; they sample zero."""
-    return offset.to(dtype).nan_to_num(nan=torch.finfo(dtype).max)
+    """Offsets without NaN, which make torchvision's CPU kernel read outside its input and crash."""
+    return offset.to(dtype).nan_to_num(nan=0.0)
+
+
+def _spoiled(out: Tensor, offset: Tensor) -> Tensor:
+    """NaN at every position with an offset that is not finite, as plain arithmetic gives it."""
+    return out.masked_fill(~offset.isfinite().all(1, keepdim=True), float("nan"))
 
 
 def _computed_in(f: Tensor) -> torch.dtype:
-    half_on_cuda = f.dtype == torch.float16 and f.is_cuda
-    return f.dtype if half_on_cuda or f.dtype in (torch.float32, torch.float64) else torch.float32
+    return torch.float64 if f.dtype == torch.float64 else torch.float32

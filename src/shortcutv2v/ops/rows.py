@@ -14,11 +14,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import torch
 from torch import Tensor
 
+from shortcutv2v.errors import InputError
 from shortcutv2v.ops import private
 from shortcutv2v.ops.tables import Bags, Frame, Layout, bags, feature_of, table_of
 
@@ -178,9 +179,8 @@ def _(
     )
 
 
-def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    ctx.save_for_backward(*(value for value in inputs if not isinstance(value, int)))
-    ctx.border = inputs[-1]
+def _save_blend(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    ctx.save_for_backward(*inputs)
 
 
 def _blend_gradients(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
@@ -189,7 +189,7 @@ def _blend_gradients(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     return d_f, None if a is None else d_a, d_offset, None if mask is None else d_mask, d_weight
 
 
-_blend.register_autograd(_blend_gradients, setup_context=_save)
+_blend.register_autograd(_blend_gradients, setup_context=_save_blend)
 
 
 @torch.library.custom_op("shortcutv2v::rows_warp", mutates_args=(), device_types="cpu")
@@ -234,11 +234,25 @@ def _(grad: Tensor, f: Tensor, offset: Tensor, border: int) -> tuple[Tensor, Ten
     return _empty_like(f), torch.empty_like(offset, memory_format=torch.contiguous_format)
 
 
+def _save_warp(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    f, offset, ctx.border = inputs  # an int, or a SymInt where shapes are dynamic
+    ctx.save_for_backward(f, offset)
+
+
 def _warp_gradients(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
     return *_warp_backward(grad, *ctx.saved_tensors, ctx.border), None
 
 
-_warp.register_autograd(_warp_gradients, setup_context=_save)
+_warp.register_autograd(_warp_gradients, setup_context=_save_warp)
+
+
+def _refuse(ctx: Any, *grads: Any) -> NoReturn:
+    msg = "the fast operators have no gradient of a gradient: call them inside `with ops.use('plain'):`"
+    raise InputError(msg)
+
+
+_blend_backward.register_autograd(_refuse)
+_warp_backward.register_autograd(_refuse)
 
 
 def blend(f: Tensor, a: Tensor | None, offset: Tensor, mask: Tensor | None, weight: Tensor) -> Tensor:

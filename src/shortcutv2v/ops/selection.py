@@ -38,7 +38,7 @@ def use(implementation: str) -> Iterator[None]:
     Raises:
         InputError: there is no implementation of that name.
 
-    Example:
+    Examples:
         >>> from shortcutv2v import ops
         >>> f = torch.rand(1, 2, 3, 4)
         >>> with ops.use("reference"):
@@ -67,11 +67,20 @@ def _default(like: torch.Tensor) -> str:
     """The fastest implementation that has been checked on the device itself; `triton` has not been, so far."""
     if like.device.type == "cpu":
         return "rows"
-    # torchvision launches its kernels on CUDA's default stream, which no CUDA graph can record: compiled code, which
-    # may end up in one, takes what the compiler can fuse.
-    if like.device.type == "cuda" and torch.compiler.is_compiling():
+    if like.device.type == "cuda" and _torchvision_is_unsafe(like.device):
         return "plain"
     return "reference" if like.device.type in ("cuda", "meta") else "plain"
+
+
+def _torchvision_is_unsafe(device: torch.device) -> bool:
+    """Whether its CUDA kernels would race, or break what the user asked for.
+
+    They run on CUDA's default stream whatever stream is current, which another stream does not wait for and no CUDA
+    graph can record; compiled code may end up in one. Their gradients are summed in any order.
+    """
+    if torch.compiler.is_compiling() or torch.are_deterministic_algorithms_enabled():
+        return True
+    return bool(torch.cuda.current_stream(device) != torch.cuda.default_stream(device))
 
 
 def _known(name: str) -> str:
