@@ -116,6 +116,16 @@ def test_a_stream_may_have_its_own_interval(model: shortcutv2v.ShortcutV2V) -> N
         model.stream(refresh="often")
 
 
+def test_the_models_own_stream_follows_its_settings(model: shortcutv2v.ShortcutV2V) -> None:
+    clip = video()
+    model.refresh, model.show_shortcut = 2, True
+    assert (model.refresh, model.max_interval) == (Every(2), 2)
+    stream = model.stream(refresh=2, show_shortcut=True)
+    assert all(torch.equal(model(frame), stream(frame)) for frame in clip)
+    with pytest.raises(InputError, match="at least 1"):
+        model.refresh = 0
+
+
 @pytest.mark.parametrize("interval", [0, -1, 2.5])
 def test_interval_must_be_a_positive_whole_number(interval: object) -> None:
     with pytest.raises(InputError, match="max_interval"):

@@ -55,10 +55,8 @@ class ShortcutV2V(nn.Module):
         super().__init__()
         self.capture = capture
         self.blocks = Blocks(blocks)
-        self.refresh = refresh
-        self.show_shortcut = show_shortcut
         self._replays = False
-        self._default_stream = self.stream()
+        self._default_stream = Stream(self, refresh, show_shortcut)
 
     @property
     def teacher(self) -> nn.Module:
@@ -69,6 +67,24 @@ class ShortcutV2V(nn.Module):
     def cut(self) -> Cut:
         """Where the teacher was cut."""
         return self.capture.cut
+
+    @property
+    def refresh(self) -> RefreshPolicy:
+        """The refresh policy of `model(frame)` and the default of `stream()`; an interval may be assigned, too."""
+        return self._default_stream.refresh
+
+    @refresh.setter
+    def refresh(self, refresh: RefreshPolicy | int) -> None:
+        self._default_stream.refresh = as_policy(refresh)
+
+    @property
+    def show_shortcut(self) -> bool:
+        """Whether `model(frame)` shows the block's prediction at reference frames, and the default of `stream()`."""
+        return self._default_stream.show_shortcut
+
+    @show_shortcut.setter
+    def show_shortcut(self, show: bool) -> None:
+        self._default_stream.show_shortcut = show
 
     @property
     def max_interval(self) -> int | None:
@@ -114,9 +130,9 @@ class ShortcutV2V(nn.Module):
         """`f` of the current frame as the blocks predict it; leaking features are those of the reference.
 
         Raises:
-            InputError: the current features differ in shape from those of the reference.
+            InputError: the current features differ from those of the reference in number, shape or device.
         """
-        _check_same_shapes(reference, carry)
+        _check_fits(reference, carry)
         predicted = tuple(
             block.predict(state, a) for block, state, a in zip(self.blocks, reference.state, carry.a, strict=True)
         )
@@ -124,7 +140,7 @@ class ShortcutV2V(nn.Module):
 
     def analyse(self, reference: Reference, carry: Carry) -> tuple[Prediction, ...]:
         """As `predict`, with what each block looked at: one `Prediction` per branch, for losses and pictures."""
-        _check_same_shapes(reference, carry)
+        _check_fits(reference, carry)
         return tuple(
             block.analyse(state, a) for block, state, a in zip(self.blocks, reference.state, carry.a, strict=True)
         )
@@ -140,7 +156,16 @@ class ShortcutV2V(nn.Module):
         return self.tail(carry, f), self.make_reference(carry, f)
 
     def shortcut(self, reference: Reference, *args: Any, **kwargs: Any) -> Any:
-        """A shortcut pass: the output predicted from `reference` and the current inputs; the middle does not run."""
+        """A shortcut pass: the output predicted from `reference` and the current inputs; the middle does not run.
+
+        Raises:
+            InputError: no reference is given, or it does not fit the current features.
+        """
+        if not isinstance(reference, Reference):
+            raise InputError(
+                f"shortcut() takes a reference before the teacher's inputs, got {type(reference).__name__}: "
+                "output, reference = model.reference(frame), then model.shortcut(reference, next_frame)"
+            )
         carry = self.head(*args, **kwargs)
         return self.tail(carry, self.predict(reference, carry))
 
@@ -207,13 +232,17 @@ class ShortcutV2V(nn.Module):
         return f"{self.cut.short}, refresh={self.refresh}"
 
 
-def _check_same_shapes(reference: Reference, carry: Carry) -> None:
-    for ref, a in zip(reference.a, carry.a, strict=True):
-        if ref.shape != a.shape:
-            raise InputError(
-                f"the reference was made from features of shape {tuple(ref.shape)}, the current frame gives "
-                f"{tuple(a.shape)}: call model.reference() on a frame of the new size first"
-            )
+def _check_fits(reference: Reference, carry: Carry) -> None:
+    made, current = ([(tuple(x.shape), str(x.device)) for x in of.a] for of in (reference, carry))
+    if made != current:
+        raise InputError(
+            f"the reference was made from features of shape {_words(made)}, the current frame gives "
+            f"{_words(current)}: call model.reference() on a frame like this one first"
+        )
+
+
+def _words(found: list[tuple[tuple[int, ...], str]]) -> str:
+    return ", ".join(f"{shape} on {device}" for shape, device in found)
 
 
 def placement(teacher: nn.Module) -> tuple[torch.device, torch.dtype]:
