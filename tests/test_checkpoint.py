@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import nn
 
 import shortcutv2v
@@ -72,6 +73,13 @@ def test_half_precision_teacher_is_the_same_teacher(saved: tuple[shortcutv2v.Sho
     shortcutv2v.load(saved[1], teacher().bfloat16())
 
 
+def test_values_that_half_precision_rounds_to_nothing(tmp_path: Path) -> None:
+    net = teacher()
+    nn.init.constant_(net[2].bias, 1e-8)
+    shortcutv2v.wrap(net, "0", "2", example_inputs=(torch.rand(1, 3, 9, 9),)).save(tmp_path)
+    shortcutv2v.load(tmp_path, net.half())
+
+
 @pytest.mark.parametrize(
     ("other", "message"), [(lambda: teacher(width=8), "another teacher"), (lambda: teacher(seed=1), "other weights")]
 )
@@ -104,6 +112,29 @@ def test_damaged_recipe(saved: tuple[shortcutv2v.ShortcutV2V, Path]) -> None:
         shortcutv2v.load(saved[1], teacher())
 
 
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"layout": 3, "max_interval": "4"}, "layout, max_interval"),
+        ({"blocks": [{"variant": "flow"}]}, "a_channels, f_channels, channels"),
+        ({"blocks": ["flow"]}, "variant, a_channels, f_channels, channels"),
+        ({"teacher": {}}, "class, parameters, structure, values"),
+    ],
+)
+def test_a_recipe_of_other_kinds(saved: tuple[shortcutv2v.ShortcutV2V, Path], change: dict, named: str) -> None:
+    path = saved[1] / "shortcut.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(CheckpointError, match=f"damaged: {named} missing or of another kind"):
+        shortcutv2v.load(saved[1], teacher())
+
+
+@pytest.mark.parametrize("weights", [{}, {"0.change.weight": torch.zeros(3, dtype=torch.int64)}])
+def test_weights_that_are_none(saved: tuple[shortcutv2v.ShortcutV2V, Path], weights: dict[str, torch.Tensor]) -> None:
+    save_file(weights, saved[1] / "block.safetensors")
+    with pytest.raises(CheckpointError, match="expected shape"):
+        shortcutv2v.load(saved[1], teacher())
+
+
 def test_a_newer_format(saved: tuple[shortcutv2v.ShortcutV2V, Path]) -> None:
     path = saved[1] / "shortcut.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"format": 99}))
@@ -123,6 +154,12 @@ def test_a_policy_without_interval_is_not_saved(saved: tuple[shortcutv2v.Shortcu
     saved[0].refresh = lambda distance, reference, carry: True
     with pytest.raises(CheckpointError, match="refresh policy"):
         saved[0].save(tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+    before = (saved[1] / "block.safetensors").read_bytes()
+    saved[0].blocks[0].change.weight.data.zero_()
+    with pytest.raises(CheckpointError, match="refresh policy"):
+        saved[0].save(saved[1])
+    assert (saved[1] / "block.safetensors").read_bytes() == before
 
 
 def test_unwritable_folder(saved: tuple[shortcutv2v.ShortcutV2V, Path], tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import importlib.metadata
 import json
 import math
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +31,24 @@ __all__ = ["fingerprint", "load", "recipe", "save"]
 
 FORMAT = 1
 WEIGHTS, RECIPE = "block.safetensors", "shortcut.json"
+_Kinds = Mapping[str, type | tuple[type, ...]]
+_RECIPE_KINDS: _Kinds = {
+    "enc_layer": list,
+    "dec_layer": list,
+    "layout": (str, type(None)),
+    "on_leak": str,
+    "max_interval": int,
+    "show_shortcut": bool,
+    "blocks": list,
+    "teacher": dict,
+}
+_BLOCK_KINDS: _Kinds = {"variant": str, "a_channels": int, "f_channels": int, "channels": int}
+_TEACHER_KINDS: _Kinds = {"class": str, "parameters": int, "structure": str, "values": list}
 _SAMPLES = 4096
 _TOLERANCE = 0.02
 """Relative difference allowed between two fingerprints of one tensor: a cast to bfloat16 or float16 stays below it."""
+_TINY = 1e-6
+"""Absolute difference allowed besides: float16 rounds values this small by more, at last to zero."""
 
 
 def save(model: ShortcutV2V, folder: str | Path) -> None:
@@ -42,12 +58,13 @@ def save(model: ShortcutV2V, folder: str | Path) -> None:
         CheckpointError: the folder cannot be written, or the refresh policy has no fixed interval.
     """
     folder = Path(folder)
+    text = json.dumps(recipe(model), indent=2) + "\n"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         weights = {name: value.detach().contiguous() for name, value in model.blocks.state_dict().items()}
         for name, write in (
             (WEIGHTS, lambda path: save_file(weights, path)),
-            (RECIPE, lambda path: Path(path).write_text(json.dumps(recipe(model), indent=2) + "\n")),
+            (RECIPE, lambda path: Path(path).write_text(text)),
         ):
             partial = folder / f".{name}.partial"
             try:
@@ -77,7 +94,7 @@ def load(folder: str | Path, teacher: nn.Module, *, capture: str | None = None) 
     folder = Path(folder)
     settings = _read_recipe(folder)
     _compare(settings["teacher"], fingerprint(teacher), folder)
-    enc_layer = [tuple(names) for names in settings["enc_layer"]]  # JSON has no tuples
+    enc_layer = [tuple(names) if isinstance(names, list) else names for names in settings["enc_layer"]]
     cut = graph.parse_cut(teacher, enc_layer, settings["dec_layer"], settings["layout"])
     captured = graph.Capture(teacher, cut, capture=capture, on_leak=settings["on_leak"])
     blocks = Blocks(ShortcutBlock(**block) for block in settings["blocks"])
@@ -144,8 +161,8 @@ def _compare(saved: dict[str, Any], found: dict[str, Any], folder: Path) -> None
             f"{folder} was trained for another teacher: a {saved['class']} of {saved['parameters']} parameters, "
             f"this is a {found['class']} of {found['parameters']}"
         )
-    close = (math.isclose(a, b, rel_tol=_TOLERANCE) for a, b in zip(saved["values"], found["values"], strict=True))
-    if not all(close):
+    pairs = zip(saved["values"], found["values"], strict=True)  # as many, where the structure is the same
+    if not all(math.isclose(a, b, rel_tol=_TOLERANCE, abs_tol=_TINY) for a, b in pairs):
         raise CheckpointError(
             f"{folder} was trained for a {saved['class']} of the same shape but with other weights: "
             "load the teacher's own checkpoint first"
@@ -166,10 +183,17 @@ def _read_recipe(folder: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path} is damaged: {error}") from None
     if version != FORMAT:
         raise CheckpointError(f"{path} has format {version}, this release reads format {FORMAT}: upgrade shortcutv2v")
-    expected = {"enc_layer", "dec_layer", "layout", "on_leak", "max_interval", "show_shortcut", "blocks", "teacher"}
-    if missing := sorted(expected - settings.keys()):
-        raise CheckpointError(f"{path} is damaged: {', '.join(missing)} missing")
+    _check_kinds(path, settings, _RECIPE_KINDS)
+    _check_kinds(path, settings["teacher"], _TEACHER_KINDS)
+    for block in settings["blocks"]:
+        _check_kinds(path, block, _BLOCK_KINDS)
     return dict(settings)
+
+
+def _check_kinds(path: Path, found: Any, kinds: _Kinds) -> None:
+    bad = [name for name, kind in kinds.items() if not (isinstance(found, dict) and isinstance(found.get(name), kind))]
+    if bad:
+        raise CheckpointError(f"{path} is damaged: {', '.join(bad)} missing or of another kind")
 
 
 def _load_weights(blocks: nn.ModuleList, path: Path) -> None:
@@ -179,5 +203,5 @@ def _load_weights(blocks: nn.ModuleList, path: Path) -> None:
         raise CheckpointError(f"{path.parent} holds no {path.name}") from None
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{path} is no safetensors file (pickles are not read): {error}") from None
-    dtype = next(iter(weights.values())).dtype
+    dtype = next((value.dtype for value in weights.values() if value.is_floating_point()), torch.float32)
     load_exactly(blocks.to(dtype), weights, path, "; a block of another cut?")
