@@ -18,9 +18,10 @@ from torch import Tensor
 
 from shortcutv2v import checkpoint, video
 from shortcutv2v.cli.adapters import find_adapter
-from shortcutv2v.cli.demo import FAST, HEIGHT, INTERVAL, wheel_file
+from shortcutv2v.cli.demo import FAST, HEIGHT, INTERVAL
 from shortcutv2v.measure import psnr
 from shortcutv2v.translate import from_uint8
+from shortcutv2v.wheels import wheel_file
 
 BANDS = (0.0, 0.125, 0.25, 0.5, 1.01)
 

@@ -32,12 +32,13 @@ from torch.utils.data import DataLoader
 from shortcutv2v import video
 from shortcutv2v.adapter import Adapter
 from shortcutv2v.cli.adapters import find_adapter
-from shortcutv2v.cli.demo import FAST, HEIGHT, HELD_OUT_TAIL, INTERVAL, LAST_TRAINED, wheel_file
+from shortcutv2v.cli.demo import FAST, HEIGHT, HELD_OUT_TAIL, INTERVAL, LAST_TRAINED
 from shortcutv2v.distill import EMA, Distiller, FeatureCache, FeaturePairs, Part, collate
 from shortcutv2v.distill.progress import quiet_lightning
 from shortcutv2v.measure import psnr, ssim
 from shortcutv2v.model import ShortcutV2V
 from shortcutv2v.translate import from_uint8
+from shortcutv2v.wheels import wheel_file
 
 RESULTS = Path(__file__).parent / "results" / "quality"
 MINUTES = (1, 5, 15)

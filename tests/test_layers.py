@@ -13,7 +13,8 @@ import shortcutv2v
 
 SOURCE = Path(shortcutv2v.__file__).parent
 RANKS = [
-    {"errors", "memory", "types", "py"},
+    {"errors", "py"},
+    {"memory", "types", "wheels"},
     {"graph", "ops", "video"},
     {"blocks"},
     {"refresh"},

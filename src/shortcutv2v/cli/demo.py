@@ -7,7 +7,6 @@ Real-ESRGAN (anime-video, x2) on `bigbuckbunny.mp4` at 320x180: the block learns
 from __future__ import annotations
 
 import argparse
-import importlib.metadata
 import json
 import time
 from collections.abc import Iterator
@@ -23,16 +22,18 @@ from shortcutv2v.adapter import Adapter
 from shortcutv2v.blocks import DEFAULT_VARIANT
 from shortcutv2v.cli.adapters import find_adapter
 from shortcutv2v.cli.measure import quality_table
-from shortcutv2v.errors import InputError
 from shortcutv2v.measure import macs
 from shortcutv2v.measure.compare import Pictures, Scores, compare
 from shortcutv2v.model import ShortcutV2V
+from shortcutv2v.show import contact_sheet
 from shortcutv2v.translate import from_uint8, to_uint8
+from shortcutv2v.wheels import wheel_file
 
-__all__ = ["FAST", "HEIGHT", "HELD_OUT_TAIL", "INTERVAL", "LAST_TRAINED", "run", "wheel_file"]
+__all__ = ["FAST", "HEIGHT", "HELD_OUT_TAIL", "INTERVAL", "LAST_TRAINED", "run"]
 
 HEIGHT, INTERVAL = 180, 3
 FAST, LAST_TRAINED, HELD_OUT_TAIL = (43, 63), 100, 32
+Row = tuple[str, Tensor, Tensor, Tensor, Tensor]
 
 
 def run(options: argparse.Namespace) -> None:
@@ -52,7 +53,7 @@ def run(options: argparse.Namespace) -> None:
     distiller = fit(model, training, adapter=adapter, minutes=options.minutes, folder=folder, cache=None)
     model.save(options.out / "block")
     parts = {"fast motion": FAST, "slow motion": (len(clip) - HELD_OUT_TAIL, len(clip))}
-    scores = _translate(model, adapter, clip, parts, options.out)
+    scores, rows = _translate(model, adapter, clip, parts, options.out)
     report = _report(model, adapter, clip, scores)
     steps = distiller.trainer.global_step
     report += f"\n{steps} training steps; {time.perf_counter() - begun:.0f} s in all\n"
@@ -60,17 +61,19 @@ def run(options: argparse.Namespace) -> None:
     (options.out / "table.md").write_text(report)
     numbers = {name: [asdict(frame) for frame in part.frames] for name, part in scores.items()}
     (options.out / "frames.json").write_text(json.dumps(numbers, indent=1))
+    contact_sheet(rows, options.out / "contact_sheet.png")
     print(f"side by side: {options.out / 'side_by_side.mp4'}; contact sheet: {options.out / 'contact_sheet.png'}")
 
 
 def _translate(
     model: ShortcutV2V, adapter: Adapter, clip: video.Frames, parts: dict[str, tuple[int, int]], out: Path
-) -> dict[str, Scores]:
-    """Both held-out parts, through teacher and model; writes the video and the contact sheet on the way."""
-    from shortcutv2v.show import contact_sheet
+) -> tuple[dict[str, Scores], list[Row]]:
+    """Both held-out parts, through teacher and model: their scores, and what the contact sheet shows.
 
+    The video is written on the way.
+    """
     scores = {name: Scores() for name in parts}
-    rows = []
+    rows: list[Row] = []
     with video.create(out / "side_by_side.mp4", rate=clip.rate) as writer:
         for name, (start, stop) in parts.items():
             for pictures in compare(model, adapter, (clip[i] for i in range(start, stop))):
@@ -79,8 +82,7 @@ def _translate(
                 if pictures.score.number in (1, 8, 11):
                     label = f"{name}\nframe {start + pictures.score.number}\ndistance {pictures.score.distance}"
                     rows.append((label, pictures.frame, pictures.teacher, pictures.ours, pictures.reuse))
-    contact_sheet(rows, out / "contact_sheet.png")
-    return scores
+    return scores, rows
 
 
 def _side_by_side(pictures: Pictures) -> Tensor:
@@ -110,15 +112,3 @@ def _cost_lines(model: ShortcutV2V, adapter: Adapter, clip: video.Frames, scores
             f"| {name} | {seconds * 1000:.0f} | {every.teacher_seconds / seconds:.2f} | "
             f"{work / 1e9:.2f} | {count.teacher / work:.2f} |"
         )
-
-
-def wheel_file(wheel: str, name: str) -> Path:
-    """A data file of an installed wheel, found without importing the wheel's package."""
-    try:
-        files = importlib.metadata.files(wheel) or []
-    except importlib.metadata.PackageNotFoundError:
-        raise InputError(f"the demo needs the wheel {wheel}: pip install 'shortcutv2v[all]'") from None
-    for file in files:
-        if file.name == name:
-            return Path(str(file.locate()))
-    raise InputError(f"the wheel {wheel} holds no {name}: reinstall it")

