@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from fractions import Fraction
 from pathlib import Path
 
@@ -153,6 +155,10 @@ class TestRefusals:
         [
             (["--adapter", "unsupp"], "expected a file.py, a module, or one of unsup"),
             (["--adapter", "gone.py"], "no adapter file"),
+            (["--adapter", "./unsup"], "no adapter './unsup': expected a file.py, a module, or one of unsup"),
+            (["--adapter", ""], "no adapter '': expected a file.py, a module, or one of real_esrgan"),
+            (["--adapter", "ADAPTER", "--interval", "3"], "--interval needs --block"),
+            (["--adapter", "ADAPTER", "--crf", "52"], "expected 0 (best) to 51 (worst)"),
             (["--adapter", "ADAPTER", "--set", "depth=3"], "unexpected keyword argument 'depth'"),
             (["--adapter", "ADAPTER", "--set", "width"], "expected key=value"),
             (["--adapter", "ADAPTER", "--cut", "smal"], "no cut 'smal': expected one of small"),
@@ -178,6 +184,28 @@ class TestRefusals:
         (tmp_path / "empty.py").write_text("")
         line = refused(capsys, "translate", clip, tmp_path / "out.mp4", "--adapter", tmp_path / "empty.py")
         assert "defines no build_adapter()" in line
+
+    def test_a_file_where_the_demo_wants_a_folder(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        (tmp_path / "taken").write_text("")
+        assert "taken" in refused(capsys, "demo", "--out", tmp_path / "taken")
+
+
+def test_an_adapter_may_hold_dataclasses(tmp_path: Path) -> None:
+    head = "from __future__ import annotations\nfrom dataclasses import dataclass\n"
+    (tmp_path / "types.py").write_text(f"{head}{ADAPTER}\n@dataclass\nclass Options:\n    width: int = 4\n")
+    assert find_adapter(str(tmp_path / "types.py")).enc_layer == "0"
+
+
+def test_a_foreign_package_of_the_same_name_does_not_hide_the_examples(tmp_path: Path) -> None:
+    (tmp_path / "examples").mkdir()
+    (tmp_path / "examples" / "__init__.py").write_text("")
+    code = (
+        f"import sys; sys.path.append({str(tmp_path)!r})\n"
+        "from shortcutv2v.cli.adapters import find_adapter\n"
+        "find_adapter('real_esrgan', ['cut=none'])"
+    )
+    run = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
+    assert "no cut 'none'" in run.stderr
 
 
 def test_bundled_examples_are_found() -> None:

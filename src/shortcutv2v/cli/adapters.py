@@ -62,13 +62,15 @@ def _import(spec: str) -> ModuleType:
         path = examples[spec] / "adapter.py"
     if path.suffix == ".py":
         return _import_file(path, list(examples.values()))
+    parts = spec.split(".")
     try:
-        return importlib.import_module(spec)
+        if all(part.isidentifier() for part in parts):
+            return importlib.import_module(spec)
     except ModuleNotFoundError as error:
-        if error.name != spec.split(".", maxsplit=1)[0]:
+        if error.name != parts[0]:
             raise
-        hint = near_matches(spec, examples) or sorted(examples)
-        raise InputError(f"no adapter {spec!r}: expected a file.py, a module, or one of {', '.join(hint)}") from None
+    hint = near_matches(spec, examples) or sorted(examples)
+    raise InputError(f"no adapter {spec!r}: expected a file.py, a module, or one of {', '.join(hint)}")
 
 
 def _import_file(path: Path, examples: Sequence[Path]) -> ModuleType:
@@ -79,10 +81,12 @@ def _import_file(path: Path, examples: Sequence[Path]) -> ModuleType:
         _reach(path.parents[2])
         return importlib.import_module(f"examples.{path.parent.name}.{path.stem}")
     _reach(path.parent)
-    spec = importlib.util.spec_from_file_location(path.stem, path)
+    # A name of its own: `types.py` is a good name for an adapter, too.
+    spec = importlib.util.spec_from_file_location(f"_adapter_{path.stem}", path)
     if spec is None or spec.loader is None:
         raise InputError(f"{path} cannot be imported")
     module = importlib.util.module_from_spec(spec)
+    sys.modules[module.__name__] = module  # dataclasses look their module up there
     spec.loader.exec_module(module)
     return module
 

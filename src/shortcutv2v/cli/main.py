@@ -36,9 +36,7 @@ def main(argv: Sequence[str] | None = None, *, adapter: str | None = None) -> in
         options = _parser(adapter).parse_args(given)
         result: int = options.run(options)
         return result
-    except ShortcutError as error:
-        return _refuse(str(error))
-    except ImportError as error:
+    except (ShortcutError, ImportError, OSError) as error:
         return _refuse(str(error))
     except KeyboardInterrupt as stopped:
         if str(stopped):
@@ -82,7 +80,7 @@ def _add_adapter(verb: Any, preset: str | None) -> None:
     verb.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="an argument of build_adapter(); repeatable"
     )
-    verb.add_argument("--cut", metavar="NAME", help="a named cut of the adapter instead of its default")
+    verb.add_argument("--cut", metavar="NAME", help="a named cut of the adapter; a saved block has its own")
     verb.add_argument("--height", type=int, help="read clips at this height")
     verb.add_argument("--device", default="auto", help="cpu, cuda, ... (default: cuda where there is one)")
 

@@ -6,6 +6,7 @@ import argparse
 
 from shortcutv2v import video
 from shortcutv2v.cli.setup import load_model, open_adapter
+from shortcutv2v.errors import InputError
 from shortcutv2v.translate import Translator
 
 __all__ = ["run"]
@@ -13,6 +14,8 @@ __all__ = ["run"]
 
 def run(options: argparse.Namespace) -> None:
     """Translate one clip; the target appears under its name only when it is complete."""
+    if options.interval is not None and options.block is None:
+        raise InputError("--interval needs --block: without a block the teacher does every frame")
     with video.open(options.source, size=options.height):
         pass  # a bad clip is told before the network is loaded
     adapter = open_adapter(options)
