@@ -21,6 +21,12 @@ def test_ssim_falls_with_noise():
     assert values == sorted(values, reverse=True)
 
 
+def test_ssim_of_pictures_below_its_window():
+    assert measure.ssim(torch.zeros(1, 3, 6, 6), torch.zeros(1, 3, 6, 6)) == pytest.approx(1.0)
+    with pytest.raises(InputError, match="6x6"):
+        measure.ssim(torch.zeros(1, 3, 6, 5), torch.zeros(1, 3, 6, 5))
+
+
 def test_flicker_is_blind_to_a_constant_error_and_sees_a_jump():
     video = torch.rand(4, 3, 5, 6, generator=torch.Generator().manual_seed(0))
     jump = torch.tensor([0.0, 0.0, 0.3, 0.3]).view(4, 1, 1, 1)

@@ -8,6 +8,9 @@ from shortcutv2v.errors import InputError
 
 __all__ = ["flicker", "psnr", "ssim"]
 
+_LEAST = 6
+"""Pixels; the window of 11 is mirrored at the border."""
+
 
 def psnr(output: Tensor, teacher: Tensor, max_value: float = 1.0) -> float:
     """Peak signal-to-noise ratio in dB over all pictures together; infinite where they are equal.
@@ -39,7 +42,7 @@ def ssim(output: Tensor, teacher: Tensor, max_value: float = 1.0) -> float:
         max_value: the largest possible value.
 
     Raises:
-        InputError: the shapes differ.
+        InputError: the shapes differ, or a side is below 6.
         ImportError: kornia is missing; it comes with `pip install shortcutv2v[train]`.
 
     Examples:
@@ -49,6 +52,8 @@ def ssim(output: Tensor, teacher: Tensor, max_value: float = 1.0) -> float:
         1.0
     """
     _same_shape(output, teacher)
+    if min(output.shape[-2:]) < _LEAST:
+        raise InputError(f"SSIM needs pictures of {_LEAST}x{_LEAST} pixels or more, got {tuple(output.shape)}")
     return float(_kornia().ssim(output, teacher, 11, max_value).mean())
 
 
