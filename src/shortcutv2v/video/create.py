@@ -47,7 +47,7 @@ def create(
         VideoError: a suffix that cannot be written, no such folder to write in, no access, a folder already filled, or
             another argument out of its range.
 
-    Example:
+    Examples:
         ```python
         with video.create("out.mp4", rate=25) as out:
             for frame in frames:            # uint8 (3, H, W)
