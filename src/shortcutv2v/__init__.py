@@ -9,6 +9,7 @@ each is imported on first use, so that `import shortcutv2v` needs none of their 
 """
 
 import importlib
+import importlib.metadata
 from typing import Any
 
 from shortcutv2v.adapter import Adapter
@@ -40,10 +41,12 @@ _LAZY = {"blocks", "distill", "graph", "labels", "measure", "ops", "video"}
 def __getattr__(name: str) -> Any:
     if name == "fit":
         return importlib.import_module("shortcutv2v.distill").fit
+    if name == "__version__":
+        return importlib.metadata.version("shortcutv2v")
     if name in _LAZY:
         return importlib.import_module(f"shortcutv2v.{name}")
     raise AttributeError(f"module 'shortcutv2v' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_LAZY, "fit"})
+    return sorted({*globals(), *_LAZY, "fit", "__version__"})

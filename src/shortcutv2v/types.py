@@ -59,15 +59,22 @@ def _reference(children: Iterable[Any], _: Any) -> Reference:
     return Reference(a, f, state)
 
 
+def _named(container: Carry | Reference, *names: str) -> list[tuple[pytree.KeyEntry, Any]]:
+    return [(pytree.GetAttrKey(name), getattr(container, name)) for name in names]
+
+
+# With keys, because torch.export names its inputs by them.
 pytree.register_pytree_node(
     Carry,
     lambda carry: ([carry.a, carry.kept], carry.signature),
     _carry,
     serialized_type_name="shortcutv2v.types.Carry",
+    flatten_with_keys_fn=lambda carry: (_named(carry, "a", "kept"), carry.signature),
 )
 pytree.register_pytree_node(
     Reference,
     lambda ref: ([ref.a, ref.f, ref.state], None),
     _reference,
     serialized_type_name="shortcutv2v.types.Reference",
+    flatten_with_keys_fn=lambda ref: (_named(ref, "a", "f", "state"), None),
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import functools
+import importlib.metadata
 import sys
 import warnings
 from collections.abc import Callable, Sequence
@@ -60,6 +61,8 @@ def _warning(
 
 def _parser(adapter: str | None) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="shortcutv2v", description="Make a pretrained video generator fast.")
+    version = importlib.metadata.version("shortcutv2v")
+    parser.add_argument("--version", action="version", version=f"%(prog)s {version}")
     verbs = parser.add_subparsers(required=True, metavar="command")
     verbs.add_parser("train", help="distil a block on some clips")  # has a parser of its own, see `_train`
     _add_translate(verbs.add_parser("translate", help="video in, video out"), adapter)

@@ -15,12 +15,13 @@ __all__ = ["run"]
 
 
 def run(options: argparse.Namespace) -> None:
-    """Print one table for frames of `--size`; the picture's content does not matter."""
+    """Print one table for frames of `--size`. What they show does not matter, as long as the teacher takes it."""
     height, _, width = options.size.partition("x")
     if not (height.isdigit() and width.isdigit() and int(height) and int(width)):
         raise InputError(f"--size {options.size!r}: expected HEIGHTxWIDTH, such as 256x512")
     adapter = open_adapter(options)
-    frame = torch.rand(1, 3, int(height), int(width)).to(*placement(adapter.teacher))
+    frame = torch.rand(1, 3, int(height), int(width)) / 255  # nearly black: a map read from it has labels 0 and 1 only
+    frame = frame.to(*placement(adapter.teacher))
     model = load_model(options.block, adapter) if options.block else adapter.wrap(frame)
     args, kwargs = adapter.inputs(frame, adapter.start())
     print(profile(model, args, kwargs, cuts=options.cuts))
