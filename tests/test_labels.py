@@ -41,6 +41,19 @@ def test_unknown_labels_are_named() -> None:
         LabelMaps(5)(torch.full((1, 3, 2, 2), 6 / 255))
 
 
+@pytest.mark.parametrize(
+    ("frame", "words"),
+    [
+        (torch.ones(1, 3, 2, 2, dtype=torch.uint8), "divide label numbers by 255"),
+        (torch.zeros(1, 2, 2, 2), "divide label numbers by 255"),
+        (torch.full((1, 3, 2, 2), -1 / 255), "label -1 in a frame"),
+    ],
+)
+def test_what_is_no_label_picture(frame: Tensor, words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        LabelMaps(5)(frame)
+
+
 def test_the_picture_shows_the_best_label_exactly() -> None:
     scores = torch.randn(2, 7, 6, 9, generator=torch.Generator().manual_seed(0)).requires_grad_()
     colours = distinct_colours(7)

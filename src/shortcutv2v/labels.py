@@ -93,14 +93,19 @@ class LabelMaps:
         """Turn pictures (B, 3, H, W) or labels (B, 1, H, W), in [0, 1], into maps (B, channels, H, W).
 
         Raises:
-            InputError: a label out of range.
+            InputError: no such pictures, or a label out of range.
         """
+        if not frame.is_floating_point() or frame.dim() != 4 or frame.shape[1] not in (1, 3):
+            raise InputError(
+                f"labels travel as float pictures (B, 3, H, W) or (B, 1, H, W) in [0, 1], got {frame.dtype} "
+                f"{tuple(frame.shape)}: divide label numbers by 255"
+            )
         # In float: bfloat16 holds k/255 closely enough, but not the product.
         numbers = (frame.float() * 255).round().long()
         label = numbers[:, 0]
-        largest = int(label.max())
-        if largest >= self.labels:
-            raise InputError(f"label {largest} in a frame, but the generator knows 0 to {self.labels - 1}")
+        for extreme in label.aminmax():
+            if not 0 <= extreme < self.labels:
+                raise InputError(f"label {int(extreme)} in a frame, but the generator knows 0 to {self.labels - 1}")
         maps = torch.zeros(label.shape[0], self.labels, *label.shape[1:], dtype=frame.dtype, device=frame.device)
         maps.scatter_(1, label.unsqueeze(1), 1.0)
         if not self.instances:
