@@ -174,3 +174,9 @@ class TestErrors:
         _, reference = model.reference(frame())
         with pytest.raises(InputError, match=r"\(1, 6, 12, 16\).*\(1, 6, 8, 8\)"):
             model.shortcut(reference, frame(1, (8, 8)))
+
+
+def test_a_reference_comes_first(chain: nn.Module) -> None:
+    model = shortcutv2v.wrap(chain, "1", "4", example_inputs=(frame(),))
+    with pytest.raises(InputError, match=r"got Tensor: output, reference = model.reference"):
+        model.shortcut(frame(), frame())

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch.nn.utils.prune import l1_unstructured
 
 from shortcutv2v.blocks import HetConv2d, ShortcutBlock
 from shortcutv2v.measure import cost
@@ -79,6 +80,29 @@ def test_hetconv_folds_the_grouped_point_away(inputs, outputs):
     want, full = layer.train()(x), cost(layer, x).macs
     torch.testing.assert_close(layer.eval()(x), want)
     assert full - cost(layer, x).macs == 2 * 5 * 6 * inputs * outputs // layer.groups
+
+
+class Adapted(torch.nn.Conv2d):
+    """What an adapter makes of a layer: its weight is only a part of it."""
+
+    def forward(self, x):
+        return 2 * super().forward(x)
+
+
+@pytest.mark.parametrize("change", ["hook", "pruned", "adapted"])
+@pytest.mark.parametrize("name", ["grouped", "grouped_pointwise"])
+def test_hetconv_folds_no_layer_that_does_more_than_its_weight(name, change):
+    layer, x = HetConv2d(8, 4).double(), torch.rand(1, 8, 5, 6, dtype=torch.float64)
+    part = getattr(layer, name)
+    if change == "hook":
+        part.register_forward_hook(lambda module, args, out: 2 * out)
+    elif change == "pruned":  # a hook makes the weight anew at every call
+        l1_unstructured(part, "weight", 0.5)
+        with torch.no_grad():
+            part.weight_orig.mul_(2)
+    else:
+        part.__class__ = Adapted
+    torch.testing.assert_close(layer.eval()(x), layer.train()(x))
 
 
 def test_the_coarse_kernel_runs_once_per_refresh():

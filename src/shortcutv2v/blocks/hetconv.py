@@ -20,7 +20,8 @@ class HetConv2d(nn.Module):
 
     where the last term takes the group's own channels out of the full 1x1 convolution. In eval mode it goes into the
     centre of the 3x3 kernel instead: the same numbers up to rounding, one convolution and one sum less. Nothing is
-    kept for it: the folded kernel is made on the way, so weights may change at any time.
+    kept for it: the folded kernel is made on the way, so weights may change at any time. Layers that someone has put
+    something on (hooks, pruning, parametrizations, adapters, quantised copies) are called as they are.
 
     Args:
         in_channels: channels of the input.
@@ -47,7 +48,7 @@ class HetConv2d(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply the layer; see the class."""
-        if self.training:
+        if self.training or not (_is_plain(self.grouped) and _is_plain(self.grouped_pointwise)):
             y: Tensor = self.grouped(x) + self.pointwise(x) - self.grouped_pointwise(x)
             return y
         kernel = self.grouped.weight - F.pad(self.grouped_pointwise.weight, (1, 1, 1, 1))
@@ -55,6 +56,11 @@ class HetConv2d(nn.Module):
         folded = F.conv2d(x, kernel, bias, padding=1, groups=self.groups)
         out: Tensor = folded + self.pointwise(x)
         return out
+
+
+def _is_plain(layer: nn.Module) -> bool:
+    """Whether a call of the layer is its weight and bias, and nothing else."""
+    return type(layer) is nn.Conv2d and not layer._forward_pre_hooks and not layer._forward_hooks
 
 
 def _difference(a: Tensor | None, b: Tensor | None) -> Tensor | None:
