@@ -95,9 +95,8 @@ def test_logs_and_checkpoints_lie_under_out(common: list[str], tmp_path: Path) -
     options = ["--validation", common[0], "--trainer.val_check_interval", "1", "--trainer.log_every_n_steps", "1"]
     assert main(["train", *common, *options, "--out", str(out), "--ema", "0.9"]) == 0
     assert {path.name for path in out.iterdir()} == {
-        *("block.safetensors", "shortcut.json", "last.ckpt", "train.yaml", "logs", "features")
+        *("block.safetensors", "shortcut.json", "last.ckpt", "train.yaml", "logs")
     }
-    assert not list((out / "features").iterdir())  # kept for the run alone
     logs = EventAccumulator(str(out / "logs"))
     logs.Reload()
     scalars, images = logs.Tags()["scalars"], logs.Tags()["images"]
@@ -173,7 +172,7 @@ class TestRefusals:
         [
             (["--preset", "v3c"], "v2c"),
             (["--lr", "fast"], "fast"),
-            (["--weights.gan", "-1"], "the gan loss must be finite and not negative"),
+            (["--weights.gan", "-1"], "the gan loss must be a number of at least 0, got -1.0"),
             (["--weights.sharpness", "1"], "no loss sharpness: expected some of feature, alignment"),
             (["--perceptual", "VGGPerceptual", "--perceptual.weights", "gone.pth"], "gone.pth"),
             (["--config", "gone.yaml"], "gone.yaml"),
@@ -181,6 +180,17 @@ class TestRefusals:
             (["--trainer.precision", "3"], "precision"),
             (["--minutes", "null", "--steps", "-1"], "would never end"),
             (["--steps", "-5"], "the number of steps must be"),
+            (
+                ["--trainer.accumulate_grad_batches", "0"],
+                "accumulate_grad_batches must be a whole number of at least 1",
+            ),
+            (["--trainer.val_check_interval", "0"], "val_check_interval must be a number above 0, got 0"),
+            (["--trainer.max_epochs", "0"], "not one step was made"),
+            (["--patience", "0"], "patience must be a whole number of at least 1"),
+            (["--save-every", "0"], "save_every must be a whole number of at least 1"),
+            (["--ema", "1"], "ema must be a number above 0 and below 1"),
+            (["--frames", "5"], "frames is the length of sequences, but pairs are drawn"),
+            (["--adversary.form", "hinge"], "adversary is given, but the weights gan and temporal_gan are 0"),
             (["--interval", "0"], "max_interval must be"),
             (["--seed", "-1"], "seed"),
             (["--cut", "low"], "the adapter has no named cuts"),

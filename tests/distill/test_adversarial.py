@@ -81,7 +81,7 @@ def test_temporal_scores_see_both_pictures() -> None:
 def test_scales_see_smaller_pictures(kind: type[PatchDiscriminator], shape: tuple[int, ...]) -> None:
     found = MultiScale(lambda: kind(width=2), 2)(torch.rand(shape))
     assert [tuple(scores.shape[-2:]) for scores in found] == [(10, 11), (4, 4)]
-    with pytest.raises(InputError, match="scales must be at least 1"):
+    with pytest.raises(InputError, match="scales must be a whole number of at least 1"):
         MultiScale(kind, 0)
 
 
@@ -95,7 +95,7 @@ def test_a_coarse_scale_sees_the_means_of_the_fine_one() -> None:
 
 
 def test_impossible_discriminators_and_small_pictures_are_refused() -> None:
-    with pytest.raises(InputError, match="n_layers=0"):
+    with pytest.raises(InputError, match="n_layers, .*, must be a whole number of at least 1, got 0"):
         PatchDiscriminator(n_layers=0)
     with pytest.raises(InputError, match="11x40 are too small.*n_layers=2, which needs 12x12"):
         PatchDiscriminator(n_layers=2, width=2)(torch.rand(1, 3, 11, 40))

@@ -193,7 +193,7 @@ def test_steps_are_seeded_one_by_one(chain: nn.Module, tmp_path: Path) -> None:
 
 
 def test_bad_settings_are_named() -> None:
-    with pytest.raises(InputError, match="decay must lie between 0 and 1, got 0"):
+    with pytest.raises(InputError, match="decay must be a number above 0 and below 1, got 0"):
         EMA(0)
-    with pytest.raises(InputError, match="every must be at least 1, got 0"):
+    with pytest.raises(InputError, match="every must be a whole number of at least 1, got 0"):
         PictureLog(0)

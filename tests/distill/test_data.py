@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from shortcutv2v.distill.data import Mirrored, Pairs, Part, Sequences, Windows
+from shortcutv2v.distill.clips import Mirrored, Part
+from shortcutv2v.distill.data import Pairs, Sequences, Windows
 from shortcutv2v.errors import InputError
 
 
@@ -63,6 +65,26 @@ def test_a_sample_depends_on_seed_and_number_alone() -> None:
     assert not all(torch.equal(other[i], expected[i]) for i in range(10))
 
 
+def test_drawing_leaves_the_generators_of_gpus_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", lambda seed: pytest.fail("a GPU was seeded"))
+    assert Pairs([numbered(4)])[0].shape == (2, 3, 20, 24)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"max_interval": 2.5}, "max_interval must be a whole number of at least 1, got 2.5"),
+        ({"length": 0}, "length, the number of samples, must be"),
+        ({"seed": "a"}, "seed must be a whole number"),
+        ({"crop": (0, 8)}, "each side of crop must be a whole number of at least 1, got 0"),
+        ({"crop": (8, 8, 8)}, r"crop must be \(height, width\) or None"),
+    ],
+)
+def test_bad_numbers_are_refused_by_name(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        Pairs([numbered(4)], **settings)
+
+
 def test_clips_of_different_sizes_mix_under_a_crop() -> None:
     clips = [numbered(4, (16, 16)), numbered(8, (20, 30), offset=100)]
     drawn = [int(read(Pairs(clips, crop=(16, 16))[i])[0, 0, 0, 0]) >= 100 for i in range(200)]
@@ -89,14 +111,21 @@ def test_part_is_a_clip() -> None:
 
 
 def test_windows_follow_each_other() -> None:
-    windows = Windows([numbered(7), numbered(2), numbered(3, offset=50)], length=3)
+    with pytest.warns(UserWarning, match="1 of 3 clips left out: they have fewer than 3 frames"):
+        windows = Windows([numbered(7), numbered(2), numbered(3, offset=50)], length=3)
     assert [read(windows[i])[:, 0, 0, 0].tolist() for i in range(len(windows))] == [[0, 1, 2], [3, 4, 5], [50, 51, 52]]
     with pytest.raises(InputError, match="3 consecutive frames"):
         Windows([numbered(2)], length=3)
 
 
 def test_sequences_are_consecutive_windows_of_all_clips() -> None:
-    sequences = Sequences([numbered(6), numbered(2, offset=50), numbered(4, offset=100)], window=3, flip=False)
+    clips = [
+        numbered(6),
+        numbered(2, (9, 9), offset=50),
+        numbered(4, offset=100),
+    ]  # what is left out may be of any size
+    with pytest.warns(UserWarning, match="1 of 3 clips left out: they have fewer than 3 frames"):
+        sequences = Sequences(clips, window=3, flip=False)
     found = [read(sequences[i])[:, 0, 0, 0].tolist() for i in range(300)]
     assert all(b - a == 1 for window in found for a, b in itertools.pairwise(window))
     starts = [window[0] for window in found]
@@ -113,7 +142,9 @@ def test_sequences_run_backwards_if_asked() -> None:
 def test_sequences_need_long_clips() -> None:
     with pytest.raises(InputError, match="needs 5 consecutive frames: the longest clip has 4"):
         Sequences([numbered(4), numbered(2)], window=5)
-    with pytest.raises(InputError, match="a reference and at least one more frame, got 1"):
+    with pytest.raises(
+        InputError, match="a reference and the frames behind it, must be a whole number of at least 2, got 1"
+    ):
         Sequences([numbered(4)], window=1)
 
 

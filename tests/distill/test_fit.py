@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +14,22 @@ from torch import Tensor, nn
 
 import shortcutv2v
 from shortcutv2v import Adapter
-from shortcutv2v.distill import FeatureCache, FeaturePairs, LossWeights, Pairs, Sequences, fit, quick
+from shortcutv2v.distill import (
+    Adversary,
+    Distiller,
+    FeatureCache,
+    FeaturePairs,
+    LossWeights,
+    Pairs,
+    Sequences,
+    fit,
+    quick,
+    running,
+)
 from shortcutv2v.distill.cache import worth
 from shortcutv2v.distill.feed import ClipData, _From
 from shortcutv2v.distill.presets import find_preset
-from shortcutv2v.errors import InputError
+from shortcutv2v.errors import InputError, NonFiniteLossError
 
 
 def clip(frames: int = 9) -> Tensor:
@@ -68,7 +81,7 @@ def test_features_are_kept_where_it_pays(chain: nn.Module, tmp_path: Path, monke
     assert isinstance(run(chain, minutes=9.0, **short).trainer.datamodule.pairs, FeaturePairs)
     assert isinstance(run(chain, **short).trainer.datamodule.pairs, Pairs)  # ends by steps: nothing is known
     assert isinstance(run(chain, minutes=9.0, folder=tmp_path, **short).trainer.datamodule.pairs, FeaturePairs)
-    assert list((tmp_path / "features").iterdir()) == []  # the run has ended, its choice is remembered
+    assert not (tmp_path / "features").exists()  # the run has ended, its checkpoint remembers the choice
     monkeypatch.setattr(worth, "LIMIT_GB", 1e-6)
     assert isinstance(run(chain, minutes=9.0, **short).trainer.datamodule.pairs, Pairs)
     resumed = run(chain, minutes=9.0, cache="auto", max_steps=2, folder=tmp_path, resume=tmp_path / "last.ckpt")
@@ -97,12 +110,18 @@ def size_of_leaf(leaf: Tensor) -> int:
     return leaf.numel() * (4 if leaf.shape[1] <= 4 else 2)
 
 
-def test_a_resumed_run_keeps_features_if_it_did_before(chain: nn.Module, tmp_path: Path) -> None:
+@pytest.mark.parametrize("cached", [True, False])
+def test_a_resumed_run_keeps_features_if_it_did_before(cached: bool, chain: nn.Module, tmp_path: Path) -> None:
     given: Any = (model_of(chain), Adapter(chain, "1", "4"), [clip()])
-    assert worth.features_folder(*given, 9.0, tmp_path, tmp_path / "last.ckpt") is None
-    (tmp_path / "features").mkdir()
-    assert worth.features_folder(*given, 1e-9, tmp_path / "other", tmp_path / "last.ckpt") == tmp_path / "features"
-    assert worth.features_folder(*given, 1e-9, tmp_path) is None
+    one, other = tmp_path / "one", tmp_path / "other"
+    run(chain, cache=tmp_path / "kept" if cached else None, folder=one)
+    # However long the resumed run is: the choice is not made anew.
+    resumed = running.features_folder(*given, 1e-9 if cached else 9.0, other, one / "last.ckpt")
+    assert resumed == (other / "features" if cached else None)
+    (one / "features").mkdir()  # of a run that was killed
+    resumed = running.features_folder(*given, 9.0, other, one / "last.ckpt")
+    assert resumed == (one / "features" if cached else None)
+    assert running.features_folder(*given, 1e-9, other) is None
 
 
 def test_validation_looks_at_all_clips(chain: nn.Module) -> None:
@@ -143,10 +162,66 @@ def test_a_run_that_gains_nothing_ends_early(
     chain: nn.Module, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     often = {**quick.trainer_settings(None), "val_check_interval": 1}
-    monkeypatch.setattr(quick, "trainer_settings", lambda folder: often)
+    monkeypatch.setattr(quick, "trainer_settings", lambda *_: often)
     distiller = run(chain, lr=0.0, validation=clip(), patience=2, max_steps=50, progress=True)
     assert distiller.trainer.global_step == 3
     assert "no gain in 2 validations: stopped at step 3 (PSNR" in capsys.readouterr().out
+
+
+def test_short_runs_show_psnr(chain: nn.Module, capsys: pytest.CaptureFixture[str]) -> None:
+    distiller = run(chain, validation=clip(), max_steps=12, progress=True)
+    shown = capsys.readouterr()
+    assert re.search(r"step=10,[^\r]* PSNR=\d+", shown.err)
+    values = [
+        float(distiller.trainer.callback_metrics[f"val/{name}"]) for name in ("psnr", "psnr_reuse", "psnr_repeat")
+    ]
+    line = "PSNR {:.4g} dB to the teacher (reuse {:.4g}, repeat {:.4g})"
+    assert line.format(*values) in shown.out
+
+
+def test_one_small_clip_does_not_shrink_the_crops_in_silence(chain: nn.Module) -> None:
+    small = clip()[..., :7, :6]
+    with pytest.warns(UserWarning, match="crops are 7x6 and not 8x8, since a clip is no larger"):
+        run(chain, [clip(), small])
+    assert run(chain, small).trainer.datamodule.pairs[0].shape[2:] == (7, 6)  # all are: used whole
+
+
+def test_crops_that_the_teacher_cannot_take_are_named(unet: nn.Module) -> None:
+    model = shortcutv2v.wrap(unet, "first", "up", example_inputs=(torch.rand(1, 3, 12, 16),), channels=4)
+    with pytest.raises(InputError, match=r"frames \(3, 9, 9\), as clips and crop give them: the teacher itself failed"):
+        fit(model, clip(), minutes=None, max_steps=1, crop=9, batch_size=2, progress=False)
+
+
+@pytest.mark.parametrize("mode", [torch.inference_mode, torch.no_grad])
+def test_fit_trains_where_inference_is_meant(mode: Any, chain: nn.Module) -> None:
+    model = model_of(chain)
+    with mode():
+        fit(model, clip(), minutes=None, max_steps=2, crop=8, batch_size=2, progress=False)
+        assert not torch.is_grad_enabled()
+    assert not any(parameter.is_inference() for parameter in model.parameters())
+    with torch.inference_mode():
+        made = model_of(type(chain)())
+    with pytest.raises(InputError, match=r"made under torch.inference_mode\(\) and cannot be trained"):
+        fit(made, clip(), minutes=None, max_steps=2, progress=False)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_teachers_of_any_precision_train(dtype: torch.dtype, chain: nn.Module) -> None:
+    teacher = chain.to(dtype)
+    frame = torch.rand(1, 3, 12, 16, dtype=dtype)
+    model = shortcutv2v.wrap(teacher, "1", "4", example_inputs=(frame,), channels=4)
+    distiller = fit(model, clip(), validation=clip(), minutes=None, max_steps=2, crop=8, batch_size=2, progress=False)
+    assert {parameter.dtype for parameter in teacher.parameters()} == {dtype}
+    assert distiller.trainer.callback_metrics["val/psnr"] > 0
+
+
+def test_a_run_that_fails_leaves_the_model_to_be_used(chain: nn.Module) -> None:
+    model = model_of(chain)
+    with torch.no_grad():
+        next(model.blocks.parameters()).fill_(torch.nan)
+    with pytest.raises(NonFiniteLossError, match=tempfile.gettempdir()):
+        fit(model, clip(), minutes=None, max_steps=2, crop=8, batch_size=2, progress=False)
+    assert not model.blocks.training
 
 
 def test_average_is_what_fit_leaves(chain: nn.Module) -> None:
@@ -195,7 +270,20 @@ def test_own_callbacks_fit_a_plain_trainer(chain: nn.Module) -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"minutes": 0}, "minutes must be more than 0"),
+        ({"minutes": 0}, "minutes must be a number above 0"),
+        ({"minutes": 1e13}, "minutes must be"),
+        ({"seed": "a"}, "seed must be a whole number"),
+        ({"ema": 2}, "ema must be a number above 0 and below 1, got 2"),
+        ({"save_every": 0}, "save_every must be a whole number of at least 1"),
+        ({"patience": 0}, "patience must be a whole number of at least 1"),
+        ({"frames": 0}, "frames, the length of a sequence, must be"),
+        ({"frames": 4}, "frames is the length of sequences, but pairs are drawn"),
+        ({"preset": 3}, "preset must be a name or a Preset, got 3"),
+        ({"perceptual": nn.L1Loss()}, "perceptual is given, but the weight of the perceptual loss is 0: give it one"),
+        ({"perceptual": nn.L1Loss}, "perceptual must be a Module, got the class L1Loss"),
+        ({"precision": "64-true"}, "would convert the teacher itself"),
+        ({"precision": "bf16-true"}, "would round the teacher's weights"),
+        ({"folder": "/proc"}, "/proc cannot be a folder to write to"),
         ({"max_steps": 0}, "the number of steps must be a whole number of at least 1, got 0"),
         ({"batch_size": 0}, "batch_size must be"),
         ({"crop": (8, 8)}, "crop, the side of a square, must be a whole number"),
@@ -214,6 +302,25 @@ def test_own_callbacks_fit_a_plain_trainer(chain: nn.Module) -> None:
 def test_bad_values_are_refused_by_name(settings: dict[str, Any], message: str, chain: nn.Module) -> None:
     with pytest.raises(InputError, match=message):
         run(chain, **settings)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"adversary": Adversary(width=4)}, "adversary is given, but the weights gan and temporal_gan are 0"),
+        (
+            {"adversary": Adversary(width=4, spatial=False), "weights": LossWeights.plain(gan=1)},
+            "the adversary judges nothing with weights gan=1 and temporal_gan=0",
+        ),
+        ({"adversary": Adversary}, "adversary must be a Adversary, got the class Adversary"),
+        ({"truncate": 2}, 'truncate is for feedback="own"'),
+        ({"truncate": 1.5, "feedback": "own"}, "truncate must be a whole number"),
+        ({"betas": 0.5}, "betas must be two numbers"),
+    ],
+)
+def test_what_would_not_be_used_is_refused(settings: dict[str, Any], message: str, chain: nn.Module) -> None:
+    with pytest.raises(InputError, match=message):
+        Distiller(model_of(chain), **settings)
 
 
 def test_a_teacher_is_to_be_wrapped_first(chain: nn.Module) -> None:

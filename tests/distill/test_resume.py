@@ -144,6 +144,27 @@ def test_discriminators_must_be_those_of_the_checkpoint(tmp_path: Path) -> None:
         train(tmp_path, max_steps=13, resume=tmp_path / "last.ckpt")
 
 
+def test_what_a_resumed_run_does_otherwise_is_said(tmp_path: Path) -> None:
+    train(tmp_path)
+    rate = pytest.warns(UserWarning, match="the resumed run keeps its learning rate of the blocks, 0.01")
+    with rate, pytest.warns(UserWarning, match="the checkpoint holds averages"):
+        train(tmp_path, max_steps=13, resume=tmp_path / "last.ckpt", lr=0.5, ema=None)
+
+
+def test_a_full_disk_leaves_the_last_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    writer = AtomicCheckpointIO()
+    writer.save_checkpoint({"step": torch.tensor(1)}, tmp_path / "last.ckpt")
+
+    def full(file: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(CheckpointError, match=r"cannot write .*last.ckpt: .*No space left.*the one before is still"):
+        writer.save_checkpoint({"step": torch.tensor(2)}, tmp_path / "last.ckpt")
+    assert torch.load(tmp_path / "last.ckpt", weights_only=True)["step"] == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["last.ckpt"]
+
+
 class Interrupted(Distiller):
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         if self.trainer.global_step == 3:
@@ -157,3 +178,16 @@ def test_control_c_names_the_checkpoint_and_leaves_the_process_as_it_was(tmp_pat
         train(tmp_path, distiller=Interrupted, save_every=2)
     assert signal.getsignal(signal.SIGINT) is before
     assert torch.load(tmp_path / "last.ckpt", weights_only=True)["global_step"] == 2
+
+
+class InterruptedAtTheEnd(Distiller):
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        raise KeyboardInterrupt
+
+
+def test_control_c_in_the_last_validation_names_the_last_checkpoint(tmp_path: Path) -> None:
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt, match=r"interrupted at step 4: resume from .*last.ckpt"):
+        train(tmp_path, distiller=InterruptedAtTheEnd, validation=clip(), max_steps=4, save_every=100)
+    assert signal.getsignal(signal.SIGINT) is before
+    assert torch.load(tmp_path / "last.ckpt", weights_only=True)["global_step"] == 4

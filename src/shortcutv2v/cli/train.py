@@ -49,13 +49,14 @@ def run(argv: Sequence[str], add_adapter: Callable[[Any], None]) -> None:
 
 def _build(options: Any) -> tuple[Distiller, ClipData]:
     """Clips, adapter, model, in this order: a bad clip is told before the network is loaded."""
-    from shortcutv2v.distill import find_preset
-    from shortcutv2v.distill.cache.worth import features_folder
-    from shortcutv2v.distill.checks import check_end, check_precision
+    from shortcutv2v.distill.checks import check_run
+    from shortcutv2v.distill.presets import find_preset
     from shortcutv2v.distill.quick import data_of, distiller_of, weights_of
+    from shortcutv2v.distill.running import features_folder
 
-    check_end(options.minutes, options.steps)
-    check_precision(options.trainer.precision)
+    watched = {name: options[name] for name in ("minutes", "steps", "seed", "patience", "save_every", "ema")}
+    check_run(precision=options.trainer.precision, **watched)
+    _check_trainer(options.trainer)
     preset = None if options.preset is None else find_preset(options.preset)
     given = {name: options[name] for name in _OF_DATA} | {"size": options.height, "num_workers": options.workers}
     data = data_of(options.clips, options.validation, preset, **given)
@@ -72,3 +73,13 @@ def _build(options: Any) -> tuple[Distiller, ClipData]:
         data.cache = features_folder(model, adapter, data.clips, *where) if alone else None
     settings = {name: options[name] for name in _OF_DISTILLER}
     return distiller_of(model, adapter, preset, weights=weights_of(preset, options.weights or {}), **settings), data
+
+
+def _check_trainer(options: Any) -> None:
+    """Numbers that Lightning takes without a look and divides by."""
+    from shortcutv2v.distill.checks import check_number
+
+    check_number("trainer.accumulate_grad_batches", options.accumulate_grad_batches, 1, whole=True)
+    for name in ("val_check_interval", "gradient_clip_val"):
+        if isinstance(options[name], int | float):
+            check_number(f"trainer.{name}", options[name], 0, inside=True)

@@ -37,9 +37,9 @@ class Adversary(nn.Module):
         pictures are (B, 3, H, W) in [0, 1].
 
     Raises:
-        InputError: an unknown form, or neither kind of discriminator.
+        InputError: an unknown form, a number below 1, or neither kind of discriminator.
 
-    Example:
+    Examples:
         >>> adversary = Adversary(width=8)
         >>> picture, target, reference = torch.rand(3, 1, 3, 16, 16)
         >>> list(adversary.generator(picture, reference))

@@ -16,7 +16,7 @@ from torch.utils import _pytree as pytree
 
 from shortcutv2v.distill.checks import check_number
 from shortcutv2v.distill.pictures import pictures_of
-from shortcutv2v.errors import InputError, NonFiniteLossError
+from shortcutv2v.errors import NonFiniteLossError
 
 __all__ = ["EMA", "NaNGuard", "PictureLog", "Plateau", "StepSeed"]
 
@@ -36,15 +36,14 @@ class EMA(pl.Callback):
     Raises:
         InputError: `decay` is not between 0 and 1.
 
-    Example:
+    Examples:
         >>> EMA(decay=1.0)
         Traceback (most recent call last):
-        shortcutv2v.errors.InputError: decay must lie between 0 and 1, got 1.0
+        shortcutv2v.errors.InputError: decay must be a number above 0 and below 1, got 1.0
     """
 
     def __init__(self, decay: float = 0.999) -> None:
-        if not 0 < decay < 1:
-            raise InputError(f"decay must lie between 0 and 1, got {decay}")
+        check_number("decay", decay, 0, 1, inside=True)
         self.decay = decay
         self._hidden: dict[str, Tensor] = {}
         """The averages; while `_shown`, the weights in training."""
@@ -191,11 +190,13 @@ class PictureLog(pl.Callback):
 
     Args:
         every: log at every so many validations.
+
+    Raises:
+        InputError: `every` is below 1.
     """
 
     def __init__(self, every: int = 1) -> None:
-        if every < 1:
-            raise InputError(f"every must be at least 1, got {every}")
+        check_number("every", every, 1, whole=True)
         self.every, self._validations = every, 0
 
     @torch.no_grad()
@@ -225,10 +226,14 @@ class Plateau(EarlyStopping):
 
     Attributes:
         verdict: one line once the run has been ended, empty before.
+
+    Raises:
+        InputError: `patience` is below 1, or `min_delta` below 0.
     """
 
     def __init__(self, patience: int = 10, min_delta: float = 0.02, monitor: str = "val/psnr") -> None:
-        check_number("patience", patience, 0, whole=True)
+        check_number("patience", patience, 1, whole=True)
+        check_number("min_delta", min_delta, 0)
         super().__init__(
             monitor, min_delta=min_delta, patience=patience, mode="max", check_on_train_epoch_end=False, verbose=False
         )

@@ -26,7 +26,7 @@ from shortcutv2v.distill.perceptual import FeaturePerceptual, LPIPSPerceptual, V
 from shortcutv2v.distill.presets import PRESETS
 from shortcutv2v.distill.progress import quiet_lightning
 from shortcutv2v.distill.rollout import FEEDBACKS
-from shortcutv2v.distill.running import callbacks_of, misconfigured, trainer_settings, writers
+from shortcutv2v.distill.running import callbacks_of, misconfigured, trainer_settings, validation_interval, writers
 from shortcutv2v.errors import InputError, ShortcutError, near_matches
 
 __all__ = ["TrainCLI"]
@@ -58,7 +58,10 @@ class TrainCLI(LightningCLI):
                 save_config_callback=None,
                 auto_configure_optimizers=False,
                 load_from_checkpoint_support=False,
-                trainer_defaults=trainer_settings("."),
+                trainer_defaults={
+                    **trainer_settings("."),
+                    "val_check_interval": None,
+                },  # as it suits the number of steps
                 parser_kwargs={"prog": "shortcutv2v train", "description": _ABOUT, "exit_on_error": False},
             )
 
@@ -111,6 +114,8 @@ class TrainCLI(LightningCLI):
         for name, value in writers(options.out).items():
             if options.trainer[name] is None:
                 kwargs.setdefault(name, value)
+        if options.trainer.val_check_interval is None:
+            kwargs["val_check_interval"] = validation_interval(options.steps)
         kind, _, number = options.device.partition(":")
         if number and kind != "cpu":
             kwargs["devices"] = [int(number)]

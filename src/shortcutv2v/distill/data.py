@@ -6,77 +6,21 @@ would have seen. Crops and flips are the same for all frames of a sample (the au
 
 from __future__ import annotations
 
+import itertools
+import warnings
 from collections.abc import Callable, Sequence
-from typing import Protocol
 
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from shortcutv2v.distill.checks import check_crop, check_number
+from shortcutv2v.distill.clips import FrameSource
+from shortcutv2v.distill.damage import Reader
 from shortcutv2v.distill.draws import PairDraw, SequenceDraw, seeded
 from shortcutv2v.errors import InputError
 
-__all__ = ["FrameSource", "Mirrored", "Pairs", "Part", "Sequences", "Windows"]
-
-
-class FrameSource(Protocol):
-    """A clip with random access, such as `shortcutv2v.video.Frames` or a uint8 tensor of shape (N, 3, H, W).
-
-    Maps are pictures of fewer or more channels: a clip of label maps is a uint8 tensor (N, 1, H, W).
-    """
-
-    def __len__(self) -> int:
-        """Number of frames."""
-        ...
-
-    def __getitem__(self, number: int) -> Tensor:
-        """Frame `number`, uint8 (C, H, W)."""
-        ...
-
-
-class Part:
-    """Frames `start` to `stop - 1` of a clip, as a clip.
-
-    Example:
-        >>> len(Part(torch.zeros(10, 3, 4, 4, dtype=torch.uint8), 2, 7))
-        5
-    """
-
-    def __init__(self, clip: FrameSource, start: int, stop: int) -> None:
-        if not 0 <= start < stop <= len(clip):
-            raise InputError(f"frames {start}:{stop} are not in a clip of {len(clip)} frames")
-        self.clip, self.start, self.stop = clip, start, stop
-
-    def __len__(self) -> int:
-        return self.stop - self.start
-
-    def __getitem__(self, number: int) -> Tensor:
-        """Frame `number` of the part."""
-        if not 0 <= number < len(self):
-            raise IndexError(number)
-        return self.clip[self.start + number]
-
-
-class Mirrored:
-    """A clip with left and right swapped, as a clip.
-
-    Features of a mirrored frame are not the mirrored features, so what is cached is never flipped: give
-    `FeaturePairs` the mirrored clips beside the others, at twice the disk space.
-
-    Example:
-        >>> int(Mirrored(torch.arange(3, dtype=torch.uint8).expand(1, 3, 2, 3))[0][0, 0, 0])
-        2
-    """
-
-    def __init__(self, clip: FrameSource) -> None:
-        self.clip = clip
-
-    def __len__(self) -> int:
-        return len(self.clip)
-
-    def __getitem__(self, number: int) -> Tensor:
-        """Frame `number`, mirrored."""
-        return self.clip[number].flip(-1)
+__all__ = ["Pairs", "Sequences", "Windows", "long_enough"]
 
 
 class _Samples(Dataset[Tensor]):
@@ -91,9 +35,11 @@ class _Samples(Dataset[Tensor]):
         length: int,
         seed: int,
     ) -> None:
+        check_number("length, the number of samples,", length, 1, whole=True)
+        check_number("seed", seed, 0, whole=True)
+        _check_sizes(clips, crop)
         self.clips, self.length, self.seed = clips, length, seed
-        self._draw, self._augment = draw, _augmentation(crop, flip)
-        _check_sizes([clip for clip in clips if len(clip)], crop)
+        self._draw, self._augment, self._reader = draw, _augmentation(crop, flip), Reader(clips)
 
     def __len__(self) -> int:
         return self.length
@@ -101,8 +47,7 @@ class _Samples(Dataset[Tensor]):
     def __getitem__(self, number: int) -> Tensor:
         """Sample `number`; any non-negative number is a valid sample, also beyond `len`."""
         with seeded(self.seed, number):
-            which, numbers = self._draw()
-            frames = torch.stack([self.clips[which][n] for n in numbers])
+            frames = self._reader.first(self._draw() for _ in itertools.count())
             augmented: Tensor = self._augment(frames[None].float() / 255)[0]
             return augmented
 
@@ -128,7 +73,7 @@ class Pairs(_Samples):
     Raises:
         InputError: no clip has two frames, or a frame is smaller than the crop.
 
-    Example:
+    Examples:
         >>> clip = torch.randint(0, 256, (5, 3, 20, 30), dtype=torch.uint8)
         >>> Pairs([clip], max_interval=3, crop=(16, 16), length=10)[0].shape
         torch.Size([2, 3, 16, 16])
@@ -145,7 +90,7 @@ class Pairs(_Samples):
         length: int = 1000,
         seed: int = 0,
     ) -> None:
-        clips = [clip for clip in clips if len(clip) > 1]
+        clips = long_enough(clips, 2)
         draw = PairDraw([len(clip) for clip in clips], max_interval, reverse)
         super().__init__(clips, draw, crop, flip, length, seed)
         self.max_interval = max_interval
@@ -169,7 +114,7 @@ class Sequences(_Samples):
     Raises:
         InputError: no clip is that long, or a frame is smaller than the crop.
 
-    Example:
+    Examples:
         >>> clip = torch.arange(9, dtype=torch.uint8).view(9, 1, 1, 1).expand(9, 1, 4, 4)
         >>> (Sequences([clip], window=4)[0][:, 0, 0, 0] * 255).diff()
         tensor([1., 1., 1.])
@@ -186,6 +131,7 @@ class Sequences(_Samples):
         length: int = 1000,
         seed: int = 0,
     ) -> None:
+        clips = long_enough(clips, window)
         draw = SequenceDraw([len(clip) for clip in clips], window, reverse)
         super().__init__(clips, draw, crop, flip, length, seed)
         self.window = window
@@ -199,22 +145,46 @@ class Windows(Dataset[Tensor]):
         length: frames in a window, usually `max_interval`.
 
     Shape:
-        each sample is a float tensor (length, 3, H, W) in [0, 1].
+        each sample is a float tensor (length, 3, H, W) in [0, 1]. In place of a window that cannot be read stands the
+        next one.
+
+    Raises:
+        InputError: no clip is that long.
     """
 
     def __init__(self, clips: Sequence[FrameSource], length: int) -> None:
-        self.clips, self.length = clips, length
-        self._places = [(clip, start) for clip in clips for start in range(0, len(clip) - length + 1, length)]
+        check_number("the length of a window", length, 2, whole=True)
+        self.clips, self.length = long_enough(clips, length), length
+        ends = [len(clip) - length + 1 for clip in self.clips]
+        self._places = [(which, start) for which, end in enumerate(ends) for start in range(0, end, length)]
         if not self._places:
             raise InputError(f"validation needs {length} consecutive frames: no clip is that long")
+        self._reader = Reader(self.clips)
 
     def __len__(self) -> int:
         return len(self._places)
 
     def __getitem__(self, number: int) -> Tensor:
         """Window `number`."""
-        clip, start = self._places[number]
-        return torch.stack([clip[start + i] for i in range(self.length)]).float() / 255
+        count = len(self)
+        places = (self._places[(number + i) % count] for i in range(count))
+        return self._reader.first((which, range(at, at + self.length)) for which, at in places).float() / 255
+
+
+def long_enough(clips: Sequence[FrameSource], least: int) -> list[FrameSource]:
+    """The clips of at least so many frames; all of them where none is, for an error that says so.
+
+    Warns:
+        UserWarning: some are shorter; it counts them.
+
+    Examples:
+        >>> len(long_enough([torch.zeros(4, 3, 8, 8, dtype=torch.uint8)] * 2, 3))
+        2
+    """
+    found = [clip for clip in clips if len(clip) >= least]
+    if found and (short := len(clips) - len(found)):
+        warnings.warn(f"{short} of {len(clips)} clips left out: they have fewer than {least} frames", stacklevel=3)
+    return found or list(clips)
 
 
 def _augmentation(crop: tuple[int, int] | None, flip: bool) -> torch.nn.Module:
@@ -231,8 +201,8 @@ def _augmentation(crop: tuple[int, int] | None, flip: bool) -> torch.nn.Module:
 
 
 def _check_sizes(clips: Sequence[FrameSource], crop: tuple[int, int] | None) -> None:
-    if isinstance(crop, int):
-        raise InputError(f"crop must be (height, width) or None, got {crop}")
+    if crop is not None:
+        check_crop(crop)
     shapes = {tuple(map(int, clip[0].shape)) for clip in clips}
     if any(len(shape) != 3 for shape in shapes):
         raise InputError(f"frames must be (C, H, W), got {sorted(shapes)}: is it a list of clips, [clip]?")

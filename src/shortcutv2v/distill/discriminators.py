@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
 from shortcutv2v.blocks.loading import load_exactly
+from shortcutv2v.distill.checks import check_number
 from shortcutv2v.errors import CheckpointError, InputError
 
 __all__ = ["MultiScale", "PatchDiscriminator", "TemporalDiscriminator", "load_authors"]
@@ -43,9 +44,9 @@ class PatchDiscriminator(nn.Module):
         (B, score_channels, H / 2^n_layers - 2, W / 2^n_layers - 2), rounded down.
 
     Raises:
-        InputError: `n_layers` below 1, or too small a picture in a call.
+        InputError: a number below 1, or too small a picture in a call.
 
-    Example:
+    Examples:
         >>> import torch
         >>> PatchDiscriminator(width=8)(torch.zeros(1, 3, 32, 48)).shape
         torch.Size([1, 1, 14, 22])
@@ -66,8 +67,9 @@ class PatchDiscriminator(nn.Module):
         spectral_norm: bool = True,
     ) -> None:
         super().__init__()
-        if n_layers < 1:
-            raise InputError(f"a discriminator needs at least one strided layer, got n_layers={n_layers}")
+        check_number("n_layers, the strided layers of a discriminator,", n_layers, 1, whole=True)
+        for name, count in (("in_channels", in_channels), ("width", width), ("score_channels", score_channels)):
+            check_number(name, count, 1, whole=True)
         self.n_layers = n_layers
         normed = parametrizations.spectral_norm if spectral_norm else _unchanged
         layers: list[nn.Module] = []
@@ -103,7 +105,7 @@ class TemporalDiscriminator(PatchDiscriminator):
         pictures (B, in_channels, T, H, W) in [-1, 1], any T, to scores (B, score_channels, T, H', W') with H' and W'
         as in `PatchDiscriminator`.
 
-    Example:
+    Examples:
         >>> import torch
         >>> TemporalDiscriminator(width=8)(torch.zeros(1, 3, 2, 32, 48)).shape
         torch.Size([1, 1, 2, 14, 22])
@@ -128,7 +130,7 @@ class MultiScale(nn.Module):
     Raises:
         InputError: `scales` is below 1.
 
-    Example:
+    Examples:
         >>> import torch
         >>> [tuple(scores.shape) for scores in MultiScale(PatchDiscriminator, 2)(torch.zeros(1, 3, 32, 32))]
         [(1, 1, 14, 14), (1, 1, 6, 6)]
@@ -136,8 +138,7 @@ class MultiScale(nn.Module):
 
     def __init__(self, make: Callable[[], nn.Module], scales: int = 1) -> None:
         super().__init__()
-        if scales < 1:
-            raise InputError(f"scales must be at least 1, got {scales}")
+        check_number("scales", scales, 1, whole=True)
         self.scales = nn.ModuleList(make() for _ in range(scales))
 
     def forward(self, pictures: Tensor) -> list[Tensor]:
@@ -161,7 +162,7 @@ def load_authors(state_dict: Mapping[str, Tensor]) -> PatchDiscriminator | Tempo
     Raises:
         CheckpointError: keys or shapes are not those of a published discriminator.
 
-    Example:
+    Examples:
         >>> load_authors({})
         Traceback (most recent call last):
         shortcutv2v.errors.CheckpointError: not a published discriminator: it has no model.0.weight_orig

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 
 import torch
 
+from shortcutv2v.distill.checks import check_number
 from shortcutv2v.errors import InputError
 
 __all__ = ["PairDraw", "SequenceDraw", "seeded"]
@@ -27,8 +28,7 @@ class PairDraw:
     """
 
     def __init__(self, lengths: Sequence[int], max_interval: int, reverse: bool) -> None:
-        if max_interval < 1:
-            raise InputError(f"max_interval must be at least 1, got {max_interval}")
+        check_number("max_interval", max_interval, 1, whole=True)
         if not any(length > 1 for length in lengths):
             raise InputError("training needs pairs of frames: no clip has two")
         self.lengths, self.max_interval, self.reverse = lengths, max_interval, reverse
@@ -57,8 +57,7 @@ class SequenceDraw:
     """
 
     def __init__(self, lengths: Sequence[int], window: int, reverse: bool) -> None:
-        if window < 2:
-            raise InputError(f"a sequence is a reference and at least one more frame, got {window}")
+        check_number("window, a reference and the frames behind it,", window, 2, whole=True)
         if not any(length >= window for length in lengths):
             raise InputError(
                 f"training needs {window} consecutive frames: the longest clip has {max(lengths, default=0)}"
@@ -79,5 +78,6 @@ class SequenceDraw:
 def seeded(seed: int, number: int) -> Iterator[None]:
     """Torch's generator as sample `number` of `seed` has it; as it was before, afterwards."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(hash((seed, number)) & 0xFFFF_FFFF)
+        # `torch.manual_seed` would reach the generators of all GPUs, too, which stay as they are.
+        torch.default_generator.manual_seed(hash((seed, number)) & 0xFFFF_FFFF)
         yield

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytorch_lightning as pl
 import torch
@@ -15,7 +16,8 @@ from torch.utils.data import DataLoader, Dataset, DistributedSampler, Subset
 from shortcutv2v.adapter import Adapter
 from shortcutv2v.distill.cache import FeatureCache, FeaturePairs, FeatureSequences, collate
 from shortcutv2v.distill.checks import check_number
-from shortcutv2v.distill.data import FrameSource, Pairs, Sequences, Windows
+from shortcutv2v.distill.clips import FrameSource
+from shortcutv2v.distill.data import Pairs, Sequences, Windows
 from shortcutv2v.distill.sources import Source, open_clips
 from shortcutv2v.errors import InputError
 
@@ -50,7 +52,8 @@ class ClipData(pl.LightningDataModule):
 
     Raises:
         VideoError: no clip can be read.
-        InputError: an unknown kind, or a number out of range; later, in `setup()`, clips that do not serve.
+        InputError: an unknown kind, or a number out of range; later, in `setup()`, clips that do not serve, or `frames`
+            for pairs.
     """
 
     def __init__(
@@ -74,6 +77,9 @@ class ClipData(pl.LightningDataModule):
             check_number("crop, the side of a square,", crop, 1, whole=True)
         check_number("batch_size", batch_size, 1, whole=True)
         check_number("the number of workers", num_workers, 0, whole=True)
+        check_number("seed", seed, 0, whole=True)
+        if frames is not None:
+            check_number("frames, the length of a sequence,", frames, 2, whole=True)
         self.clips = open_clips(source, size)
         self.held_out = None if validation is None else open_clips(validation, size)
         self.crop, self.batch_size, self.num_workers = crop, batch_size, num_workers
@@ -81,7 +87,7 @@ class ClipData(pl.LightningDataModule):
 
     def setup(self, stage: str) -> None:
         """Make the data sets, for the interval and the adapter of the model that is trained."""
-        module: Any = self.trainer.lightning_module if self.trainer is not None else None
+        module: Any = cast("pl.Trainer", self.trainer).lightning_module
         interval = max(1, module.model.max_interval or 3)
         if stage == "fit":
             self.pairs = self._training_set(module, interval)
@@ -91,10 +97,12 @@ class ClipData(pl.LightningDataModule):
     def _training_set(self, module: Any, interval: int) -> Dataset[Any]:
         adapter: Adapter = module.adapter
         pairs = self.kind == "pairs" or (self.kind == "auto" and not adapter.recurrent)
+        if pairs and self.frames is not None:
+            raise InputError('frames is the length of sequences, but pairs are drawn: give kind="sequences", too')
         # A block meets the whole interval only where it is shown at reference frames, too.
         distance = interval if module.model.show_shortcut else max(1, interval - 1)
         lead = _lead(adapter) if self.cache is None else 0  # cached features begin behind it
-        length = distance if pairs else self.frames or max(2, interval) + lead
+        length = distance if pairs else (self.frames or max(2, interval) + lead)
         shared: dict[str, Any] = {
             "crop": _crop(self.clips, self.crop),
             "length": self.batch_size * _ENDLESS,
@@ -106,6 +114,10 @@ class ClipData(pl.LightningDataModule):
         module.to(module.trainer.strategy.root_device)  # where Lightning takes it a moment later
         with _first_alone(module.trainer):  # it computes the features that the others find
             return samples(FeatureCache(self.cache, module.model, adapter), self.clips, length, **shared)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Whether the run trains on cached features, for one that goes on from here; see `running.features_folder`."""
+        return {"cached": self.cache is not None}
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Batches (B, T, C, h, w) in [0, 1] or cached features, from the first sample that the run has not seen."""
@@ -171,5 +183,12 @@ def _crop(clips: Sequence[FrameSource], side: int | None) -> tuple[int, int] | N
     """The square crop, cut down to what the smallest clip allows."""
     if side is None:
         return None
-    shapes = [clip[0].shape for clip in clips]
-    return min(side, *(int(s[-2]) for s in shapes)), min(side, *(int(s[-1]) for s in shapes))
+    sizes = [(int(shape[-2]), int(shape[-1])) for shape in (clip[0].shape for clip in clips)]
+    height, width = (min(side, *(size[i] for size in sizes)) for i in (0, 1))
+    if (height, width) != (side, side) and any(min(size) >= side for size in sizes):
+        warnings.warn(
+            f"crops are {height}x{width} and not {side}x{side}, since a clip is no larger: leave it out, or give a "
+            "smaller crop",
+            stacklevel=2,
+        )
+    return height, width

@@ -5,7 +5,6 @@ Every `|.|_1` is the mean over all elements, so that weights hold at every size 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias
@@ -14,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from shortcutv2v.distill.checks import check_number
 from shortcutv2v.errors import InputError
 
 __all__ = [
@@ -44,9 +44,9 @@ class LossWeights:
         temporal_gan: of `gan_generator_loss` on (reference, current) pictures; see `Adversary`.
 
     Raises:
-        InputError: a weight is negative or not finite.
+        InputError: a weight is negative, not finite or no number.
 
-    Example:
+    Examples:
         >>> LossWeights(temporal_gan=0).perceptual
         10.0
     """
@@ -60,8 +60,7 @@ class LossWeights:
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
-            if not 0 <= value < math.inf:
-                raise InputError(f"the weight of the {name} loss must be finite and not negative, got {value}")
+            check_number(f"the weight of the {name} loss", value, 0)
 
     @classmethod
     def plain(cls, **changes: float) -> LossWeights:
@@ -83,7 +82,7 @@ def feature_loss(f_hat: Tensor, f: Tensor) -> Tensor:
         f_hat: predicted features, (B, C, H, W).
         f: the teacher's, (B, C, H, W).
 
-    Example:
+    Examples:
         >>> feature_loss(torch.zeros(1, 2, 3, 3), torch.full((1, 2, 3, 3), 0.5))
         tensor(0.5000)
     """
@@ -122,7 +121,7 @@ def perceptual_loss(features_of_picture: Sequence[Tensor], features_of_target: S
     Raises:
         InputError: not the same number of layers, or none.
 
-    Example:
+    Examples:
         >>> zeros = [torch.zeros(1, 4, 8, 8), torch.zeros(1, 8, 4, 4)]
         >>> perceptual_loss(zeros, [layer + 0.5 for layer in zeros])
         tensor(1.)
@@ -165,7 +164,7 @@ def gan_generator_loss(scores_fake: Scores, form: str = "least_squares") -> Tens
     Raises:
         InputError: an unknown form, or no scores.
 
-    Example:
+    Examples:
         >>> gan_generator_loss(torch.full((1, 1, 4, 4), 0.5))
         tensor(0.2500)
     """
@@ -186,7 +185,7 @@ def gan_discriminator_loss(scores_real: Scores, scores_fake: Scores, form: str =
     Raises:
         InputError: an unknown form, or no scores.
 
-    Example:
+    Examples:
         >>> gan_discriminator_loss(torch.ones(1, 1, 4, 4), torch.full((1, 1, 4, 4), 0.5))
         tensor(0.2500)
     """

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import itertools
+import warnings
 from collections.abc import Iterable, Sequence
 from typing import Any, cast
 
@@ -15,12 +17,13 @@ from shortcutv2v.adapter import Adapter
 from shortcutv2v.checkpoint import recipe
 from shortcutv2v.distill import losses
 from shortcutv2v.distill.adversarial import Adversary
+from shortcutv2v.distill.callbacks import EMA
 from shortcutv2v.distill.checks import check_number
 from shortcutv2v.distill.losses import LossWeights
 from shortcutv2v.distill.perceptual import FrozenDistance, VGGPerceptual
 from shortcutv2v.distill.rollout import Rollout, Step
 from shortcutv2v.errors import CheckpointError, InputError
-from shortcutv2v.model import ShortcutV2V
+from shortcutv2v.model import ShortcutV2V, placement
 
 __all__ = ["Distiller"]
 
@@ -53,7 +56,7 @@ class Distiller(pl.LightningModule):
         decay: linear decay of the rates to zero over this last fraction of the run.
         schedule: length of the run in steps, for the decay; default: what the trainer was told.
         perceptual: a module (picture, target) -> distance, see `distill.perceptual`; a copy of it is held frozen, away
-            from optimisers and checkpoints. Default: `VGGPerceptual()` where its weight is not zero.
+            from optimisers and checkpoints. Needs a weight. Default: `VGGPerceptual()` where its weight is not zero.
         adversary: the discriminators; default `Adversary()`. Those whose weights are zero are dropped from it.
         feedback: what a recurrent teacher gets back on shortcut frames, "teacher" or "own"; see `Rollout`.
         truncate: frames that gradients flow back through, with "own"; see `Rollout`.
@@ -63,10 +66,10 @@ class Distiller(pl.LightningModule):
         `val/psnr_reuse` with `f_ref` reused, `val/psnr_repeat` with the last output repeated, in dB.
 
     Raises:
-        InputError: an unknown `feedback`, a number out of range, or the perceptual loss has no weights to run with;
-            from the first step, where every loss has weight zero.
+        InputError: an unknown `feedback`, a number out of range, something given that would not be used, or the
+            perceptual loss has no weights to run with; from the first step, where every loss has weight zero.
 
-    Example:
+    Examples:
         >>> import shortcutv2v
         >>> teacher = nn.Sequential(*(nn.Conv2d(3, 3, 3, padding=1) for _ in range(4)))
         >>> model = shortcutv2v.wrap(teacher, "0", "2", example_inputs=(torch.rand(1, 3, 8, 8),))
@@ -93,14 +96,15 @@ class Distiller(pl.LightningModule):
         truncate: int | None = None,
     ) -> None:
         super().__init__()
-        _check_kinds(model, adapter, weights)
-        _check_numbers(lr, lr_discriminator, betas, decay, schedule)
+        _check_kinds(model=model, adapter=adapter, weights=weights, perceptual=perceptual, adversary=adversary)
+        _check_numbers(lr, lr_discriminator, betas, decay, schedule, truncate)
         self.model = model
         self.adapter = adapter or Adapter.of(model)
         self.weights = weights or LossWeights.plain()
         self.rollout = Rollout(model, self.adapter, feedback, truncate)
         self.lr, self.lr_discriminator, self.betas = lr, lr_discriminator, betas
         self.decay, self.schedule = decay, schedule
+        _check_used(self.weights, perceptual, adversary, feedback, truncate)
         if self.weights.perceptual and perceptual is None:
             perceptual = VGGPerceptual()
         if perceptual is not None and not isinstance(perceptual, FrozenDistance):
@@ -112,6 +116,11 @@ class Distiller(pl.LightningModule):
         if adversary is not None:  # without a weight, a discriminator would train for nothing
             adversary.spatial = adversary.spatial if spatial else None
             adversary.temporal = adversary.temporal if temporal else None
+            if adversary.spatial is None and adversary.temporal is None:
+                raise InputError(
+                    f"the adversary judges nothing with weights gan={self.weights.gan:g} and temporal_gan="
+                    f"{self.weights.temporal_gan:g}: give it the discriminator that has a weight, spatial or temporal"
+                )
         self.adversary = adversary if spatial or temporal else None
 
     def steps(self, batch: Tensor | Sequence[Any]) -> list[Step]:
@@ -120,7 +129,10 @@ class Distiller(pl.LightningModule):
         Args:
             batch: frames (B, T, C, H, W) in [0, 1], or cached features: T pairs (carry, f).
         """
-        return self.rollout.steps(batch) if isinstance(batch, Tensor) else self.rollout.steps_from(batch)
+        if not isinstance(batch, Tensor):
+            return self.rollout.steps_from(batch)
+        _, dtype = placement(self.model.teacher)
+        return self.rollout.steps(batch.to(dtype))
 
     def losses(self, step: Step) -> dict[str, Tensor]:
         """The blocks' losses by name, unweighted; those of weight zero are left out. Override to add one."""
@@ -146,7 +158,13 @@ class Distiller(pl.LightningModule):
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         """One step; the mean over the batch's shortcut frames."""
-        steps = self.steps(batch)
+        try:
+            steps = self.steps(batch)
+        except InputError as error:
+            frames = (
+                f"frames {tuple(batch.shape[2:])}, as clips and crop give them" if isinstance(batch, Tensor) else ""
+            )
+            raise InputError(f"{frames}: {error}" if frames else str(error)) from error
         found = _mean([self.losses(step) for step in steps])
         if not found:
             raise InputError("there is nothing to train: every loss has weight zero")
@@ -203,6 +221,7 @@ class Distiller(pl.LightningModule):
                 raise CheckpointError(f"the checkpoint is of another cut: its {key} is {saved[key]}, here {own[key]}")
         if saved["teacher"]["structure"] != own["teacher"]["structure"]:
             raise CheckpointError(f"the checkpoint is of another teacher: a {saved['teacher']['class']}")
+        self._warn_of_changes(checkpoint)
         theirs = {name for name in checkpoint["state_dict"] if name.startswith("adversary.")}
         ours = set() if self.adversary is None else {f"adversary.{name}" for name in self.adversary.state_dict()}
         if theirs != ours:
@@ -210,6 +229,18 @@ class Distiller(pl.LightningModule):
             raise CheckpointError(
                 f"the checkpoint has {kind} discriminators{'' if ours else ', here there are none'}: resume with the "
                 "adversary and the weights of gan and temporal_gan that the run had"
+            )
+
+    def _warn_of_changes(self, checkpoint: dict[str, Any]) -> None:
+        """Say what a resumed run does otherwise than it was told."""
+        given = {"blocks": self.lr, "discriminators": self.lr_discriminator}
+        for group in (group for state in checkpoint["optimizer_states"] for group in state["param_groups"]):
+            name, rate = group.get("name"), group.get("initial_lr", group["lr"])
+            if given.get(name, rate) != rate:
+                warnings.warn(f"the resumed run keeps its learning rate of the {name}, {rate:g}", stacklevel=2)
+        if "ema" in checkpoint and not any(isinstance(each, EMA) for each in cast("Any", self.trainer).callbacks):
+            warnings.warn(
+                "the checkpoint holds averages, which are trained on as they are: give ema, too", stacklevel=2
             )
 
     def done(self) -> float:
@@ -229,31 +260,63 @@ class Distiller(pl.LightningModule):
         return max(shares)
 
 
-def _check_kinds(model: object, adapter: object, weights: object) -> None:
+_KINDS: dict[str, tuple[type, str]] = {
+    "model": (ShortcutV2V, "wrap the teacher with shortcutv2v.wrap()"),
+    "adapter": (Adapter, "give an object"),
+    "weights": (LossWeights, "give LossWeights(feature=5, ...)"),
+    "perceptual": (nn.Module, "give an object, such as VGGPerceptual()"),
+    "adversary": (Adversary, "give an object, such as Adversary(form='hinge')"),
+}
+
+
+def _check_kinds(**given: object) -> None:
     """Refuse what is easily given in another's place."""
-    for name, value, kind in (
-        ("model", model, ShortcutV2V),
-        ("adapter", adapter, Adapter),
-        ("weights", weights, LossWeights),
-    ):
+    for name, value in given.items():
+        kind, how = _KINDS[name]
         if not (isinstance(value, kind) or (value is None and name != "model")):
-            how = {"model": "wrap the teacher with shortcutv2v.wrap()", "weights": "give LossWeights(feature=5, ...)"}
-            raise InputError(
-                f"{name} must be a {kind.__name__}, got a {type(value).__name__}: {how.get(name, 'give an object')}"
-            )
+            raise InputError(f"{name} must be a {kind.__name__}, got {_described(value)}: {how}")
+    model: Any = given["model"]
+    held = itertools.chain(*(each() for part in (model, model.teacher) for each in (part.parameters, part.buffers)))
+    if any(tensor.is_inference() for tensor in held):
+        raise InputError("the model was made under torch.inference_mode() and cannot be trained: make it outside")
+
+
+def _described(value: object) -> str:
+    return f"the class {value.__name__}" if isinstance(value, type) else f"a {type(value).__name__}"
+
+
+def _check_used(
+    weights: LossWeights, perceptual: object, adversary: object, feedback: str, truncate: int | None
+) -> None:
+    """Refuse what would change nothing."""
+    if perceptual is not None and not weights.perceptual:
+        raise InputError(
+            "perceptual is given, but the weight of the perceptual loss is 0: give it one, weights=LossWeights(...) or "
+            "--weights.perceptual 10, or leave perceptual out"
+        )
+    if adversary is not None and not (weights.gan or weights.temporal_gan):
+        raise InputError(
+            "adversary is given, but the weights gan and temporal_gan are 0: give one of them a weight, "
+            "weights=LossWeights(...) or --weights.gan 1, or leave adversary out"
+        )
+    if truncate is not None and feedback != "own":
+        raise InputError('truncate is for feedback="own": give both, or neither')
 
 
 def _check_numbers(
-    lr: float, lr_discriminator: float, betas: Sequence[float], decay: float, schedule: int | None
+    lr: float, lr_discriminator: float, betas: Sequence[float], decay: float, schedule: int | None, truncate: int | None
 ) -> None:
     """Refuse what would train backwards, or not at all."""
     check_number("lr", lr, 0)
     check_number("lr_discriminator", lr_discriminator, 0)
     check_number("decay", decay, 0, 1)
+    if not (isinstance(betas, tuple | list) and len(betas) == 2):
+        raise InputError(f"betas must be two numbers, such as (0.9, 0.99), got {betas!r}")
     for beta in betas:
         check_number("each of betas", beta, 0, 0.999999)
-    if schedule is not None:
-        check_number("schedule", schedule, 1, whole=True)
+    for name, value in (("schedule", schedule), ("truncate", truncate)):
+        if value is not None:
+            check_number(name, value, 1, whole=True)
 
 
 def _psnr(picture: Tensor, target: Tensor) -> Tensor:

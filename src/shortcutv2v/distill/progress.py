@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Any, cast
 
 import pytorch_lightning as pl
+from pytorch_lightning.trainer.states import TrainerFn
 from tqdm.auto import tqdm
 
 __all__ = ["Progress", "quiet_lightning"]
@@ -19,7 +20,8 @@ _SHOWN = {"train/loss": "loss", "val/psnr": "PSNR", "val/psnr_reuse": "reuse", "
 class Progress(pl.Callback):
     """Share of the run that is done, steps, loss and, once validated, PSNR to the teacher beside the free baselines.
 
-    Lightning's own bar counts batches of an epoch, which here has no meaningful length.
+    Behind the run stands what the last validation found. Lightning's own bar counts batches of an epoch, which here has
+    no meaningful length.
     """
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -31,12 +33,17 @@ class Progress(pl.Callback):
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, *_: Any) -> None:
         """Move the bar."""
         self._bar.n = round(100 * min(1.0, pl_module.done()), 1)
-        shown: dict[str, object] = {"step": trainer.global_step}
-        for name, label in _SHOWN.items():
-            if name in trainer.callback_metrics:
-                shown[label] = f"{float(trainer.callback_metrics[name]):.4g}"
-        self._bar.set_postfix(shown, refresh=False)
+        self._bar.set_postfix({"step": trainer.global_step, **_values(trainer)}, refresh=False)
         self._bar.update(0)
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Show what was found: in the bar, or in a line of its own once the run has ended."""
+        found = _values(trainer)
+        if trainer.state.fn == TrainerFn.FITTING:
+            self._bar.set_postfix({"step": trainer.global_step, **found})
+        elif trainer.is_global_zero and "PSNR" in found:
+            baselines = ", ".join(f"{label} {found[label]}" for label in ("reuse", "repeat") if label in found)
+            tqdm.write(f"PSNR {found['PSNR']} dB to the teacher ({baselines})")
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Leave the bar as it is, and say why the run ended early if it did."""
@@ -49,6 +56,12 @@ class Progress(pl.Callback):
         """Leave the bar as it is."""
         if hasattr(self, "_bar"):
             self._bar.close()
+
+
+def _values(trainer: pl.Trainer) -> dict[str, str]:
+    """What is known of the run, by label."""
+    found = trainer.callback_metrics
+    return {label: f"{float(found[name]):.4g}" for name, label in _SHOWN.items() if name in found}
 
 
 @contextlib.contextmanager

@@ -14,14 +14,22 @@ import torch
 from torch import nn
 
 from shortcutv2v.adapter import Adapter
-from shortcutv2v.distill.cache.worth import drop_features, features_folder
-from shortcutv2v.distill.checks import check_end, check_precision, checked_folder
+from shortcutv2v.distill.cache.worth import drop_features
+from shortcutv2v.distill.checks import check_run, checked_folder
 from shortcutv2v.distill.feed import ClipData
 from shortcutv2v.distill.losses import LossWeights
 from shortcutv2v.distill.module import Distiller
 from shortcutv2v.distill.presets import Preset, find_preset
 from shortcutv2v.distill.progress import quiet_lightning
-from shortcutv2v.distill.running import callbacks_of, misconfigured, run, time_limit, trainer_settings, writers
+from shortcutv2v.distill.running import (
+    callbacks_of,
+    features_folder,
+    misconfigured,
+    run,
+    time_limit,
+    trainer_settings,
+    writers,
+)
 from shortcutv2v.distill.sources import Source
 from shortcutv2v.errors import InputError
 from shortcutv2v.model import ShortcutV2V, placement
@@ -83,12 +91,14 @@ def fit(
         weights: of the losses. Default: the preset's, or those that need no downloads, `LossWeights.plain()`.
         perceptual: a module for the perceptual loss, see `Distiller`.
         ema: decay of an average of the weights, which is then what is validated and kept; see `EMA`. Default: none.
-        patience: validations (one every 100 steps) without a gain after which the run ends early; None for never.
+        patience: validations (one every 100 steps, or four in a shorter run) without a gain after which the run ends
+            early; None for never.
         schedule: steps over which the rate decays, where a run is to be resumed later; default: this run's length.
         precision: of the training steps, as `pytorch_lightning.Trainer` takes it, such as "bf16-mixed". "bf16-true" and
             "16-true" are refused: they would round the teacher.
-        seed: decides crops, pairs and nothing else.
-        folder: where checkpoints (`last.ckpt`) and TensorBoard logs (`logs/`) go; None writes nothing.
+        seed: decides crops, pairs, what the teacher draws in a step, and nothing else.
+        folder: where checkpoints (`last.ckpt`) and TensorBoard logs (`logs/`) go; None writes nothing (but the batch of
+            a loss that is not finite, to the system's temporary folder).
         resume: a checkpoint to go on from. A run that was killed and resumed ends as one that was not, bit for bit,
             where the end is given in steps (and, of runs that were to end earlier, the `schedule` too).
         save_every: steps from one checkpoint to the next; each replaces the last, whole or not at all.
@@ -99,11 +109,15 @@ def fit(
         The `Distiller`, whose `trainer.callback_metrics` hold the last losses and PSNR values.
 
     Raises:
-        InputError: neither a time nor a number of steps is given, or the clips do not serve.
-        VideoError: a clip cannot be read.
-        CheckpointError: `resume` is of another cut or teacher.
+        InputError: neither a time nor a number of steps is given, an option is out of range or would not be used, or
+            the clips do not serve.
+        VideoError: no clip can be read.
+        CheckpointError: `resume` is of another cut or teacher, or a checkpoint cannot be written.
         NonFiniteLossError: a loss became infinite or not a number.
         KeyboardInterrupt: by Ctrl-C; the message names the checkpoint to resume from.
+
+    Warns:
+        UserWarning: files that are no clips, or frames that cannot be read, are left out; it counts them.
 
     Examples:
         >>> import shortcutv2v
@@ -113,34 +127,29 @@ def fit(
         >>> fit(model, clip, minutes=None, max_steps=2, progress=False).trainer.global_step
         2
     """
-    check_end(minutes, max_steps)
-    check_precision(precision)
+    watched: dict[str, Any] = {"seed": seed, "ema": ema, "patience": patience, "save_every": save_every}
+    check_run(minutes=minutes, steps=max_steps, precision=precision, **watched)
     if not (isinstance(distiller, type) and issubclass(distiller, Distiller)):
         raise InputError(f"distiller must be Distiller or a subclass of it, the class itself, got {distiller!r:.80}")
     if folder is not None:
         checked_folder(folder)
     chosen = find_preset(preset) if isinstance(preset, str) else preset
-    data = data_of(source, validation, chosen, size=size, crop=crop, batch_size=batch_size, frames=frames, seed=seed)
     changes = {"lr": lr, "weights": weights, "perceptual": perceptual, "schedule": schedule}
     module = distiller_of(model, adapter, chosen, distiller, **changes)
+    data = data_of(source, validation, chosen, size=size, crop=crop, batch_size=batch_size, frames=frames, seed=seed)
     device, _ = placement(model.teacher)
-    watch = callbacks_of(
-        folder,
-        validate=validation is not None,
-        seed=seed,
-        ema=ema,
-        patience=patience,
-        save_every=save_every,
-        progress=progress,
-    )
-    with quiet_lightning():
+    watch = callbacks_of(folder, validate=validation is not None, progress=progress, **watched)
+    with quiet_lightning(), misconfigured():
         limits: dict[str, Any] = {"max_time": time_limit(minutes), "max_steps": max_steps, "precision": precision}
-        with misconfigured():
-            trainer = pl.Trainer(**trainer_settings(folder), **writers(folder), **limits, callbacks=watch)
-    with _features_of(cache, module, data, minutes, folder, resume):
-        run(trainer, module, data, resume)
-    module.to(device)  # Lightning leaves it on the CPU
-    model.eval()
+        trainer = pl.Trainer(**trainer_settings(folder, max_steps), **writers(folder), **limits, callbacks=watch)
+    try:
+        # Whoever calls may be in a mode for inference.
+        kept = _features_of(cache, module, data, minutes, folder, resume)
+        with torch.inference_mode(False), torch.enable_grad(), kept:
+            run(trainer, module, data, resume)
+    finally:
+        module.to(device)  # Lightning leaves it on the CPU
+        model.eval()
     return module
 
 
@@ -200,6 +209,8 @@ def distiller_of(
         kind: `Distiller` or a subclass.
         changes: arguments of `Distiller` that replace these, unless they are None.
     """
+    if not isinstance(preset, Preset | None):
+        raise InputError(f"preset must be a name or a Preset, got {preset!r:.80}")
     if preset is not None:
         return preset.distiller(model, adapter, kind, **_given(changes))
     settings: dict[str, Any] = {"lr": 1e-3, "betas": (0.9, 0.99)}

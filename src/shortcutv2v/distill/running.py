@@ -6,8 +6,9 @@ import contextlib
 import inspect
 import os
 import signal
+import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -19,21 +20,27 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
+from shortcutv2v.adapter import Adapter
+from shortcutv2v.distill.cache.worth import caching_pays
 from shortcutv2v.distill.callbacks import EMA, NaNGuard, PictureLog, Plateau, StepSeed
+from shortcutv2v.distill.clips import FrameSource
 from shortcutv2v.distill.feed import ClipData
 from shortcutv2v.distill.module import Distiller
 from shortcutv2v.distill.progress import Progress, quiet_lightning
 from shortcutv2v.errors import CheckpointError, InputError
+from shortcutv2v.model import ShortcutV2V
 
 __all__ = [
     "LAST",
     "AtomicCheckpointIO",
     "callbacks_of",
     "check_readable",
+    "features_folder",
     "misconfigured",
     "run",
     "time_limit",
     "trainer_settings",
+    "validation_interval",
     "writers",
 ]
 
@@ -49,29 +56,49 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        """Write, flush to disk, rename; elsewhere than on a local disk do as Lightning does."""
+        """Write, flush to disk, rename; elsewhere than on a local disk do as Lightning does.
+
+        Raises:
+            CheckpointError: the disk is full or not writable.
+        """
         if "://" in str(path):
             super().save_checkpoint(checkpoint, path, storage_options)
             return
         part = Path(f"{path}.part")
-        super().save_checkpoint(checkpoint, part)
-        with part.open("rb") as file:
-            os.fsync(file.fileno())
-        part.replace(path)
+        try:
+            super().save_checkpoint(checkpoint, part)
+            with part.open("rb") as file:
+                os.fsync(file.fileno())
+            part.replace(path)
+        except (OSError, RuntimeError) as error:  # torch turns a full disk into a RuntimeError
+            part.unlink(missing_ok=True)
+            kept = "; the one before is still there" if Path(path).exists() else ""
+            raise CheckpointError(f"cannot write {path}: {str(error).splitlines()[0]}{kept}") from error
 
 
-def trainer_settings(folder: str | Path | None) -> dict[str, Any]:
+def validation_interval(max_steps: int) -> int:
+    """Steps from one validation to the next: 100, or a quarter of a short run.
+
+    Examples:
+        >>> [validation_interval(steps) for steps in (-1, 1000, 80, 8)]
+        [100, 100, 20, 10]
+    """
+    return 100 if max_steps <= 0 else min(100, max(10, max_steps // 4))
+
+
+def trainer_settings(folder: str | Path | None, max_steps: int = -1) -> dict[str, Any]:
     """Plain arguments of `Trainer`, without callbacks, writers and the run's end.
 
     One device, unless the user asks for more: Lightning would take all, and start the user's script once for each.
 
     Args:
         folder: where checkpoints go; None writes none.
+        max_steps: of the run, -1 where it ends by time.
     """
     return {
         "devices": 1,
         "max_epochs": -1,
-        "val_check_interval": 100,
+        "val_check_interval": validation_interval(max_steps),
         "check_val_every_n_epoch": None,
         "limit_val_batches": 8,
         "num_sanity_val_steps": 0,
@@ -107,7 +134,8 @@ def callbacks_of(
     """What watches over a run.
 
     Args:
-        folder: where checkpoints go; None leaves out checkpoints and pictures.
+        folder: where checkpoints go; None leaves out checkpoints and pictures, and the batch of a loss that is not
+            finite goes to the system's temporary folder.
         validate: whether there are clips to validate on.
         seed: of `StepSeed`.
         ema: decay of `EMA`, None for none.
@@ -115,7 +143,7 @@ def callbacks_of(
         save_every: steps from one checkpoint to the next.
         progress: show a progress bar.
     """
-    found: list[pl.Callback] = [StepSeed(seed), NaNGuard(folder)]
+    found: list[pl.Callback] = [StepSeed(seed), NaNGuard(folder or tempfile.gettempdir())]
     if progress:
         found.append(Progress())
     if ema is not None:
@@ -135,6 +163,7 @@ def run(trainer: pl.Trainer, distiller: Distiller, data: ClipData, resume: str |
 
     Raises:
         CheckpointError: `resume` is no checkpoint of ours, or of another cut or teacher.
+        InputError: the trainer's options leave no step to make.
         KeyboardInterrupt: by Ctrl-C; the message names the checkpoint to resume from.
 
     Warns:
@@ -148,17 +177,20 @@ def run(trainer: pl.Trainer, distiller: Distiller, data: ClipData, resume: str |
     # Newer Lightning asks how to read; older ones do as torch does.
     safely = {"weights_only": True} if "weights_only" in inspect.signature(trainer.fit).parameters else {}
     with quiet_lightning():
-        with _interruptible(trainer):
+        with _interruptible(trainer, resume):
             trainer.fit(distiller, data, ckpt_path=None if resume is None else str(resume), **safely)  # type: ignore[arg-type]
+        if trainer.global_step == 0:
+            raise InputError("not one step was made: max_epochs or limit_train_batches of the trainer leaves none")
         if trainer.checkpoint_callback is not None:
             trainer.save_checkpoint(last, weights_only=False)
         if data.windows is not None:
-            trainer.validate(distiller, data, verbose=False)
+            with _interruptible(trainer, None if trainer.checkpoint_callback is None else last):
+                trainer.validate(distiller, data, verbose=False)
 
 
 @contextlib.contextmanager
-def _interruptible(trainer: pl.Trainer) -> Iterator[None]:
-    """Make Ctrl-C the `KeyboardInterrupt` it is elsewhere.
+def _interruptible(trainer: pl.Trainer, checkpoint: str | Path | None) -> Iterator[None]:
+    """Make Ctrl-C the `KeyboardInterrupt` it is elsewhere; `checkpoint` is there already.
 
     Lightning leaves the process deaf to further ones and raises `SystemExit`; older releases just return.
     """
@@ -170,7 +202,7 @@ def _interruptible(trainer: pl.Trainer) -> Iterator[None]:
             raise
     if trainer.interrupted:
         signal.signal(signal.SIGINT, handler)
-        saved = getattr(trainer.checkpoint_callback, "best_model_path", "")
+        saved = getattr(trainer.checkpoint_callback, "best_model_path", "") or checkpoint
         how = f"resume from {saved}" if saved else "there is no checkpoint yet"
         raise KeyboardInterrupt(f"interrupted at step {trainer.global_step}: {how}")
 
@@ -211,6 +243,33 @@ def check_readable(path: Path) -> dict[str, Any]:
     if not (isinstance(found, dict) and {"shortcutv2v", "global_step"} <= found.keys()):
         raise CheckpointError(f"{path} is another kind of checkpoint: {expected}")
     return found
+
+
+def features_folder(
+    model: ShortcutV2V,
+    adapter: Adapter,
+    clips: Sequence[FrameSource],
+    minutes: float | None,
+    folder: str | Path,
+    resume: str | Path | None = None,
+) -> Path | None:
+    """`folder/features` where `caching_pays`, else None; a run that is resumed does as its checkpoint says it did.
+
+    Args:
+        model: a wrapped teacher.
+        adapter: how frames become its inputs.
+        clips: what is trained on.
+        minutes: length of the run.
+        folder: the run's.
+        resume: the checkpoint to go on from; what lies beside it is used again.
+    """
+    if resume is None:
+        return Path(folder) / "features" if caching_pays(model, adapter, clips, minutes, folder) else None
+    # Timed again, the choice could be another one.
+    if not check_readable(Path(resume)).get(ClipData.__qualname__, {}).get("cached"):
+        return None
+    left = Path(resume).parent / "features"
+    return left if left.is_dir() else Path(folder) / "features"
 
 
 def time_limit(minutes: float | None) -> timedelta | None:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from shortcutv2v import video
-from shortcutv2v.distill.data import FrameSource
+from shortcutv2v.distill.clips import FrameSource
 from shortcutv2v.errors import InputError
 
 __all__ = ["Source", "open_clips"]
@@ -39,7 +39,7 @@ def open_clips(source: Source | Sequence[Source], size: int | tuple[int, int] | 
     Warns:
         UserWarning: some files are no readable clips of two frames; one warning counts and names them.
 
-    Example:
+    Examples:
         >>> len(open_clips([torch.zeros(4, 3, 8, 8, dtype=torch.uint8), torch.zeros(9, 1, 8, 8, dtype=torch.uint8)]))
         2
     """

@@ -225,8 +225,11 @@ def read_image(path: Path) -> VideoFrame:
         data = path.read_bytes()
     except OSError as error:
         raise VideoError(f"{path}: cannot be read ({reason(error)})") from error
-    decoder = av.CodecContext.create(_codec(path, data), "r")
+    codec = _codec(path, data)
+    decoder = av.CodecContext.create(codec, "r")
     decoder.thread_count = 1
+    if codec == "mjpeg":  # would otherwise paint the missing part of a truncated file grey
+        decoder.options = {"err_detect": "explode"}
     try:
         frames = [*decoder.decode(av.Packet(data)), *decoder.decode(None)]
     except av.error.FFmpegError as error:

@@ -21,7 +21,8 @@ from shortcutv2v.distill.cache import store
 from shortcutv2v.distill.cache.features import Binder, Features, features_of, flatten
 from shortcutv2v.distill.cache.keys import clip_key, teacher_key
 from shortcutv2v.distill.cache.store import StoredClip
-from shortcutv2v.distill.data import FrameSource
+from shortcutv2v.distill.checks import check_number
+from shortcutv2v.distill.clips import FrameSource
 from shortcutv2v.errors import InputError
 from shortcutv2v.model import ShortcutV2V
 
@@ -81,9 +82,9 @@ class FeatureCache:
             object, are deleted to make room. Runs that share a folder need a limit that serves them all.
 
     Raises:
-        InputError: the folder cannot be made.
+        InputError: the folder cannot be made, or the limit is not above 0.
 
-    Example:
+    Examples:
         >>> import shortcutv2v, tempfile
         >>> teacher = torch.nn.Sequential(*(torch.nn.Conv2d(3, 3, 3, padding=1) for _ in range(4)))
         >>> model = shortcutv2v.wrap(teacher, "0", "2", example_inputs=(torch.rand(1, 3, 8, 8),))
@@ -97,6 +98,7 @@ class FeatureCache:
     def __init__(
         self, folder: str | Path, model: ShortcutV2V, adapter: Adapter | None = None, *, limit_gb: float = LIMIT_GB
     ) -> None:
+        check_number("limit_gb", limit_gb, 0, inside=True)
         self.folder, self.model, self.limit = Path(folder), model, limit_gb * 1e9
         self.adapter = adapter or Adapter.of(model)
         self.binder = Binder(model, self.adapter)

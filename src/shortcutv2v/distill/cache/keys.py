@@ -17,7 +17,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from shortcutv2v import video
 from shortcutv2v.adapter import Adapter
 from shortcutv2v.distill.cache.store import as_bytes
-from shortcutv2v.distill.data import FrameSource, Mirrored, Part
+from shortcutv2v.distill.clips import FrameSource, Mirrored, Part
 from shortcutv2v.model import ShortcutV2V
 
 __all__ = ["clip_key", "teacher_key"]
@@ -29,7 +29,7 @@ def teacher_key(model: ShortcutV2V, adapter: Adapter) -> str:
     Statistics that a norm in training mode collects, but does not use, are left out. Of an adapter it reads the
     attributes: tensors, modules and plain values by content, other objects by their type.
 
-    Example:
+    Examples:
         >>> import shortcutv2v
         >>> teacher = nn.Sequential(*(nn.Conv2d(3, 3, 3, padding=1) for _ in range(4)))
         >>> model = shortcutv2v.wrap(teacher, "0", "2", example_inputs=(torch.rand(1, 3, 8, 8),))
@@ -46,17 +46,25 @@ def teacher_key(model: ShortcutV2V, adapter: Adapter) -> str:
 
 def clip_key(clip: FrameSource) -> str:
     """Key of a clip: a file's path, size, time of change and the size it is read at; any other clip's pixels."""
-    if isinstance(clip, Part):
-        return f"{clip_key(clip.clip)}[{clip.start}:{clip.stop}]"
-    if isinstance(clip, Mirrored):
-        return f"{clip_key(clip.clip)} mirrored"
+    if (name := _name(clip)) is not None:
+        return name
     digest = hashlib.sha256()
-    if isinstance(clip, video.Frames):
-        files = sorted(clip.path.iterdir()) if clip.path.is_dir() else [clip.path]
-        _add(digest, [clip.size, *((str(file.resolve()), *_state(file)) for file in files)])
-    else:
-        for number in range(len(clip)):
-            _add(digest, clip[number])
+    for number in range(len(clip)):
+        _add(digest, clip[number])
+    return digest.hexdigest()
+
+
+def _name(clip: FrameSource) -> str | None:
+    """What tells a clip without reading it; None for clips that are no files, nor made of any."""
+    if isinstance(clip, Part | Mirrored):
+        whole = _name(clip.clip)
+        change = f"[{clip.start}:{clip.stop}]" if isinstance(clip, Part) else " mirrored"
+        return whole if whole is None else whole + change
+    if not isinstance(clip, video.Frames):
+        return None
+    digest = hashlib.sha256()
+    files = sorted(clip.path.iterdir()) if clip.path.is_dir() else [clip.path]
+    _add(digest, [clip.size, *((str(file.resolve()), *_state(file)) for file in files)])
     return digest.hexdigest()
 
 

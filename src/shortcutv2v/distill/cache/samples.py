@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import warnings
 from collections.abc import Callable, Sequence
 
@@ -11,7 +12,10 @@ from shortcutv2v.distill.cache.crops import Cropper, UncroppableError
 from shortcutv2v.distill.cache.feature_cache import FeatureCache, without_autocast
 from shortcutv2v.distill.cache.features import Features, FrameShape
 from shortcutv2v.distill.cache.store import StoredClip
-from shortcutv2v.distill.data import FrameSource
+from shortcutv2v.distill.checks import check_crop, check_number
+from shortcutv2v.distill.clips import FrameSource
+from shortcutv2v.distill.damage import whole_parts
+from shortcutv2v.distill.data import long_enough
 from shortcutv2v.distill.draws import PairDraw, SequenceDraw, seeded
 from shortcutv2v.errors import InputError
 
@@ -25,13 +29,19 @@ class _FeatureSamples(Dataset[list[Features]]):
         self,
         cache: FeatureCache,
         clips: Sequence[FrameSource],
+        least: int,
         draw: Callable[[list[int]], Callable[[], tuple[int, list[int]]]],
         crop: tuple[int, int] | None,
         length: int,
         seed: int,
     ) -> None:
+        check_number("length, the number of samples,", length, 1, whole=True)
+        check_number("seed", seed, 0, whole=True)
+        if crop is not None:
+            check_crop(crop)
         self.length, self.seed = length, seed
-        self.stored = [cache.features(clip) for clip in clips]
+        parts = [part for clip in long_enough(clips, least) for part in whole_parts(clip) if len(part) >= least]
+        self.stored = [cache.features(part) for part in parts]
         self._draw = draw([len(stored) for stored in self.stored])
         self._croppers = _croppers(cache, self.stored, crop)
 
@@ -75,7 +85,8 @@ class FeaturePairs(_FeatureSamples):
             stride, or as `FeatureCache.features`.
 
     Warns:
-        UserWarning: a feature does not lie over the frame, so that samples are whole frames.
+        UserWarning: a feature does not lie over the frame, so that samples are whole frames; some frames cannot be
+            read, so that the parts between them are cached.
     """
 
     def __init__(
@@ -90,8 +101,8 @@ class FeaturePairs(_FeatureSamples):
         seed: int = 0,
     ) -> None:
         swap = not cache.adapter.recurrent if reverse is None else reverse
-        clips = [clip for clip in clips if len(clip) > 1]
-        super().__init__(cache, clips, lambda lengths: PairDraw(lengths, max_interval, swap), crop, length, seed)
+        draw = functools.partial(PairDraw, max_interval=max_interval, reverse=swap)
+        super().__init__(cache, clips, 2, draw, crop, length, seed)
         self.max_interval = max_interval
 
 
@@ -125,8 +136,8 @@ class FeatureSequences(_FeatureSamples):
         length: int = 1000,
         seed: int = 0,
     ) -> None:
-        clips = [clip for clip in clips if len(clip) >= window]
-        super().__init__(cache, clips, lambda lengths: SequenceDraw(lengths, window, False), crop, length, seed)
+        draw = functools.partial(SequenceDraw, window=window, reverse=False)
+        super().__init__(cache, clips, window, draw, crop, length, seed)
         self.window = window
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import time
 from collections.abc import Sequence
@@ -14,10 +15,10 @@ from shortcutv2v.adapter import Adapter
 from shortcutv2v.distill.cache.feature_cache import LIMIT_GB, SUFFIX
 from shortcutv2v.distill.cache.features import features_of, flatten
 from shortcutv2v.distill.cache.store import size_of, slot_of
-from shortcutv2v.distill.data import FrameSource
+from shortcutv2v.distill.clips import FrameSource
 from shortcutv2v.model import ShortcutV2V
 
-__all__ = ["caching_pays", "drop_features", "features_folder"]
+__all__ = ["caching_pays", "drop_features"]
 
 _SHARE = 0.2
 """Of the run's time, at most, for computing features; a step on them takes about two thirds of the time of another."""
@@ -39,7 +40,7 @@ def caching_pays(
         minutes: length of the run; None, where it ends by steps, is not worth an estimate.
         folder: where features would go.
 
-    Example:
+    Examples:
         >>> import shortcutv2v
         >>> teacher = torch.nn.Sequential(*(torch.nn.Conv2d(3, 3, 3, padding=1) for _ in range(4)))
         >>> model = shortcutv2v.wrap(teacher, "0", "2", example_inputs=(torch.rand(1, 3, 8, 8),))
@@ -66,41 +67,17 @@ def caching_pays(
     return scale * seconds < _SHARE * 60 * minutes and needed < room
 
 
-def features_folder(
-    model: ShortcutV2V,
-    adapter: Adapter,
-    clips: Sequence[FrameSource],
-    minutes: float | None,
-    folder: str | Path,
-    resume: str | Path | None = None,
-) -> Path | None:
-    """`folder/features` where `caching_pays`, else None; a run that is resumed does as it did before.
-
-    Args:
-        model: a wrapped teacher.
-        adapter: how frames become its inputs.
-        clips: what is trained on.
-        minutes: length of the run.
-        folder: the run's.
-        resume: the checkpoint to go on from, beside which the features lie, if there are any.
-    """
-    if resume is not None:  # timed again, the choice could be another one
-        found = Path(resume).parent / "features"
-        return found if found.is_dir() else None
-    return Path(folder) / "features" if caching_pays(model, adapter, clips, minutes, folder) else None
-
-
 def drop_features(folder: Path | None) -> None:
-    """Delete the features that a run which has ended had kept for itself.
-
-    The empty folder stays: it tells a run that goes on from there what this one had chosen.
+    """Delete the features that a run which has ended had kept for itself, and the folder if it held nothing else.
 
     Args:
-        folder: as `features_folder` returned it.
+        folder: None where it kept none.
     """
     if folder is not None:
         for path in folder.glob(f"*{SUFFIX}"):
             path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            folder.rmdir()
 
 
 def _existing(folder: Path) -> Path:
