@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import os
 import re
-import struct
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -225,7 +224,7 @@ class _OrderedLayer:
         assert isinstance(weight, Tensor)  # noqa: S101  (both kinds have one)
         if self.kind == "PReLU":
             return _copy(weight, data, at, torch.float32)
-        (tag,) = struct.unpack_from("<I", data, at)
+        tag = int.from_bytes(data[at : at + 4], "little")
         if tag != _FP16_TAG:
             raise CheckpointError(f"unexpected weight tag {tag:#x}: only fp16 convolutions are understood")
         at = _copy(weight, data, at + 4, torch.float16)

