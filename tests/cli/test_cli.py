@@ -103,8 +103,8 @@ def test_profile_prints_a_table(adapter: str, capsys: pytest.CaptureFixture[str]
 
 class TestRefusals:
     def test_missing_video(self, adapter: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-        line = refused(capsys, "translate", tmp_path / "no.mp4", tmp_path / "out.mp4", "--adapter", adapter)
-        assert "no.mp4" in line
+        line = refused(capsys, "translate", tmp_path / "no  é.mp4", tmp_path / "out.mp4", "--adapter", adapter)
+        assert "no  é.mp4" in line
         assert not (tmp_path / "out.mp4").exists()
 
     def test_truncated_video(

@@ -48,7 +48,8 @@ def main(argv: Sequence[str] | None = None, *, adapter: str | None = None) -> in
 
 
 def _refuse(message: str) -> int:
-    print(f"shortcutv2v: error: {' '.join(message.split())}", file=sys.stderr)
+    line = " ".join(part.strip() for part in message.splitlines())
+    print(f"shortcutv2v: error: {line}", file=sys.stderr)
     return 2
 
 
