@@ -41,6 +41,8 @@ def test_nothing_usable(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(VideoError, match="no usable clip among 0 found in .*empty"):
         video.find_clips(tmp_path / "empty")
+    with pytest.raises(VideoError, match="found in an empty list; expected videos or folders of frames$"):
+        video.find_clips([])
 
 
 def test_a_folder_with_a_file_that_is_no_picture_is_found_out_before_training(tmp_path: Path) -> None:

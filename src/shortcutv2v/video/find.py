@@ -55,9 +55,10 @@ def find_clips(paths: PathLike | Iterable[PathLike], *, min_frames: int = 1) -> 
     good = [clip for clip in found.values() if clip not in bad]
     reasons = "; ".join(bad.values())
     if not good:
-        where = ", ".join(str(path) for path in named)
+        where = ", ".join(str(path) for path in named) or "an empty list"
         raise VideoError(
-            f"no usable clip among {len(found)} found in {where}; expected videos or folders of frames. {reasons}"
+            f"no usable clip among {len(found)} found in {where}; expected videos or folders of frames"
+            + (f". {reasons}" if reasons else "")
         )
     if bad:
         warnings.warn(f"{len(bad)} of {len(found)} clips left out: {reasons}", stacklevel=2)
