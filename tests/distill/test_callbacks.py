@@ -16,7 +16,7 @@ import shortcutv2v
 from shortcutv2v.distill import Distiller, LossWeights, Pairs, Windows
 from shortcutv2v.distill.callbacks import EMA, NaNGuard, PictureLog, Plateau, StepSeed
 from shortcutv2v.distill.pictures import pictures_of
-from shortcutv2v.distill.progress import quiet_lightning
+from shortcutv2v.distill.progress import Progress, quiet_lightning
 from shortcutv2v.errors import InputError, NonFiniteLossError
 
 PLAIN = LossWeights(perceptual=0, gan=0, temporal_gan=0)
@@ -197,3 +197,9 @@ def test_bad_settings_are_named() -> None:
         EMA(0)
     with pytest.raises(InputError, match="every must be a whole number of at least 1, got 0"):
         PictureLog(0)
+
+
+def test_the_bar_bears_a_validation_before_training(chain: nn.Module) -> None:
+    trainer = trainer_of(Progress(), steps=1, num_sanity_val_steps=1)
+    train(trainer, distiller_of(chain))
+    assert trainer.global_step == 1

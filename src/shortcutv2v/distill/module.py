@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import itertools
 import warnings
 from collections.abc import Iterable, Sequence
 from typing import Any, cast
@@ -17,8 +16,8 @@ from shortcutv2v.adapter import Adapter
 from shortcutv2v.checkpoint import recipe
 from shortcutv2v.distill import losses
 from shortcutv2v.distill.adversarial import Adversary
+from shortcutv2v.distill.arguments import check_kinds, check_numbers, check_used
 from shortcutv2v.distill.callbacks import EMA
-from shortcutv2v.distill.checks import check_number
 from shortcutv2v.distill.losses import LossWeights
 from shortcutv2v.distill.perceptual import FrozenDistance, VGGPerceptual
 from shortcutv2v.distill.rollout import Rollout, Step
@@ -96,15 +95,15 @@ class Distiller(pl.LightningModule):
         truncate: int | None = None,
     ) -> None:
         super().__init__()
-        _check_kinds(model=model, adapter=adapter, weights=weights, perceptual=perceptual, adversary=adversary)
-        _check_numbers(lr, lr_discriminator, betas, decay, schedule, truncate)
+        check_kinds(model=model, adapter=adapter, weights=weights, perceptual=perceptual, adversary=adversary)
+        check_numbers(lr, lr_discriminator, betas, decay, schedule, truncate)
         self.model = model
         self.adapter = adapter or Adapter.of(model)
         self.weights = weights or LossWeights.plain()
         self.rollout = Rollout(model, self.adapter, feedback, truncate)
         self.lr, self.lr_discriminator, self.betas = lr, lr_discriminator, betas
         self.decay, self.schedule = decay, schedule
-        _check_used(self.weights, perceptual, adversary, feedback, truncate)
+        check_used(self.weights, perceptual, adversary, feedback, truncate)
         if self.weights.perceptual and perceptual is None:
             perceptual = VGGPerceptual()
         if perceptual is not None and not isinstance(perceptual, FrozenDistance):
@@ -258,65 +257,6 @@ class Distiller(pl.LightningModule):
             steps = trainer.estimated_stepping_batches
             shares.append(trainer.global_step / steps if steps else 0.0)
         return max(shares)
-
-
-_KINDS: dict[str, tuple[type, str]] = {
-    "model": (ShortcutV2V, "wrap the teacher with shortcutv2v.wrap()"),
-    "adapter": (Adapter, "give an object"),
-    "weights": (LossWeights, "give LossWeights(feature=5, ...)"),
-    "perceptual": (nn.Module, "give an object, such as VGGPerceptual()"),
-    "adversary": (Adversary, "give an object, such as Adversary(form='hinge')"),
-}
-
-
-def _check_kinds(**given: object) -> None:
-    """Refuse what is easily given in another's place."""
-    for name, value in given.items():
-        kind, how = _KINDS[name]
-        if not (isinstance(value, kind) or (value is None and name != "model")):
-            raise InputError(f"{name} must be a {kind.__name__}, got {_described(value)}: {how}")
-    model: Any = given["model"]
-    held = itertools.chain(*(each() for part in (model, model.teacher) for each in (part.parameters, part.buffers)))
-    if any(tensor.is_inference() for tensor in held):
-        raise InputError("the model was made under torch.inference_mode() and cannot be trained: make it outside")
-
-
-def _described(value: object) -> str:
-    return f"the class {value.__name__}" if isinstance(value, type) else f"a {type(value).__name__}"
-
-
-def _check_used(
-    weights: LossWeights, perceptual: object, adversary: object, feedback: str, truncate: int | None
-) -> None:
-    """Refuse what would change nothing."""
-    if perceptual is not None and not weights.perceptual:
-        raise InputError(
-            "perceptual is given, but the weight of the perceptual loss is 0: give it one, weights=LossWeights(...) or "
-            "--weights.perceptual 10, or leave perceptual out"
-        )
-    if adversary is not None and not (weights.gan or weights.temporal_gan):
-        raise InputError(
-            "adversary is given, but the weights gan and temporal_gan are 0: give one of them a weight, "
-            "weights=LossWeights(...) or --weights.gan 1, or leave adversary out"
-        )
-    if truncate is not None and feedback != "own":
-        raise InputError('truncate is for feedback="own": give both, or neither')
-
-
-def _check_numbers(
-    lr: float, lr_discriminator: float, betas: Sequence[float], decay: float, schedule: int | None, truncate: int | None
-) -> None:
-    """Refuse what would train backwards, or not at all."""
-    check_number("lr", lr, 0)
-    check_number("lr_discriminator", lr_discriminator, 0)
-    check_number("decay", decay, 0, 1)
-    if not (isinstance(betas, tuple | list) and len(betas) == 2):
-        raise InputError(f"betas must be two numbers, such as (0.9, 0.99), got {betas!r}")
-    for beta in betas:
-        check_number("each of betas", beta, 0, 0.999999)
-    for name, value in (("schedule", schedule), ("truncate", truncate)):
-        if value is not None:
-            check_number(name, value, 1, whole=True)
 
 
 def _psnr(picture: Tensor, target: Tensor) -> Tensor:

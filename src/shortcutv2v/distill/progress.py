@@ -39,6 +39,8 @@ class Progress(pl.Callback):
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Show what was found: in the bar, or in a line of its own once the run has ended."""
         found = _values(trainer)
+        if trainer.sanity_checking:
+            return
         if trainer.state.fn == TrainerFn.FITTING:
             self._bar.set_postfix({"step": trainer.global_step, **found})
         elif trainer.is_global_zero and "PSNR" in found:

@@ -165,20 +165,30 @@ class FeatureCache:
         wanted = f"the features of {frames} frames take {need / 1e9:.2f} GB"
         advice = "read the clip at a smaller size, take a Part of it, or raise limit_gb"
         path.unlink(missing_ok=True)
-        files = sorted(self.folder.glob(f"*{SUFFIX}"), key=lambda file: file.stat().st_mtime)
-        total = sum(file.stat().st_size for file in files)
         ours = {stored.path for stored in self._open.values()}
-        for file in files:
+        files = _oldest_first(self.folder)
+        total = sum(size for _, size in files)
+        for file, size in files:
             if need > self.limit or total + need <= self.limit:
                 break
             if file not in ours:
-                total -= file.stat().st_size
-                file.unlink()
+                total -= size
+                file.unlink(missing_ok=True)
         if total + need > self.limit:
             used = f", and {total / 1e9:.2f} GB are in use" if need <= self.limit else ""
             raise InputError(f"{wanted}, the limit is {self.limit / 1e9:.2f} GB{used}: {advice}")
         if shutil.disk_usage(self.folder).free < need:
             raise InputError(f"{wanted}, more than is free on the disk of {self.folder}: {advice.rsplit(',', 1)[0]}")
+
+
+def _oldest_first(folder: Path) -> list[tuple[Path, int]]:
+    """The files of a folder with their sizes, longest unused first; other runs may delete some meanwhile."""
+    found = []
+    for file in folder.glob(f"*{SUFFIX}"):
+        with contextlib.suppress(FileNotFoundError):
+            about = file.stat()
+            found.append((about.st_mtime, file, about.st_size))
+    return [(file, size) for _, file, size in sorted(found)]
 
 
 def _checked(run: Iterator[tuple[int, Features]], like: Features) -> Iterator[list[Tensor]]:
