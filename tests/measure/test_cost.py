@@ -1,6 +1,7 @@
 import pytest
 import torch
 from torch import nn
+from torch.utils.flop_counter import flop_registry
 
 from shortcutv2v import measure, ops
 from shortcutv2v.errors import InputError
@@ -74,3 +75,40 @@ def test_compiled_code_costs_what_eager_code_costs():
     assert len(runs) == 1
     assert measure.cost(opaque, x) == measure.cost(layer, x)
     assert len(runs) == 1
+
+
+QUERY, KEY = torch.ones(2, 4, 9, 16), torch.ones(2, 4, 11, 16)
+SEQUENCE = torch.ones(2, 9, 16)
+ATTENTION = 2 * 9 * 16 * 4 * 16 + 2 * 2 * 9 * 9 * 16  # three projections in, one out; scores, and their sum
+COUNTED = {
+    "3-D": (nn.Conv3d(3, 5, 3, padding=1), (torch.ones(2, 3, 4, 6, 7),), 2 * 4 * 6 * 7 * 5 * 3 * 27),
+    "dilated": (nn.Conv2d(4, 6, 3, dilation=2), (torch.ones(1, 4, 9, 8),), 5 * 4 * 6 * 4 * 9),
+    "transposed, grouped": (nn.ConvTranspose2d(4, 6, 4, 2, 1, groups=2), (torch.ones(1, 4, 5, 7),), 35 * 4 * 3 * 16),
+    "SDPA": (nn.functional.scaled_dot_product_attention, (QUERY, KEY, KEY), 2 * 2 * 4 * 9 * 11 * 16),
+    "attention": (nn.MultiheadAttention(16, 4, batch_first=True), (SEQUENCE,) * 3, ATTENTION),
+    "transformer": (
+        nn.TransformerEncoderLayer(16, 4, 32, batch_first=True),
+        (SEQUENCE,),
+        ATTENTION + 2 * 2 * 9 * 16 * 32,
+    ),
+    "LSTM": (nn.LSTM(16, 20, batch_first=True, bidirectional=True), (SEQUENCE,), 2 * 2 * 9 * 4 * 20 * (16 + 20)),
+    "matrix and vector": (torch.matmul, (SEQUENCE, torch.ones(16)), 2 * 9 * 16),
+    "einsum": (lambda q, k: torch.einsum("bhid,bhjd->bhij", q, k), (QUERY, KEY), 2 * 4 * 9 * 11 * 16),
+    "addbmm": (torch.addbmm, (torch.ones(9, 9), SEQUENCE, SEQUENCE.mT), 2 * 9 * 9 * 16),
+}
+
+
+@pytest.mark.parametrize("name", COUNTED)
+def test_every_kind_of_product_is_counted(name):
+    function, args, macs = COUNTED[name]
+    if isinstance(function, nn.Module):
+        function.eval()  # attention has a fused path then
+    assert measure.cost(function, *args).macs == macs
+    assert torch.backends.mha.get_fastpath_enabled()
+
+
+def test_cudnns_recurrent_layers_have_a_formula():
+    formula = flop_registry[torch.ops.aten._cudnn_rnn]
+    weights = [torch.ones(80, 16), torch.ones(80, 20), torch.ones(80), torch.ones(80)]
+    out = (torch.ones(2, 9, 20),)
+    assert formula(SEQUENCE, weights, 4, None, out_val=out) == 2 * 2 * 9 * 4 * 20 * (16 + 20)

@@ -19,7 +19,9 @@ def test_the_clock_is_read_between_synchronisations(monkeypatch):
     order = []
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     monkeypatch.setattr("torch.cuda.is_initialized", lambda: True)
-    monkeypatch.setattr("torch.cuda.synchronize", lambda: order.append("sync"))
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
+    monkeypatch.setattr("torch.cuda.memory_reserved", lambda device: 1)
+    monkeypatch.setattr("torch.cuda.synchronize", lambda device: order.append("sync"))
     monkeypatch.setattr("time.perf_counter", lambda: order.append("clock") or len(order))
     measure.latency(lambda: order.append("work"), warmup=0, runs=1)
     assert order == ["clock", "sync", "clock", "work", "sync", "clock"]  # the first limits the whole measurement
@@ -60,3 +62,18 @@ def test_peak_memory_counts_what_is_alive_together():
 def test_views_and_work_in_place_take_no_memory():
     x = torch.zeros(10, 10)
     assert measure.peak_memory(lambda: x.view(-1)[5:].add_(1)) == 0
+
+
+def test_every_gpu_in_use_is_waited_for_and_asked(monkeypatch):
+    """Two GPUs, played: the model lies on the second, the first is current, a third is idle."""
+    waited, held = [], {0: (10, 20), 1: (30, 70), 2: (0, 0)}
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.is_initialized", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 3)
+    monkeypatch.setattr("torch.cuda.memory_reserved", lambda device: held[device][1])
+    monkeypatch.setattr("torch.cuda.memory_allocated", lambda device: held[device][0])
+    monkeypatch.setattr("torch.cuda.max_memory_allocated", lambda device: held[device][1])
+    monkeypatch.setattr("torch.cuda.reset_peak_memory_stats", lambda device: None)
+    monkeypatch.setattr("torch.cuda.synchronize", waited.append)
+    assert measure.peak_memory(lambda: None) == 20 + 70 - 10 - 30
+    assert waited == [0, 1, 0, 1]

@@ -81,8 +81,10 @@ def test_says_when_nothing_helps():
     assert other.startswith("of the cuts that promise more none pays either")
     assert other.endswith("0 -> 4, h 2: 1.01x measured, multiply-adds allow 2.00x")
     *_, width, other = advise(times(narrow=(("channels / 2", 7.5),)), 3)
-    assert "no measured width pays" in width
+    assert width == "no measured width pays at this cut; a longer interval may"
     assert "no other cut was found" in other
+    *_, width, _ = advise(times(narrow=(("channels / 2", 7.9),)), 3)
+    assert width == "no measured width pays at this cut, at any interval"
 
 
 def test_no_advice_where_it_pays():
@@ -134,3 +136,32 @@ def test_profile_tries_other_cuts_on_request(model):
     assert found.to_dict()["cuts"][0]["bound"] == found.cuts[0].bound
     with pytest.raises(InputError, match="`cuts` at least 0"):
         measure.profile(model, torch.rand(1, 3, 8, 10), cuts=-1)
+
+
+def test_profile_leaves_a_teacher_in_train_mode_as_found(unet):
+    frame = torch.rand(1, 3, 8, 8)
+    model = shortcutv2v.wrap(unet.train(), "first", "up", example_inputs=(frame,))
+    before = {name: value.clone() for name, value in unet.state_dict().items()}
+    found = measure.profile(model, frame, runs=1, cuts=0)
+    assert all(torch.equal(value, before[name]) for name, value in unet.state_dict().items())
+    assert unet.norm.training
+    assert "train mode" in found.advice[-1]
+
+
+def test_profile_takes_a_wrapped_teacher(chain):
+    with pytest.raises(InputError, match="`model` is Chain, but must be what shortcutv2v.wrap"):
+        measure.profile(chain, torch.rand(1, 3, 8, 8))
+
+
+@pytest.mark.parametrize(("scale", "shown"), [(1, ("2.000", "M multiply-adds")), (1000, ("2.000", "G multiply-adds"))])
+def test_tiny_teachers_are_not_all_zeros(scale, shown):
+    cost, quick = measure.Cost(2_000_000 * scale, 3000 * scale), measure.Latency((0.0015,))
+    frames = ("teacher frame", "reference frame", "shortcut frame")
+    text = str(measure.Profile(tuple(measure.Row(name, cost, quick) for name in frames), 3, "CPU", ()))
+    assert all(word in text for word in (*shown, "3.000", " 1.50 "))
+
+
+def test_unsteady_times_are_named(model, monkeypatch):
+    unsteady = measure.Latency((1.0, 1.0, 9.0, 9.0))
+    monkeypatch.setattr("shortcutv2v.measure.profiling.latency", lambda work, **_: dict.fromkeys(work, unsteady))
+    assert any("TAKE THE TIMES WITH CARE" in line for line in measure.profile(model, torch.rand(1, 3, 8, 10)).advice)

@@ -90,6 +90,9 @@ def _width(times: Times, interval: int) -> str:
         ratio = _gain(times, interval, kept + block)
         if ratio >= _WORTH:
             return f"a narrower block would pay: {name} gives about {ratio:.2f}x"
+    quickest = kept + min((block for _, block in times.narrow), default=times.block)
+    if times.teacher < _WORTH * quickest:
+        return "no measured width pays at this cut, at any interval"
     return "no measured width pays at this cut; a longer interval may"
 
 

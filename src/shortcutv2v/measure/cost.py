@@ -52,7 +52,8 @@ def cost(function: Callable[..., Any], *args: Any, convention: Convention = "tru
 
     Returns:
         The cost of this call; compiled code is counted as the eager code it was made from. A parameter that is read
-        twice counts once. Elementwise steps, resizing and the bilinear sampling itself are free in both conventions.
+        twice counts once. Elementwise steps, resizing and the bilinear sampling itself are free in both conventions;
+        so is what torch gives no shapes of, such as quantised kernels and FFTs.
 
     Raises:
         InputError: an unknown convention.
@@ -78,11 +79,19 @@ def cost(function: Callable[..., Any], *args: Any, convention: Convention = "tru
 
 @contextmanager
 def uncompiled() -> Iterator[None]:
-    """Compiled code runs eagerly inside: its kernels are no operators, and nobody could count them."""
+    """Compiled and fused code runs operator by operator inside: else nobody could count it.
+
+    Fused is the fast path that `nn.MultiheadAttention` and `nn.TransformerEncoder` take in eval mode.
+    """
+    fused = torch.backends.mha.get_fastpath_enabled()
     with warnings.catch_warnings(), torch.compiler.set_stance("force_eager"):
         # torch's counter follows modules by global hooks, of which a compiled module warns.
         warnings.filterwarnings("ignore", "Using `torch.compile", UserWarning)
-        yield
+        torch.backends.mha.set_fastpath_enabled(False)
+        try:
+            yield
+        finally:
+            torch.backends.mha.set_fastpath_enabled(fused)
 
 
 class _Parameters(TorchDispatchMode):

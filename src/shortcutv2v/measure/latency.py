@@ -73,7 +73,7 @@ def latency(
     """Time one callable, or several side by side.
 
     Several are run in turn, round after round, so that a machine that slows down slows down all of them alike.
-    Every accelerator that torch has in use is synchronised before the clock is read. No gradients are recorded.
+    Every GPU that torch has in use is synchronised before the clock is read. No gradients are recorded.
 
     Args:
         work: a callable without arguments, or several by name.
@@ -119,30 +119,40 @@ def _time(call: Work) -> float:
 
 
 def synchronise() -> None:
-    """Wait for the GPU, if one is in use; a clock read before that reads too early."""
-    if torch.cuda.is_available() and torch.cuda.is_initialized():
-        torch.cuda.synchronize()
+    """Wait for every GPU that holds anything; a clock read before that reads too early."""
+    for device in _gpus():
+        torch.cuda.synchronize(device)
+    if torch.backends.mps.is_available():
+        torch.mps.synchronize()
+
+
+def _gpus() -> list[int]:
+    """CUDA devices in use, current or not; asking an idle one to synchronise would set it up first."""
+    if not (torch.cuda.is_available() and torch.cuda.is_initialized()):
+        return []
+    return [device for device in range(torch.cuda.device_count()) if torch.cuda.memory_reserved(device)]
 
 
 def peak_memory(work: Work) -> int:
     """Bytes that one run holds at most, beyond what was held before it.
 
-    On CUDA from the caching allocator; on the CPU the tensors alive between operators are counted, which leaves out
-    what a kernel takes for itself while it runs.
+    On CUDA from the caching allocator, all devices in use together; on the CPU the tensors alive between operators are
+    counted, which leaves out what a kernel takes for itself while it runs.
 
-    Examples:
+    Example:
         >>> x = torch.zeros(1024)
         >>> peak_memory(lambda: (x + 1) * 2 + x)
         8192
     """
     with torch.no_grad():
-        if torch.cuda.is_available() and torch.cuda.is_initialized():
+        if gpus := _gpus():
             synchronise()
-            torch.cuda.reset_peak_memory_stats()
-            before = torch.cuda.memory_allocated()
+            for device in gpus:
+                torch.cuda.reset_peak_memory_stats(device)
+            before = sum(torch.cuda.memory_allocated(device) for device in gpus)
             work()
             synchronise()
-            return int(torch.cuda.max_memory_allocated() - before)
+            return int(sum(torch.cuda.max_memory_allocated(device) for device in gpus) - before)
         with _Alive() as alive:
             work()
         peak: int = alive.peak

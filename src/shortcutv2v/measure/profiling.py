@@ -5,26 +5,25 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from shortcutv2v.errors import InputError
-from shortcutv2v.graph import keep
+from shortcutv2v.graph import keep, untouched
 from shortcutv2v.measure.advice import Times, advise, pays
 from shortcutv2v.measure.candidates import Candidate, candidates, gain, timed
 from shortcutv2v.measure.cost import Cost, cost
 from shortcutv2v.measure.latency import Latency, latency, peak_memory
-
-if TYPE_CHECKING:
-    from shortcutv2v.model import ShortcutV2V
+from shortcutv2v.model import ShortcutV2V
 
 __all__ = ["Profile", "Row", "profile"]
 
 _FRAMES = ("teacher frame", "reference frame", "shortcut frame")
 _PARTS = ("head", "block", "tail", "middle", "reference state")
 _NARROWER = (2, 4)  # the paper's Ours-1/2 and Ours-1/4
+_UNSTEADY = 0.3  # spread of a frame's times beyond which a verdict may turn over
 
 
 @dataclass(frozen=True)
@@ -128,19 +127,23 @@ class Profile:
 
     def __str__(self) -> str:
         teacher = self["teacher frame"]
+        large = teacher.cost.macs >= 1e8
+        macs, parameters = (1e9, 1e6) if large else (1e6, 1e3)
+        names = ("G multiply-adds", "M parameters") if large else ("M multiply-adds", "k parameters")
         lines = [
             f"on {self.device}, refresh every {self.interval} frames",
-            f"{'':<18}{'G multiply-adds':>16}{'M parameters':>14}{'ms':>10}{'spread':>8}{'peak MB':>9}{'speed':>8}",
+            f"{'':<18}{names[0]:>16}{names[1]:>14}{'ms':>10}{'spread':>8}{'peak MB':>9}{'speed':>8}",
         ]
         for row in self.rows:
             memory = "" if row.memory is None else f"{row.memory / 1e6:.1f}"
             speed = f"{teacher.latency.median / row.latency.median:.2f}x" if row.name in _FRAMES else ""
             lines.append(
-                f"{row.name:<18}{row.cost.macs / 1e9:>16.3f}{row.cost.parameters / 1e6:>14.3f}"
-                f"{row.latency.median * 1e3:>10.1f}{row.latency.spread:>8.0%}{memory:>9}{speed:>8}"
+                f"{row.name:<18}{row.cost.macs / macs:>16.3f}{row.cost.parameters / parameters:>14.3f}"
+                f"{_milliseconds(row.latency.median):>10}{row.latency.spread:>8.0%}{memory:>9}{speed:>8}".rstrip()
             )
         lines.append(
-            f"{'frame of a video':<18}{self.macs_per_frame / 1e9:>16.3f}{'':>14}{self.seconds_per_frame * 1e3:>10.1f}"
+            f"{'frame of a video':<18}{self.macs_per_frame / macs:>16.3f}{'':>14}"
+            f"{_milliseconds(self.seconds_per_frame):>10}"
             f"{'':>17}{self.speedup:>7.2f}x   (multiply-adds allow {self.bound:.2f}x)"
         )
         lines += (
@@ -161,7 +164,8 @@ def profile(
 ) -> Profile:
     """Count and time a wrapped teacher on one set of inputs, all parts side by side in one run.
 
-    The blocks are put into eval mode while it runs, and back afterwards; the teacher's flags stay as they are.
+    The blocks are put into eval mode while it runs, and back afterwards. The teacher runs with the flags it has; its
+    buffers, such as the running statistics of a teacher in train mode, are put back too.
 
     Args:
         model: what `wrap` returned. The block need not be trained: its cost does not depend on its weights.
@@ -177,8 +181,12 @@ def profile(
         A `Profile`; `print` shows the table and the verdict.
 
     Raises:
-        InputError: `interval` is below 1, or `cuts` below 0.
+        InputError: `model` is not wrapped, `interval` is below 1, or `cuts` below 0.
     """
+    if not isinstance(model, ShortcutV2V):
+        raise InputError(
+            f"`model` is {type(model).__name__}, but must be what shortcutv2v.wrap(teacher, enc_layer, ...) returned"
+        )
     interval = model.max_interval or 3 if interval is None else interval
     if interval < 1 or (cuts or 0) < 0:
         raise InputError(f"`interval` must be at least 1 and `cuts` at least 0, got {interval} and {cuts}")
@@ -194,8 +202,24 @@ def profile(
         wanted = (0 if pays(medians, interval) else 3) if cuts is None else cuts
         others = candidates(model, inputs, named, interval, wanted) if wanted else []
         tried = timed(model, inputs, named, others, interval, runs=min(runs, 5), seconds=seconds) if others else []
-    advice = advise(medians, interval, tried)
+    advice = (*advise(medians, interval, tried), *_cautions(model, rows))
     return Profile(rows, interval, _device(next(model.blocks.parameters())), advice, tuple(tried))
+
+
+def _cautions(model: ShortcutV2V, rows: tuple[Row, ...]) -> Iterator[str]:
+    """What makes the numbers less than they seem."""
+    spread = max(row.latency.spread for row in rows if row.name in _FRAMES)
+    if spread > _UNSTEADY:
+        yield (
+            f"TAKE THE TIMES WITH CARE: those of one frame spread by {spread:.0%} of their median; "
+            "quit other programs and measure again"
+        )
+    if any(module.training for module in model.teacher.modules()):
+        yield "the teacher ran in train mode; if you use it otherwise, call teacher.eval() first"
+
+
+def _milliseconds(seconds: float) -> str:
+    return f"{seconds * 1e3:.2f}" if seconds < 0.01 else f"{seconds * 1e3:.1f}"
 
 
 def _times(found: dict[str, float], narrow: tuple[str, ...]) -> Times:
@@ -212,11 +236,11 @@ def _times(found: dict[str, float], narrow: tuple[str, ...]) -> Times:
 
 @contextmanager
 def _inference(model: ShortcutV2V) -> Iterator[None]:
-    """No gradients, blocks in eval mode; every block module's flag comes back."""
+    """No gradients, blocks in eval mode; every block module's flag comes back, and so does the teacher's state."""
     flags = [(module, module.training) for module in model.blocks.modules()]
     model.blocks.eval()
     try:
-        with torch.no_grad():
+        with torch.no_grad(), untouched(model.teacher):
             yield
     finally:
         for module, training in flags:
