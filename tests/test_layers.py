@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -97,6 +98,14 @@ def test_import_needs_no_extra() -> None:
         "heavy = {'pytorch_lightning', 'kornia', 'lpips', 'av', 'matplotlib'} & set(sys.modules)\n"
         "assert not heavy, heavy\n"
     )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_names_used_in_the_docs_need_no_import_of_their_own() -> None:
+    pages = [*SOURCE.parents[1].glob("docs/**/*.md"), SOURCE.parents[1] / "README.md"]
+    used = {name for page in pages for name in re.findall(r"\bshortcutv2v\.([a-z]\w+)[.(]", page.read_text())}
+    assert {"wrap", "fit", "memory"} <= used
+    code = f"import shortcutv2v\nfor name in {sorted(used)}: getattr(shortcutv2v, name)\nshortcutv2v.__version__"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 

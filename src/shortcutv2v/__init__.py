@@ -35,7 +35,7 @@ __all__ = [
     "wrap",
 ]
 
-_LAZY = {"blocks", "distill", "graph", "labels", "measure", "ops", "video"}
+_LAZY = {"blocks", "distill", "graph", "labels", "measure", "memory", "ops", "video"}
 
 
 def __getattr__(name: str) -> Any:
