@@ -110,6 +110,7 @@ def main(argv: list[str] | None = None) -> None:
     if options.render:
         for path in options.render:
             report.render(path)
+            print(f"made the table and the plot of {path} again")
         return
     if options.threads:
         torch.set_num_threads(options.threads)

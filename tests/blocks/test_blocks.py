@@ -13,8 +13,11 @@ from hypothesis import strategies as st
 from tests import loops
 from tests.blocks import formulas
 from tests.blocks.formulas import excite, maps
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from shortcutv2v.blocks import HetConv2d, ShortcutBlock
+from shortcutv2v.blocks.alignment import enlarge_offset
+from shortcutv2v.blocks.change import stay_inside
 from shortcutv2v.errors import CheckpointError, InputError
 
 SHARED = Path(__file__).resolve().parents[3] / "shared"
@@ -172,3 +175,26 @@ def test_other_checkpoints_are_refused_by_name() -> None:
         ShortcutBlock.from_authors({})
     with pytest.raises(CheckpointError, match="blend.weight: expected shape"):
         ShortcutBlock.from_authors({"cr1.0.weight": torch.zeros(4, 8, 1, 1), "cr2.0.weight": torch.zeros(4, 8, 1, 1)})
+
+
+class NoCopiesFromTheHost(TorchDispatchMode):
+    """Refuses tensors made from Python numbers: on a GPU each is a copy that no CUDA graph can record."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        assert func is not torch.ops.aten.lift_fresh.default
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_nothing_is_copied_from_the_host(variant: str) -> None:
+    block = ShortcutBlock(6, 10, 5, variant=variant).eval()
+    with NoCopiesFromTheHost():
+        block(*maps(6, 10, (7, 9), 1, torch.float32))
+
+
+def test_offsets_of_bfloat16_still_know_every_pixel() -> None:
+    far = torch.full((1, 2, 3, 600), 1e4).bfloat16()
+    column, row = torch.arange(600.0).expand(3, 600), torch.arange(3.0).view(3, 1).expand(3, 600)
+    assert torch.equal(stay_inside(far)[0], torch.stack((2 - row, 599 - column)))
+    assert torch.equal(stay_inside(-far)[0], torch.stack((-row, -column)))
+    assert enlarge_offset(far, (5, 601)).dtype == torch.float32

@@ -165,3 +165,13 @@ def test_unsteady_times_are_named(model, monkeypatch):
     unsteady = measure.Latency((1.0, 1.0, 9.0, 9.0))
     monkeypatch.setattr("shortcutv2v.measure.profiling.latency", lambda work, **_: dict.fromkeys(work, unsteady))
     assert any("TAKE THE TIMES WITH CARE" in line for line in measure.profile(model, torch.rand(1, 3, 8, 10)).advice)
+
+
+@pytest.mark.parametrize("teacher", [0.001, 0.1])
+def test_a_tiny_frame_is_no_measure(model, monkeypatch, teacher):
+    def latency(work, **_):
+        return {name: measure.Latency((teacher * (1 if name == "teacher frame" else 2),)) for name in work}
+
+    monkeypatch.setattr("shortcutv2v.measure.profiling.latency", latency)
+    found = measure.profile(model, torch.rand(1, 3, 8, 10), cuts=0)
+    assert any("profile the size that you will run" in line for line in found.advice) == (teacher < 0.01)

@@ -16,6 +16,7 @@ __all__ = [
     "enlarge_offset",
     "half_size",
     "laid_out_like",
+    "positions",
     "resize",
 ]
 
@@ -53,14 +54,21 @@ def enlarge_offset(offset: Tensor, size: tuple[int, int]) -> Tensor:
         size: (H, W) of the large map.
 
     Returns:
-        (B, 2, H, W), (dy, dx) in pixels of the large map. Zero offsets stay exactly zero.
+        (B, 2, H, W), (dy, dx) in pixels of the large map, in float32 at least. Zero offsets stay exactly zero.
 
     Examples:
         >>> enlarge_offset(torch.ones(1, 2, 2, 3), (4, 6)).unique()
         tensor([2.])
     """
-    scale = offset.new_tensor([size[0] / offset.shape[-2], size[1] / offset.shape[-1]])
-    return resize(offset, size) * scale.view(1, 2, 1, 1)
+    large = resize(positions(offset), size)
+    # By numbers, not by a tensor of two: that would be copied from the host, which no CUDA graph can record.
+    dy, dx = large[:, 0] * (size[0] / offset.shape[-2]), large[:, 1] * (size[1] / offset.shape[-1])
+    return torch.stack((dy, dx), 1)
+
+
+def positions(offset: Tensor) -> Tensor:
+    """Offsets in a dtype that can tell pixels apart: bfloat16 has no 257, and knows 20 only to an eighth."""
+    return offset.to(torch.promote_types(offset.dtype, torch.float32))
 
 
 class OffsetGenerator(nn.Module):

@@ -19,6 +19,7 @@ from shortcutv2v.blocks.alignment import (
     enlarge_offset,
     half_size,
     laid_out_like,
+    positions,
     resize,
 )
 from shortcutv2v.blocks.base import Prediction, ShortcutBlock
@@ -190,6 +191,7 @@ def stay_inside(offset: Tensor) -> Tensor:
         >>> stay_inside(torch.full((1, 2, 1, 3), 5.0))[0, 1]
         tensor([[2., 1., 0.]])
     """
+    offset = positions(offset)
     height, width = offset.shape[-2:]
     y = torch.arange(height, device=offset.device, dtype=offset.dtype).view(1, height, 1)
     x = torch.arange(width, device=offset.device, dtype=offset.dtype).view(1, 1, width)

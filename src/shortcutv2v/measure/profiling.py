@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
@@ -23,6 +23,7 @@ __all__ = ["Profile", "Row", "profile"]
 _FRAMES = ("teacher frame", "reference frame", "shortcut frame")
 _PARTS = ("head", "block", "tail", "middle", "reference state")
 _NARROWER = (2, 4)  # the paper's Ours-1/2 and Ours-1/4
+_TINY = 0.005  # seconds of a frame below which starting the operators takes much of the time
 _UNSTEADY = 0.3  # spread of a frame's times beyond which a verdict may turn over
 
 
@@ -202,13 +203,20 @@ def profile(
         wanted = (0 if pays(medians, interval) else 3) if cuts is None else cuts
         others = candidates(model, inputs, named, interval, wanted) if wanted else []
         tried = timed(model, inputs, named, others, interval, runs=min(runs, 5), seconds=seconds) if others else []
-    advice = (*advise(medians, interval, tried), *_cautions(model, rows))
-    return Profile(rows, interval, _device(next(model.blocks.parameters())), advice, tuple(tried))
+    device = _device(next(model.blocks.parameters()))
+    found = Profile(rows, interval, device, advise(medians, interval, tried), tuple(tried))
+    return replace(found, advice=(*found.advice, *_cautions(model, found)))
 
 
-def _cautions(model: ShortcutV2V, rows: tuple[Row, ...]) -> Iterator[str]:
+def _cautions(model: ShortcutV2V, found: Profile) -> Iterator[str]:
     """What makes the numbers less than they seem."""
-    spread = max(row.latency.spread for row in rows if row.name in _FRAMES)
+    frames = [found[name].latency for name in _FRAMES]
+    spread = max(times.spread for times in frames)
+    if found.bound > 1 > found.speedup and frames[0].median < _TINY:
+        yield (
+            "so small a frame measures how long operators take to start, not what they compute: "
+            "profile the size that you will run"
+        )
     if spread > _UNSTEADY:
         yield (
             f"TAKE THE TIMES WITH CARE: those of one frame spread by {spread:.0%} of their median; "
