@@ -112,7 +112,7 @@ def size_of_leaf(leaf: Tensor) -> int:
 
 @pytest.mark.parametrize("cached", [True, False])
 def test_a_resumed_run_keeps_features_if_it_did_before(cached: bool, chain: nn.Module, tmp_path: Path) -> None:
-    given: Any = (model_of(chain), Adapter(chain, "1", "4"), [clip()])
+    given: Any = (Distiller(model_of(chain)), [clip()])
     one, other = tmp_path / "one", tmp_path / "other"
     run(chain, cache=tmp_path / "kept" if cached else None, folder=one)
     # However long the resumed run is: the choice is not made anew.
@@ -122,6 +122,13 @@ def test_a_resumed_run_keeps_features_if_it_did_before(cached: bool, chain: nn.M
     resumed = running.features_folder(*given, 9.0, other, one / "last.ckpt")
     assert resumed == (one / "features" if cached else None)
     assert running.features_folder(*given, 1e-9, other) is None
+
+
+@pytest.mark.parametrize("feedback", ["teacher", "own"])
+def test_a_block_fed_with_its_own_outputs_trains_on_frames(feedback: str, chain: nn.Module, tmp_path: Path) -> None:
+    module = Distiller(model_of(chain), Fed(chain, "1", "4"), feedback=feedback)
+    expected = tmp_path / "features" if feedback == "teacher" else None
+    assert running.features_folder(module, [clip()], 9.0, tmp_path) == expected
 
 
 def test_validation_looks_at_all_clips(chain: nn.Module) -> None:

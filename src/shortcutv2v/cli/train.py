@@ -66,13 +66,14 @@ def _build(options: Any) -> tuple[Distiller, ClipData]:
     interval = usual if options.interval is None else options.interval
     changes = {"max_interval": interval, "variant": options.variant, "channels": options.channels}
     model = adapter.wrap(frame, **{k: v for k, v in changes.items() if v is not None})
+    settings = {name: options[name] for name in _OF_DISTILLER}
+    module = distiller_of(model, adapter, preset, weights=weights_of(preset, options.weights or {}), **settings)
     if options.cache == "auto":
         # Several processes would each come to a decision of their own.
         alone = options.trainer.devices in (1, "1")
         where = (options.minutes, options.out, options.resume)
-        data.cache = features_folder(model, adapter, data.clips, *where) if alone else None
-    settings = {name: options[name] for name in _OF_DISTILLER}
-    return distiller_of(model, adapter, preset, weights=weights_of(preset, options.weights or {}), **settings), data
+        data.cache = features_folder(module, data.clips, *where) if alone else None
+    return module, data
 
 
 def _check_trainer(options: Any) -> None:

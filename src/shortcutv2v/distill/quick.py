@@ -167,7 +167,7 @@ def _features_of(
     with contextlib.ExitStack() as stack:
         if cache == "auto":
             place = folder or stack.enter_context(tempfile.TemporaryDirectory(prefix="shortcutv2v-"))
-            cache = own = features_folder(module.model, module.adapter, data.clips, minutes, place, resume)
+            cache = own = features_folder(module, data.clips, minutes, place, resume)
         data.cache = cache
         yield
         drop_features(own)

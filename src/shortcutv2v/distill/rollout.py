@@ -136,6 +136,11 @@ class Rollout:
         """The picture that the tail makes."""
         return self.adapter.image(self.model.tail(carry, f))
 
+    @property
+    def feeds_itself(self) -> bool:
+        """Whether shortcut frames are made from the outputs of others, which no cache can hold."""
+        return self.feedback == "own" and self.adapter.recurrent
+
     def steps(self, frames: Tensor) -> list[Step]:
         """Reference at the first frame and every `max_interval` behind it, shortcut passes between.
 
@@ -149,8 +154,8 @@ class Rollout:
         """
         with frozen(self.model.teacher):
             taught = self._teach(frames)
-            own = self.feedback == "own" and self.adapter.recurrent
-            return _not_empty(list(self._own(taught) if own else self._follow(taught)), frames.shape[1])
+            follow = self._own if self.feeds_itself else self._follow
+            return _not_empty(list(follow(taught)), frames.shape[1])
 
     def steps_from(self, features: Sequence[Features]) -> list[Step]:
         """As `steps`, from cached features, one `Features` per frame.
@@ -158,7 +163,7 @@ class Rollout:
         Raises:
             InputError: no shortcut frame is among them, or `feedback` asks for other inputs than the cached ones.
         """
-        if self.feedback == "own" and self.adapter.recurrent:
+        if self.feeds_itself:
             raise InputError('feedback="own" needs frames: cached features cannot be recomputed from other outputs')
         with frozen(self.model.teacher):
             bound = [self._bind(entry) for entry in features]

@@ -20,7 +20,6 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
-from shortcutv2v.adapter import Adapter
 from shortcutv2v.distill.cache.worth import caching_pays
 from shortcutv2v.distill.callbacks import EMA, NaNGuard, PictureLog, Plateau, StepSeed
 from shortcutv2v.distill.clips import FrameSource
@@ -28,7 +27,6 @@ from shortcutv2v.distill.feed import ClipData
 from shortcutv2v.distill.module import Distiller
 from shortcutv2v.distill.progress import Progress, quiet_lightning
 from shortcutv2v.errors import CheckpointError, InputError
-from shortcutv2v.model import ShortcutV2V
 
 __all__ = [
     "LAST",
@@ -246,8 +244,7 @@ def check_readable(path: Path) -> dict[str, Any]:
 
 
 def features_folder(
-    model: ShortcutV2V,
-    adapter: Adapter,
+    module: Distiller,
     clips: Sequence[FrameSource],
     minutes: float | None,
     folder: str | Path,
@@ -256,15 +253,17 @@ def features_folder(
     """`folder/features` where `caching_pays`, else None; a run that is resumed does as its checkpoint says it did.
 
     Args:
-        model: a wrapped teacher.
-        adapter: how frames become its inputs.
+        module: what is trained; fed with its own outputs it needs frames.
         clips: what is trained on.
         minutes: length of the run.
         folder: the run's.
         resume: the checkpoint to go on from; what lies beside it is used again.
     """
+    if module.rollout.feeds_itself:
+        return None
     if resume is None:
-        return Path(folder) / "features" if caching_pays(model, adapter, clips, minutes, folder) else None
+        pays = caching_pays(module.model, module.adapter, clips, minutes, folder)
+        return Path(folder) / "features" if pays else None
     # Timed again, the choice could be another one.
     if not check_readable(Path(resume)).get(ClipData.__qualname__, {}).get("cached"):
         return None
