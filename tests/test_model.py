@@ -180,3 +180,21 @@ def test_a_reference_comes_first(chain: nn.Module) -> None:
     model = shortcutv2v.wrap(chain, "1", "4", example_inputs=(frame(),))
     with pytest.raises(InputError, match=r"got Tensor: output, reference = model.reference"):
         model.shortcut(frame(), frame())
+
+
+@pytest.mark.parametrize("variant", ["paper", "flow"])
+@torch.no_grad()
+def test_a_reference_and_autocast(chain: nn.Module, variant: str) -> None:
+    """One made in lower precision serves, and so does autocast after it; one made in higher precision is refused."""
+    model = shortcutv2v.wrap(chain, "1", "4", example_inputs=(frame(),), variant=variant).eval()
+    references = []
+    for narrow in (False, True):
+        with torch.autocast("cpu", torch.bfloat16, enabled=narrow):
+            references.append(model.reference(frame())[1])
+    for reference in references:
+        for narrow in (False, True):
+            with torch.autocast("cpu", torch.bfloat16, enabled=narrow):
+                assert model.shortcut(reference, frame()).isfinite().all()
+    wide = pytree.tree_map(lambda x: x.double(), references[0])
+    with pytest.raises(InputError, match=r"\(float64, cpu\), the current frame gives .*\(float32, cpu\)"):
+        model.shortcut(wide, frame())

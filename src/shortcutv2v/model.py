@@ -130,7 +130,7 @@ class ShortcutV2V(nn.Module):
         """`f` of the current frame as the blocks predict it; leaking features are those of the reference.
 
         Raises:
-            InputError: the current features differ from those of the reference in number, shape or device.
+            InputError: the current features differ from those of the reference in number, shape, device or dtype.
         """
         _check_fits(reference, carry)
         predicted = tuple(
@@ -233,16 +233,19 @@ class ShortcutV2V(nn.Module):
 
 
 def _check_fits(reference: Reference, carry: Carry) -> None:
-    made, current = ([(tuple(x.shape), str(x.device)) for x in of.a] for of in (reference, carry))
-    if made != current:
+    """Shapes and devices are the same, and no dtype is wider than the current one: autocast may narrow it."""
+    made, current = ([(tuple(x.shape), x.device) for x in of.a] for of in (reference, carry))
+    autocast = any(torch.is_autocast_enabled(x.device.type) for x in carry.a if x.device.type != "meta")
+    narrow = (torch.promote_types(r.dtype, a.dtype) != a.dtype for r, a in zip(reference.a, carry.a, strict=False))
+    if made != current or (not autocast and any(narrow)):
         raise InputError(
-            f"the reference was made from features of shape {_words(made)}, the current frame gives "
-            f"{_words(current)}: call model.reference() on a frame like this one first"
+            f"the reference was made from features of shape {_words(reference)}, the current frame gives "
+            f"{_words(carry)}: call model.reference() on a frame like this one first"
         )
 
 
-def _words(found: list[tuple[tuple[int, ...], str]]) -> str:
-    return ", ".join(f"{shape} on {device}" for shape, device in found)
+def _words(of: Reference | Carry) -> str:
+    return ", ".join(f"{tuple(x.shape)} ({str(x.dtype).removeprefix('torch.')}, {x.device})" for x in of.a)
 
 
 def placement(teacher: nn.Module) -> tuple[torch.device, torch.dtype]:
