@@ -156,7 +156,7 @@ def test_checkpoint_of_another_cut_is_refused(chain: nn.Module, tmp_path: Path) 
     distiller = fit(model_of(chain), moving(), minutes=None, max_steps=1, crop=8, progress=False)
     distiller.trainer.save_checkpoint(tmp_path / "x.ckpt")
     other = model_of(chain, width=5)
-    with pytest.raises(CheckpointError, match="another cut: its blocks"):
+    with pytest.raises(CheckpointError, match="another block: blocks"):
         fit(other, moving(), minutes=None, max_steps=2, crop=8, progress=False, resume=tmp_path / "x.ckpt")
 
 

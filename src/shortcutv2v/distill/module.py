@@ -217,7 +217,8 @@ class Distiller(pl.LightningModule):
             raise CheckpointError("this checkpoint was not written by a shortcutv2v Distiller")
         for key in ("enc_layer", "dec_layer", "blocks"):
             if saved[key] != own[key]:
-                raise CheckpointError(f"the checkpoint is of another cut: its {key} is {saved[key]}, here {own[key]}")
+                what = "block" if key == "blocks" else "cut"
+                raise CheckpointError(f"the checkpoint is of another {what}: {key} {saved[key]} there, {own[key]} here")
         if saved["teacher"]["structure"] != own["teacher"]["structure"]:
             raise CheckpointError(f"the checkpoint is of another teacher: a {saved['teacher']['class']}")
         self._warn_of_changes(checkpoint)

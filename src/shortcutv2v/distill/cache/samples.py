@@ -40,8 +40,10 @@ class _FeatureSamples(Dataset[list[Features]]):
         if crop is not None:
             check_crop(crop)
         self.length, self.seed = length, seed
-        parts = [part for clip in long_enough(clips, least) for part in whole_parts(clip) if len(part) >= least]
-        self.stored = [cache.features(part) for part in parts]
+        parts = [part for clip in long_enough(clips, least) for part in whole_parts(clip)]
+        if all(len(part) < least for part in parts):
+            draw([len(part) for part in parts])  # says what is missing, before anything is computed
+        self.stored = [cache.features(part) for part in parts if len(part) >= least]
         self._draw = draw([len(stored) for stored in self.stored])
         self._croppers = _croppers(cache, self.stored, crop)
 
