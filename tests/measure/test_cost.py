@@ -5,6 +5,7 @@ from torch.utils.flop_counter import flop_registry
 
 from shortcutv2v import measure, ops
 from shortcutv2v.errors import InputError
+from shortcutv2v.graph.cost import MacCounter
 
 
 @pytest.fixture
@@ -105,6 +106,16 @@ def test_every_kind_of_product_is_counted(name):
         function.eval()  # attention has a fused path then
     assert measure.cost(function, *args).macs == macs
     assert torch.backends.mha.get_fastpath_enabled()
+
+
+@pytest.mark.parametrize("name", ["SDPA", "attention", "transformer"])
+def test_cuts_are_priced_with_attention(name):
+    function, args, macs = COUNTED[name]
+    if isinstance(function, nn.Module):
+        function.eval()
+    with torch.no_grad(), MacCounter() as count:
+        function(*args)
+    assert count.total == macs
 
 
 def test_cudnns_recurrent_layers_have_a_formula():
