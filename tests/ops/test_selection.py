@@ -23,6 +23,15 @@ def test_context_ends_with_an_exception():
     assert choose(None, like) == default
 
 
+def test_compiled_code_follows_the_context():
+    compiled = torch.compile(lambda x: (x + 1, choose(None, x)), backend="eager", fullgraph=True)
+    like = torch.zeros(1)
+    assert compiled(like)[1] == "rows"
+    with ops.use("reference"):
+        assert compiled(like)[1] == "reference"
+    assert compiled(like)[1] == "rows"
+
+
 def test_unknown_name_lists_the_known_ones():
     with pytest.raises(InputError, match=r"'refrence'.*'reference'.*Did you mean 'reference'\?"), ops.use("refrence"):
         pass

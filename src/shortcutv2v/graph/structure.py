@@ -63,25 +63,30 @@ def _is_tensor(value: Any) -> bool:
 
 
 def _walk(
-    value: Any, leaves: list[Any], is_leaf: Callable[[Any], bool], path: tuple[int, ...]
+    value: Any, leaves: list[Any], is_leaf: Callable[[Any], bool], within: tuple[Any, ...]
 ) -> tuple[Rebuild, Hashable]:
     if is_leaf(value):
         index = len(leaves)
         leaves.append(value)
         return (lambda new: new[index]), "*"
-    if isinstance(value, _ATOMS) or id(value) in path:
+    if isinstance(value, _ATOMS) or _is_one_of(value, within):
         return (lambda new: value), constant_key(value)
     parts = _children(value)
     if parts is None:
         return (lambda new: value), constant_key(value)
     children, assemble = parts
     before = len(leaves)
-    walked = [_walk(child, leaves, is_leaf, (*path, id(value))) for child in children.values()]
+    walked = [_walk(child, leaves, is_leaf, (*within, value)) for child in children.values()]
     key = (type(value), tuple(zip(children, (k for _, k in walked), strict=True)))
     if len(leaves) == before and not isinstance(value, (tuple, list, dict)):
         # An object without tensors is handed on as it is: a copy would lose its identity for nothing.
         return (lambda new: value), key if dataclasses.is_dataclass(value) else constant_key(value)
     return (lambda new: assemble([r(new) for r, _ in walked])), key
+
+
+def _is_one_of(value: Any, others: tuple[Any, ...]) -> bool:
+    # Dynamo knows neither `is` of two tuples nor, before torch 2.12, their `id`. What it traces does not hold itself.
+    return not torch.compiler.is_dynamo_compiling() and any(value is other for other in others)
 
 
 def _children(value: Any) -> tuple[dict[Any, Any], Callable[[list[Any]], Any]] | None:

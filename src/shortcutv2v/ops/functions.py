@@ -204,15 +204,18 @@ def _same_dtype(*tensors: Tensor) -> tuple[Tensor, ...]:
     for tensor in tensors[1:]:
         dtype = torch.promote_types(dtype, tensor.dtype)
     device = tensors[0].device.type
-    if dtype != torch.float64 and torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
+    if dtype != torch.float64 and _knows_autocast(device) and torch.is_autocast_enabled(device):
         dtype = torch.get_autocast_dtype(device)
     return tuple(tensor.to(dtype) for tensor in tensors)
 
 
 def _no_autocast(device: str) -> AbstractContextManager[Any]:
-    """Autocast off, on devices that know it: `meta` does not."""
-    known = torch.amp.is_autocast_available(device)
-    return torch.autocast(device, enabled=False) if known else nullcontext()
+    return torch.autocast(device, enabled=False) if _knows_autocast(device) else nullcontext()
+
+
+def _knows_autocast(device: str) -> bool:
+    # Not `torch.amp.is_autocast_available`, which would break the graph of torch.compile before torch 2.12.
+    return device != "meta"
 
 
 def _check_columns(name: str, f: Tensor, offset: Tensor, weight: Tensor) -> None:

@@ -15,6 +15,7 @@ __all__ = ["choose", "implementations", "use"]
 
 _NAMES = ("reference", "rows", "plain", "triton")
 _forced: ContextVar[str | None] = ContextVar("shortcutv2v_ops_implementation", default=None)
+_in_use: list[str] = []  # what compiled code looks at: Dynamo knows no ContextVar before torch 2.13
 
 
 def implementations() -> tuple[str, ...]:
@@ -30,7 +31,8 @@ def implementations() -> tuple[str, ...]:
 def use(implementation: str) -> Iterator[None]:
     """Run every operator call inside the `with` block on one implementation.
 
-    An `implementation=` given with a call wins over it. The choice holds for the current thread (or task) only.
+    An `implementation=` given with a call wins over it. The choice holds for the current thread (or task) only;
+    compiled code follows the latest choice of any thread.
 
     Args:
         implementation: one of `implementations()`.
@@ -46,9 +48,11 @@ def use(implementation: str) -> Iterator[None]:
         True
     """
     token = _forced.set(_known(implementation))
+    _in_use.append(implementation)
     try:
         yield
     finally:
+        _in_use.pop()
         _forced.reset(token)
 
 
@@ -60,6 +64,8 @@ def choose(implementation: str | None, like: torch.Tensor) -> str:
     """
     if implementation is not None:
         return _known(implementation)
+    if torch.compiler.is_dynamo_compiling():
+        return _in_use[-1] if _in_use else _default(like)
     return _forced.get() or _default(like)
 
 
