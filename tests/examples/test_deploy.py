@@ -11,6 +11,9 @@ from torch import nn
 import shortcutv2v
 from shortcutv2v import ops
 
+# torch 2.6 takes the weights for constants of the program and warns of each.
+pytestmark = pytest.mark.skipif(torch.__version__ < (2, 7), reason="torch.export of torch 2.6 does not find the weights")
+
 
 @pytest.mark.parametrize("variant", ["paper", "flow", "flow_half"])
 @pytest.mark.parametrize("teacher", TEACHERS)
@@ -53,5 +56,5 @@ def test_a_reference_is_an_input_of_a_program(chain: nn.Module) -> None:
 
     with torch.no_grad():
         reference = model.reference(frame)[1]
-        program = torch.export.export(Shortcut(), (reference, frame))
+        program = torch.export.export(Shortcut(), (reference, frame), strict=False)
         torch.testing.assert_close(program.module()(reference, frame), model.shortcut(reference, frame))

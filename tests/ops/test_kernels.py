@@ -72,7 +72,7 @@ for kernel, types in pointers.items():
     for fixed in ({}, {"BLEND": False} | dict.fromkeys(("h", "w", "P", "W", "C"), 1)):
         held = constants | fixed
         signature = dict(zip(names, types)) | sizes | dict.fromkeys(held, "constexpr")
-        source = ASTSource(kernel, {n: signature[n] for n in names}, constexprs=held)
+        source = ASTSource(kernel, {n: signature[n] for n in names}, held)
         made = compile(source, target=GPUTarget("cuda", 80, 32))
         assert made.asm["ptx"]
 print("compiled")

@@ -153,7 +153,7 @@ def plainly(message: str) -> str:
 
 def _meant(error: argparse.ArgumentError, parser: argparse.ArgumentParser) -> str:
     """The options whose names are near those that are unknown."""
-    unknown = re.findall(r"--[\w.-]+", str(error)) if str(error).startswith("unrecognized") else []
+    unknown = re.findall(r"--[\w.-]+", str(error)) if str(error).lower().startswith("unrecognized") else []
     known = [name for action in parser._actions for name in action.option_strings]
     near = [found[0] for name in unknown if (found := near_matches(name, known, 1))]
     return f": did you mean {' '.join(near)}?" if near else ""
