@@ -1,7 +1,7 @@
 """Every chore of the project, one session each: `nox -l` lists them.
 
-All sessions share the environment that nox itself runs in (`.venv`, made by the commands in the README), so that torch
-is installed once and not once per session.
+The sessions share the environment that nox itself runs in (`.venv`, made by the commands in the README), so that torch
+is installed once and not once per session. Only `lowest` has one of its own: its versions are others.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ nox.options.sessions = ["lint", "typing", "tests"]
 
 ROOT = Path(__file__).parent
 CONSTRAINTS = ROOT / "constraints.txt"
+LOWEST = ROOT / "constraints-lowest.txt"
 ZOO_PACKAGES = ROOT / "tests" / "zoo" / "requirements.txt"
 
 
@@ -43,6 +44,14 @@ def tests(session: nox.Session) -> None:
     """Run the fast tests and the examples in the docstrings; arguments go to pytest."""
     install(session)
     session.run(sys.executable, "-m", "pytest", "-m", "not slow", *session.posargs)
+
+
+@nox.session(python="3.10", venv_backend="venv", reuse_venv=True)
+def lowest(session: nox.Session) -> None:
+    """Run the fast tests with the oldest versions of everything that pyproject.toml allows; takes 6 GB of disk."""
+    session.install("--upgrade", "pip>=25.1")
+    session.install("--constraint", str(LOWEST), "--editable", ".[all]", "--group", "test")
+    session.run("python", "-m", "pytest", "-m", "not slow", *session.posargs)
 
 
 @nox.session
