@@ -12,7 +12,7 @@ import shortcutv2v
 from shortcutv2v import ops
 
 # torch 2.6 takes the weights for constants of the program and warns of each.
-pytestmark = pytest.mark.skipif(torch.__version__ < (2, 7), reason="torch.export of torch 2.6 does not find the weights")
+pytestmark = pytest.mark.skipif(torch.__version__ < (2, 7), reason="its torch.export finds no weights")
 
 
 @pytest.mark.parametrize("variant", ["paper", "flow", "flow_half"])
