@@ -203,13 +203,14 @@ def test_crops_that_the_teacher_cannot_take_are_named(unet: nn.Module) -> None:
 def test_fit_trains_where_inference_is_meant(mode: Any, chain: nn.Module) -> None:
     model = model_of(chain)
     with mode():
-        fit(model, clip(), minutes=None, max_steps=2, crop=8, batch_size=2, progress=False)
+        weights = LossWeights.plain(gan=1)  # makes parameters of its own
+        made = fit(model, clip(), minutes=None, max_steps=2, crop=8, batch_size=2, progress=False, weights=weights)
         assert not torch.is_grad_enabled()
-    assert not any(parameter.is_inference() for parameter in model.parameters())
+    assert not any(parameter.is_inference() for parameter in made.parameters())
     with torch.inference_mode():
-        made = model_of(type(chain)())
+        other = model_of(type(chain)())
     with pytest.raises(InputError, match=r"made under torch.inference_mode\(\) and cannot be trained"):
-        fit(made, clip(), minutes=None, max_steps=2, progress=False)
+        fit(other, clip(), minutes=None, max_steps=2, progress=False)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])

@@ -71,7 +71,11 @@ class Pairs(_Samples):
         interpolated, so label maps stay label maps.
 
     Raises:
-        InputError: no clip has two frames, or a frame is smaller than the crop.
+        InputError: no clip has two frames, a frame is smaller than the crop, or a number is out of range.
+        VideoError: from a sample, where a hundred in a row cannot be read.
+
+    Warns:
+        UserWarning: clips of one frame, or frames that cannot be read, are left out; it counts them.
 
     Examples:
         >>> clip = torch.randint(0, 256, (5, 3, 20, 30), dtype=torch.uint8)
@@ -112,7 +116,11 @@ class Sequences(_Samples):
         each sample is a float tensor (window, C, h, w) in [0, 1].
 
     Raises:
-        InputError: no clip is that long, or a frame is smaller than the crop.
+        InputError: no clip is that long, a frame is smaller than the crop, or a number is out of range.
+        VideoError: as `Pairs`.
+
+    Warns:
+        UserWarning: as `Pairs`, of clips shorter than the window.
 
     Examples:
         >>> clip = torch.arange(9, dtype=torch.uint8).view(9, 1, 1, 1).expand(9, 1, 4, 4)

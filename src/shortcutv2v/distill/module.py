@@ -160,10 +160,9 @@ class Distiller(pl.LightningModule):
         try:
             steps = self.steps(batch)
         except InputError as error:
-            frames = (
-                f"frames {tuple(batch.shape[2:])}, as clips and crop give them" if isinstance(batch, Tensor) else ""
-            )
-            raise InputError(f"{frames}: {error}" if frames else str(error)) from error
+            if not isinstance(batch, Tensor):
+                raise
+            raise InputError(f"frames {tuple(batch.shape[2:])}, as clips and crop give them: {error}") from error
         found = _mean([self.losses(step) for step in steps])
         if not found:
             raise InputError("there is nothing to train: every loss has weight zero")

@@ -37,6 +37,8 @@ from shortcutv2v.model import ShortcutV2V, placement
 __all__ = ["data_of", "distiller_of", "fit", "suited", "weights_of"]
 
 
+@torch.inference_mode(False)  # whoever calls may be in a mode for inference
+@torch.enable_grad()
 def fit(
     model: ShortcutV2V,
     source: Source | Sequence[Source],
@@ -143,9 +145,7 @@ def fit(
         limits: dict[str, Any] = {"max_time": time_limit(minutes), "max_steps": max_steps, "precision": precision}
         trainer = pl.Trainer(**trainer_settings(folder, max_steps), **writers(folder), **limits, callbacks=watch)
     try:
-        # Whoever calls may be in a mode for inference.
-        kept = _features_of(cache, module, data, minutes, folder, resume)
-        with torch.inference_mode(False), torch.enable_grad(), kept:
+        with _features_of(cache, module, data, minutes, folder, resume):
             run(trainer, module, data, resume)
     finally:
         module.to(device)  # Lightning leaves it on the CPU
