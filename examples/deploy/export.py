@@ -72,17 +72,18 @@ def main() -> None:
     import shortcutv2v
     from shortcutv2v import video
     from shortcutv2v.cli.adapters import find_adapter
+    from shortcutv2v.cli.setup import frame_size
     from shortcutv2v.translate import from_uint8
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("block", type=Path, help="folder of a trained block")
     parser.add_argument("clip", type=Path, help="its first frame gives the size")
     parser.add_argument("target", type=Path, help="folder for the programs")
-    parser.add_argument("--height", type=int, help="read the clip at this height")
+    parser.add_argument("--size", metavar="HxW", help="read the clip at this size, or height")
     parser.add_argument("--onnx", action="store_true", help="ONNX; needs the packages onnx and onnxscript")
     options = parser.parse_args()
     model = shortcutv2v.load(options.block, find_adapter("real_esrgan").teacher)
-    frame = from_uint8(video.Frames(options.clip, size=options.height)[0])
+    frame = from_uint8(video.Frames(options.clip, size=frame_size(options.size))[0])
     options.target.mkdir(parents=True, exist_ok=True)
     for name, program in zip(("reference", "shortcut"), export_passes(model, (frame,)), strict=True):
         path = options.target / name

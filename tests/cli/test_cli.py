@@ -78,6 +78,16 @@ def test_translate_without_a_block_is_the_teacher(adapter: str, clip: Path, tmp_
             assert torch.equal(picture, expected)
 
 
+@pytest.mark.parametrize(("typed", "expected"), [("48", (48, 64)), ("16x40", (16, 40))])
+def test_size_is_a_height_or_both(
+    adapter: str, clip: Path, tmp_path: Path, typed: str, expected: tuple[int, int]
+) -> None:
+    target = tmp_path / "frames"
+    assert main(["translate", str(clip), str(target), "--adapter", adapter, "--size", typed]) == 0
+    with video.open(target) as result:
+        assert result.size == expected
+
+
 def test_interval_one_is_the_teacher_too(adapter: str, clip: Path, block: Path, tmp_path: Path) -> None:
     for target, options in (("a", []), ("b", ["--block", str(block), "--interval", "1"])):
         assert main(["translate", str(clip), str(tmp_path / target), "--adapter", adapter, *options]) == 0
@@ -115,6 +125,16 @@ class TestRefusals:
         line = refused(capsys, "translate", clip, tmp_path / "out.mp4", "--adapter", adapter)
         assert "clip.mp4" in line
         assert [path.name for path in tmp_path.glob("*.mp4")] == ["clip.mp4"]
+
+    @pytest.mark.parametrize("size", ["x", "24x", "x32", "0", "24x0", "24x32x1", "-4", "2.5", ""])
+    def test_sizes(
+        self, adapter: str, clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], size: str
+    ) -> None:
+        line = refused(capsys, "translate", clip, tmp_path / "out.mp4", "--adapter", adapter, f"--size={size}")
+        assert f"--size {size}: expected HEIGHTxWIDTH" in line
+
+    def test_profile_has_no_clip_for_the_ratio(self, adapter: str, capsys: pytest.CaptureFixture[str]) -> None:
+        assert "--size 24: expected HEIGHTxWIDTH" in refused(capsys, "profile", "--adapter", adapter, "--size", "24")
 
     def test_empty_folder(self, adapter: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         (tmp_path / "empty").mkdir()

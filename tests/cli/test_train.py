@@ -74,6 +74,7 @@ def test_yaml_and_flags_say_the_same(common: list[str], tmp_path: Path, capsys: 
         "adapter": common[2],
         "out": str(tmp_path / "block"),
         "set": {"width": 5},
+        "size": 180,
         "lr": 0.002,
         "weights": {"output": 1.0},
         "perceptual": {"class_path": "VGGPerceptual", "init_args": {"weights": "vgg.pth"}},
@@ -81,9 +82,8 @@ def test_yaml_and_flags_say_the_same(common: list[str], tmp_path: Path, capsys: 
     }
     (tmp_path / "run.yaml").write_text(yaml.safe_dump(settings))
     found = printed_config(capsys, "--config", tmp_path / "run.yaml", "--lr", "0.003", "--steps", "7")
-    assert {name: found[name] for name in ("clips", "adapter", "out", "set")} == {
-        name: settings[name] for name in ("clips", "adapter", "out", "set")
-    }
+    same = ("clips", "adapter", "out", "set", "size")
+    assert {name: found[name] for name in same} == {name: settings[name] for name in same}
     assert (found["lr"], found["steps"], found["trainer"]["precision"]) == (0.003, 7, "bf16-mixed")
     assert (found["weights"], found["perceptual"]["init_args"]["weights"]) == ({"output": 1.0}, "vgg.pth")
     assert "max_steps" not in found["trainer"]  # one name for one thing

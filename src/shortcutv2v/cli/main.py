@@ -73,7 +73,7 @@ def _parser(adapter: str | None) -> argparse.ArgumentParser:
     return parser
 
 
-def _add_adapter(verb: Any, preset: str | None) -> None:
+def _add_adapter(verb: Any, preset: str | None, size: str | None = None) -> None:
     verb.add_argument(
         "--adapter",
         default=preset,
@@ -85,7 +85,14 @@ def _add_adapter(verb: Any, preset: str | None) -> None:
         "--set", action="append", default=[], metavar="KEY=VALUE", help="an argument of build_adapter(); repeatable"
     )
     verb.add_argument("--cut", metavar="NAME", help="a named cut of the adapter; a saved block has its own")
-    verb.add_argument("--height", type=int, help="read clips at this height")
+    verb.add_argument(
+        "--size",
+        default=size,
+        metavar="HxW",
+        help="read clips at this size: HEIGHTxWIDTH, or a height alone to keep their ratio"
+        if size is None
+        else "HEIGHTxWIDTH of a frame (default: %(default)s)",
+    )
     verb.add_argument("--device", default="auto", help="cpu, cuda, ... (default: cuda where there is one)")
 
 
@@ -116,9 +123,8 @@ def _add_measure(verb: argparse.ArgumentParser, preset: str | None) -> None:
 
 
 def _add_profile(verb: argparse.ArgumentParser, preset: str | None) -> None:
-    _add_adapter(verb, preset)
+    _add_adapter(verb, preset, size="256x512")
     verb.add_argument("--block", type=Path, help="folder of a trained block; default: an untrained one")
-    verb.add_argument("--size", default="256x512", metavar="HxW", help="frame size (default: %(default)s)")
     verb.add_argument(
         "--cuts", type=int, help="how many other cuts to price and time (default: 3 where skipping does not pay)"
     )

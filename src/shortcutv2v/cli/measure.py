@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Iterator
 
 from shortcutv2v import video
-from shortcutv2v.cli.setup import load_model, open_adapter
+from shortcutv2v.cli.setup import frame_size, load_model, open_adapter
 from shortcutv2v.errors import InputError
 from shortcutv2v.measure.compare import METHODS, Scores, compare
 
@@ -18,7 +18,7 @@ NAMES = {"ours": "ours", "reuse": "f_ref reused", "repeat": "last output repeate
 def run(options: argparse.Namespace) -> None:
     """Translate the clip with teacher and wrapped model, frame by frame in turn, and print two tables."""
     start, stop = _frames(options.frames)
-    with video.open(options.source, size=options.height, start=start, stop=stop) as clip:
+    with video.open(options.source, size=frame_size(options.size), start=start, stop=stop) as clip:
         adapter = open_adapter(options)
         model = load_model(options.block, adapter)
         scores = Scores([pictures.score for pictures in compare(model, adapter, clip)])

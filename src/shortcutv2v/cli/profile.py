@@ -6,7 +6,7 @@ import argparse
 
 import torch
 
-from shortcutv2v.cli.setup import load_model, open_adapter
+from shortcutv2v.cli.setup import frame_size, load_model, open_adapter
 from shortcutv2v.errors import InputError
 from shortcutv2v.measure import profile
 from shortcutv2v.model import placement
@@ -16,11 +16,11 @@ __all__ = ["run"]
 
 def run(options: argparse.Namespace) -> None:
     """Print one table for frames of `--size`. What they show does not matter, as long as the teacher takes it."""
-    height, _, width = options.size.partition("x")
-    if not (height.isdigit() and width.isdigit() and int(height) and int(width)):
-        raise InputError(f"--size {options.size!r}: expected HEIGHTxWIDTH, such as 256x512")
+    size = frame_size(options.size)
+    if not isinstance(size, tuple):
+        raise InputError(f"--size {options.size}: expected HEIGHTxWIDTH, such as 256x512; no clip gives the ratio here")
     adapter = open_adapter(options)
-    frame = torch.rand(1, 3, int(height), int(width)) / 255  # nearly black: a map read from it has labels 0 and 1 only
+    frame = torch.rand(1, 3, *size) / 255  # nearly black: a map read from it has labels 0 and 1 only
     frame = frame.to(*placement(adapter.teacher))
     model = load_model(options.block, adapter) if options.block else adapter.wrap(frame)
     args, kwargs = adapter.inputs(frame, adapter.start())

@@ -15,7 +15,7 @@ from shortcutv2v.errors import InputError, near_matches
 from shortcutv2v.model import ShortcutV2V
 from shortcutv2v.refresh import Every
 
-__all__ = ["load_model", "open_adapter"]
+__all__ = ["frame_size", "load_model", "open_adapter"]
 
 
 def open_adapter(options: Any) -> Adapter:
@@ -45,6 +45,27 @@ def load_model(folder: Path, adapter: Adapter, interval: int | None = None) -> S
     if interval is not None:
         model.refresh = Every(interval)
     return model
+
+
+def frame_size(given: str | int | None) -> int | tuple[int, int] | None:
+    """A size as it is typed, for `shortcutv2v.video`.
+
+    Args:
+        given: "180x320", a height alone, or None.
+
+    Raises:
+        InputError: it is neither.
+
+    Examples:
+        >>> frame_size("180x320"), frame_size(180), frame_size(None)
+        ((180, 320), 180, None)
+    """
+    if given is None:
+        return None
+    height, times, width = str(given).partition("x")
+    if not all(side.isdecimal() and int(side) for side in (height, width if times else "1")):
+        raise InputError(f"--size {given}: expected HEIGHTxWIDTH, such as 180x320, or a height, such as 180")
+    return (int(height), int(width)) if times else int(height)
 
 
 def _device(name: str) -> torch.device:

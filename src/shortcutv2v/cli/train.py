@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from shortcutv2v.cli.setup import open_adapter
+from shortcutv2v.cli.setup import frame_size, open_adapter
 from shortcutv2v.model import placement
 from shortcutv2v.translate import from_uint8
 
@@ -58,7 +58,10 @@ def _build(options: Any) -> tuple[Distiller, ClipData]:
     check_run(precision=options.trainer.precision, **watched)
     _check_trainer(options.trainer)
     preset = None if options.preset is None else find_preset(options.preset)
-    given = {name: options[name] for name in _OF_DATA} | {"size": options.height, "num_workers": options.workers}
+    given = {name: options[name] for name in _OF_DATA} | {
+        "size": frame_size(options.size),
+        "num_workers": options.workers,
+    }
     data = data_of(options.clips, options.validation, preset, **given)
     adapter = open_adapter(options)
     frame = from_uint8(data.clips[0][0]).to(*placement(adapter.teacher))
