@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pickle
 import random
+import re
 from pathlib import Path
 
 import pytest
@@ -154,6 +155,16 @@ def test_truncated_is_found_out_at_once(tmp_path: Path, name: str) -> None:
     path.write_bytes(path.read_bytes()[: int(path.stat().st_size * 0.6)])
     with pytest.raises(VideoError, match="damaged or truncated"):
         video.Frames(path)
+
+
+def test_damage_is_numbered_from_the_beginning(tmp_path: Path) -> None:
+    path = encode(tmp_path / "clip.mp4", 40, container={"movflags": "faststart"})  # a key frame every four frames
+    path.write_bytes(path.read_bytes()[:-200] + bytes(200))
+    frames = video.Frames(path, cache_bytes=1)
+    with pytest.raises(VideoError) as caught:
+        frames[39]
+    (number,) = re.findall(r"near frame (\d+) ", str(caught.value))
+    assert 30 <= int(number) < 40  # not counted from the key frame that was sought
 
 
 def test_file_that_vanishes(tmp_path: Path) -> None:

@@ -77,7 +77,7 @@ def promised(container: InputContainer, stream: VideoStream) -> int | None:
 
 
 def decode(
-    path: Path, container: InputContainer, stream: VideoStream, since: int | None = None
+    path: Path, container: InputContainer, stream: VideoStream, since: int | None = None, first: int = 0
 ) -> Iterator[VideoFrame]:
     """All frames in display order, from where the container stands.
 
@@ -87,11 +87,12 @@ def decode(
         stream: its video stream.
         since: after seeking, the time stamp of the key frame sought. Frames shown before it are dropped: they may
             lean on others that were not decoded.
+        first: that key frame's number, for messages.
 
     Raises:
         VideoError: FFmpeg meets damage; the message says at which frame and how to read what lies before.
     """
-    number = 0
+    number = first
     for frame, error in _tries(container, stream):
         if since is not None and frame is not None and frame.pts is not None and frame.pts < since:
             continue
