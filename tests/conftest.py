@@ -6,10 +6,20 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from hypothesis import settings
 from torch import Tensor, nn
+
+# A run repeats what the one before did; for a search, `--hypothesis-profile=default --hypothesis-seed=random`.
+settings.register_profile("repeatable", derandomize=True)
+settings.load_profile("repeatable")
 
 # Tiny tensors: a second thread costs more than it brings, above all on a busy machine.
 torch.set_num_threads(1)
+
+
+def pytest_runtest_setup() -> None:
+    """Every test draws the same numbers, alone and among others."""
+    torch.manual_seed(0)
 
 
 class Chain(nn.Sequential):

@@ -61,16 +61,16 @@ def test_the_aligned_reference_equals_the_loops(variant: str, size: tuple[int, i
     st.integers(1, 3),
 )
 def test_any_size_width_and_batch(variant: str, size: tuple[int, int], a: int, f: int, h: int, batch: int) -> None:
-    block = ShortcutBlock(a, f, h, variant=variant)
+    block = ShortcutBlock(a, f, h, variant=variant).double()  # such weights amplify roundings
     excite(block)
-    f_ref, a_ref, a_t = maps(a, f, size, batch, torch.float32)
+    f_ref, a_ref, a_t = maps(a, f, size, batch)
     state = block.encode_reference(f_ref, a_ref)
     f_hat = block.predict(state, a_t)
     assert f_hat.shape == f_ref.shape
     torch.testing.assert_close(block.analyse(state, a_t).f_hat, f_hat)
     for i in range(batch):
         alone = block(f_ref[i : i + 1], a_ref[i : i + 1], a_t[i : i + 1])
-        torch.testing.assert_close(f_hat[i : i + 1], alone, rtol=1e-3, atol=1e-3)
+        torch.testing.assert_close(f_hat[i : i + 1], alone, rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize("variant", ["residual", *EXACT])
