@@ -10,7 +10,7 @@ from typing import Any
 
 from shortcutv2v.errors import InputError
 
-__all__ = ["check_crop", "check_end", "check_number", "check_precision", "check_run", "checked_folder"]
+__all__ = ["check_end", "check_number", "check_precision", "check_run", "check_samples", "checked_folder"]
 
 
 def check_number(
@@ -43,17 +43,26 @@ def check_number(
         raise InputError(f"{name} must be a {'whole ' if whole else ''}number {limits}, got {value!r}")
 
 
-def check_crop(crop: object) -> None:
-    """Refuse what is no (height, width).
+def check_samples(length: int, seed: int, crop: object) -> None:
+    """Refuse what no samples can be drawn by.
+
+    Args:
+        length: how many there are.
+        seed: of all that is drawn.
+        crop: (height, width), or None for whole frames.
 
     Raises:
         InputError: saying what was expected.
 
     Examples:
-        >>> check_crop(96)
+        >>> check_samples(1000, 0, 96)
         Traceback (most recent call last):
         shortcutv2v.errors.InputError: crop must be (height, width) or None, got 96
     """
+    check_number("length, the number of samples,", length, 1, whole=True)
+    check_number("seed", seed, 0, whole=True)
+    if crop is None:
+        return
     if not (isinstance(crop, tuple | list) and len(crop) == 2):
         raise InputError(f"crop must be (height, width) or None, got {crop}")
     for side in crop:

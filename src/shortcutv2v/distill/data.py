@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from shortcutv2v.distill.checks import check_crop, check_number
+from shortcutv2v.distill.checks import check_number, check_samples
 from shortcutv2v.distill.clips import FrameSource
 from shortcutv2v.distill.damage import Reader
 from shortcutv2v.distill.draws import PairDraw, SequenceDraw, seeded
@@ -35,8 +35,7 @@ class _Samples(Dataset[Tensor]):
         length: int,
         seed: int,
     ) -> None:
-        check_number("length, the number of samples,", length, 1, whole=True)
-        check_number("seed", seed, 0, whole=True)
+        check_samples(length, seed, crop)
         _check_sizes(clips, crop)
         self.clips, self.length, self.seed = clips, length, seed
         self._draw, self._augment, self._reader = draw, _augmentation(crop, flip), Reader(clips)
@@ -209,8 +208,6 @@ def _augmentation(crop: tuple[int, int] | None, flip: bool) -> torch.nn.Module:
 
 
 def _check_sizes(clips: Sequence[FrameSource], crop: tuple[int, int] | None) -> None:
-    if crop is not None:
-        check_crop(crop)
     shapes = {tuple(map(int, clip[0].shape)) for clip in clips}
     if any(len(shape) != 3 for shape in shapes):
         raise InputError(f"frames must be (C, H, W), got {sorted(shapes)}: is it a list of clips, [clip]?")

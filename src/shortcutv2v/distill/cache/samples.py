@@ -12,7 +12,7 @@ from shortcutv2v.distill.cache.crops import Cropper, UncroppableError
 from shortcutv2v.distill.cache.feature_cache import FeatureCache, without_autocast
 from shortcutv2v.distill.cache.features import Features, FrameShape
 from shortcutv2v.distill.cache.store import StoredClip
-from shortcutv2v.distill.checks import check_crop, check_number
+from shortcutv2v.distill.checks import check_samples
 from shortcutv2v.distill.clips import FrameSource
 from shortcutv2v.distill.damage import whole_parts
 from shortcutv2v.distill.data import long_enough
@@ -35,10 +35,7 @@ class _FeatureSamples(Dataset[list[Features]]):
         length: int,
         seed: int,
     ) -> None:
-        check_number("length, the number of samples,", length, 1, whole=True)
-        check_number("seed", seed, 0, whole=True)
-        if crop is not None:
-            check_crop(crop)
+        check_samples(length, seed, crop)
         self.length, self.seed = length, seed
         parts = [part for clip in long_enough(clips, least) for part in whole_parts(clip)]
         if all(len(part) < least for part in parts):
