@@ -46,8 +46,8 @@ class Setting:
 
     @property
     def implementations(self) -> tuple[str, ...]:
-        """What `ops` can run on this device, the definition first."""
-        return ("reference", "plain", *({"cpu": ("rows",), "cuda": ("triton",)}.get(self.device.type, ())))
+        """The implementations that `ops` runs on this device, the definition first."""
+        return ("reference", "plain", *(("rows",) if self.device.type == "cpu" else ()))
 
     @property
     def memory_format(self) -> torch.memory_format:

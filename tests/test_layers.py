@@ -92,6 +92,88 @@ def test_public_names_are_what_they_say() -> None:
     assert len(shortcutv2v.__all__) <= 13
 
 
+HEAVY = ("torchvision", "torch._dynamo", "torch._inductor", "sympy", "PIL", "pytorch_lightning", "lpips", "kornia")
+
+
+def loaded_by(code: str, *names: str) -> set[str]:
+    """Those of `names` that are imported in a fresh process that has run `code`."""
+    report = f"\nimport sys\nprint('loaded:', *(name for name in {names!r} if name in sys.modules))"
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code + report], check=True, stdout=subprocess.PIPE, text=True
+    )
+    return set(done.stdout.rpartition("loaded:")[2].split())
+
+
+@pytest.mark.parametrize("module", ["", ".ops", ".ops.flops", ".blocks", ".graph", ".labels", ".memory", ".cli.main"])
+def test_import_leaves_slow_packages_alone(module: str) -> None:
+    """torchvision alone takes a second, and brings Dynamo and sympy."""
+    assert loaded_by(f"import shortcutv2v{module}", *HEAVY) == set()
+
+
+USE = """
+import shortcutv2v, torch
+layers = [torch.nn.Conv2d(3, 3, 3, padding=1) for _ in range(4)]
+model = shortcutv2v.wrap(torch.nn.Sequential(*layers), "0", "2", example_inputs=(torch.rand(1, 3, 8, 8),))
+for _ in range(2):
+    model(torch.rand(1, 3, 8, 8))
+"""
+
+
+def test_torchvision_is_not_needed_to_run_on_a_cpu() -> None:
+    assert loaded_by(USE, "torchvision", "PIL", "lpips", "kornia") == set()
+
+
+COMMANDS = {
+    "help": "--help",
+    "help of a command": "translate --help",
+    "no command": "",
+    "an unknown command": "fly",
+    "no such clip": "translate --adapter real_esrgan no.mp4 out.mp4",
+    "no such adapter": "profile --adapter nowhere",
+    "no such setting": "profile --adapter real_esrgan --set nothing=9",
+    "no such file": "measure --adapter no.py no.mp4 --block no",
+    "a number is none": "demo --minutes soon",
+}
+
+
+@pytest.mark.parametrize("arguments", COMMANDS.values(), ids=COMMANDS)
+def test_help_and_refusals_leave_slow_packages_alone(arguments: str, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    code = (
+        "from shortcutv2v.cli import main\n"
+        f"try: code = main({arguments.split()!r})\n"
+        "except SystemExit as stop: code = stop.code\n"
+        f"assert code == {0 if 'help' in arguments else 2}, code\n"
+    )
+    assert loaded_by(code, *HEAVY) == set()
+
+
+COUNT = """
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+{imports}
+f, weight, offset = torch.zeros(1, 2, 4, 5), torch.zeros(3, 2, 3, 3), torch.zeros(1, 18, 4, 5)
+with FlopCounterMode(display=False) as counter:
+    {call}
+assert counter.get_total_flops() == 2 * 4 * 5 * 3 * 2 * 9, counter.get_total_flops()
+"""
+OURS = "ops.deform(f, offset, weight, implementation={!r})"
+THEIRS = "torchvision.ops.deform_conv2d(f, offset, weight, padding=1)"
+
+
+@pytest.mark.parametrize(
+    ("imports", "call"),
+    [
+        ("from shortcutv2v import ops", OURS.format("reference")),
+        ("from shortcutv2v import ops", OURS.format("rows")),
+        ("import torchvision, shortcutv2v", THEIRS),
+        ("import shortcutv2v, torchvision; shortcutv2v.ops.flops.register()", THEIRS),
+    ],
+)
+def test_deformable_convolutions_are_counted_in_any_order_of_imports(imports: str, call: str) -> None:
+    loaded_by(COUNT.format(imports=imports, call=call))
+
+
 def test_import_needs_no_extra() -> None:
     code = (
         "import sys, torchvision\n"  # its older releases import PyAV where they find it

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from shortcutv2v import ops
 
-OTHERS = ["rows", "plain"]  # without a GPU "triton" is "plain"; test_kernels.py has the kernels
+OTHERS = ["rows", "plain"]
 each = pytest.mark.parametrize("implementation", OTHERS)
 size = st.integers(1, 9)
 drawn = {

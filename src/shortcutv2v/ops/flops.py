@@ -1,9 +1,9 @@
-"""FLOP formulas, so that `torch.utils.flop_counter.FlopCounterMode` counts deformable convolutions truly.
+"""FLOP formulas, so that `torch.utils.flop_counter.FlopCounterMode` counts deformable convolutions correctly.
 
-torch counts an operator it has no formula for as nothing, and has none for `torchvision::deform_conv2d`, nor for
-attention as CPUs run it, for LSTMs, and for products with a vector. As in torch's
-own formulas a multiply-add is two operations, and only matrix products count: the bilinear sampling (four multiply-adds
-per sample and channel) does not, nor do element-wise steps elsewhere.
+torch counts an operator without a formula as zero. It has no formula for `torchvision::deform_conv2d`, for attention on
+CPUs, for LSTMs and for products with a vector. As in torch's own formulas, a multiply-add is two operations, and only
+matrix products count. Bilinear sampling (four multiply-adds per sample and channel) and element-wise operations do not
+count.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch.utils.flop_counter import flop_registry, register_flop_formula
+from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
+from torch.utils.flop_counter import FlopCounterMode, flop_registry, register_flop_formula
 
 __all__ = ["register"]
 
@@ -70,21 +71,33 @@ def _add_batches(added: Shape, one: Shape, other: Shape, **_: Any) -> int:
     return 2 * math.prod(one) * other[-1]
 
 
+_FORMULAS: dict[str, Callable[..., int]] = {
+    "torchvision.deform_conv2d": _deform,
+    "torchvision._deform_conv2d_backward": _deform_backward,
+    "shortcutv2v.rows_blend": _blend,
+    "shortcutv2v.rows_blend_backward": _blend_backward,
+    "aten._scaled_dot_product_flash_attention_for_cpu": _attention,
+    "aten.mkldnn_rnn_layer": _recurrent_layer,
+    "aten._cudnn_rnn": _recurrent,
+    "aten.mv": _matrix_vector,
+    "aten.addmv": _add_matrix_vector,
+    "aten.dot": _dot,
+    "aten.addbmm": _add_batches,
+}
+
+
 def register() -> None:
-    """Registers the formulas; those that something else has registered already stay."""
-    formulas: dict[Any, Callable[..., int]] = {
-        torch.ops.torchvision.deform_conv2d: _deform,
-        torch.ops.torchvision._deform_conv2d_backward: _deform_backward,
-        torch.ops.shortcutv2v.rows_blend: _blend,
-        torch.ops.shortcutv2v.rows_blend_backward: _blend_backward,
-        torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention,
-        torch.ops.aten.mkldnn_rnn_layer: _recurrent_layer,
-        torch.ops.aten._cudnn_rnn: _recurrent,
-        torch.ops.aten.mv: _matrix_vector,
-        torch.ops.aten.addmv: _add_matrix_vector,
-        torch.ops.aten.dot: _dot,
-        torch.ops.aten.addbmm: _add_batches,
-    }
-    for operator, formula in formulas.items():
-        if operator not in flop_registry:
-            register_flop_formula(operator)(formula)
+    """Register the formulas of all operators that are loaded, except where another formula is registered already.
+
+    The operators of torchvision exist after its import only. `shortcutv2v` imports it at the first call of the
+    `reference` implementation, which may lie inside a counter: counters that are running get the formulas, too.
+    """
+    for name, formula in _FORMULAS.items():
+        namespace, operator = name.split(".")
+        packet = getattr(getattr(torch.ops, namespace), operator, None)
+        if packet is not None and packet not in flop_registry:
+            register_flop_formula(packet)(formula)
+    for mode in _get_current_dispatch_mode_stack():
+        counter = getattr(mode, "counter", None)
+        if isinstance(counter, FlopCounterMode):
+            counter.flop_registry = {**flop_registry, **counter.flop_registry}

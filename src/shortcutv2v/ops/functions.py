@@ -10,7 +10,6 @@ cannot tell pixel 300 from pixel 301. Where an offset is not finite, the output 
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
-from importlib.util import find_spec
 from typing import Any, Protocol
 
 import torch
@@ -19,12 +18,10 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from shortcutv2v.errors import InputError
-from shortcutv2v.ops import plain, reference, rows
+from shortcutv2v.ops import plain, rows
 from shortcutv2v.ops.selection import choose
 
 __all__ = ["adabd", "align", "deform", "warp"]
-
-_HAS_TRITON = find_spec("triton") is not None
 
 
 class _Implementation(Protocol):
@@ -179,14 +176,10 @@ def _module(name: str, f: Tensor) -> _Implementation:
     if _transformed():
         return plain
     if name == "reference":
-        return reference
-    if name == "rows" and f.device.type == "cpu":
-        return rows
-    if name == "triton" and f.is_cuda and _HAS_TRITON:
-        from shortcutv2v.ops import kernels  # imports Triton, which takes its time
+        from shortcutv2v.ops import reference  # imports torchvision, which takes a second
 
-        return kernels
-    return plain
+        return reference
+    return rows if name == "rows" and f.device.type == "cpu" else plain
 
 
 def _transformed() -> bool:

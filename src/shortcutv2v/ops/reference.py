@@ -1,7 +1,10 @@
 """The definition: every operator as `torchvision.ops.deform_conv2d` computes it.
 
-torchvision knows float32 and float64 on every device; other dtypes are computed in float32 and rounded once at the end.
-It knows float16 on CUDA, too, but computes positions in it: a quarter of a pixel beyond column 256.
+torchvision supports float32 and float64 on every device. Other dtypes are computed in float32 and rounded once at the
+end. On CUDA it supports float16, too, but computes positions in it: an error of a quarter of a pixel beyond column 256.
+
+This module imports torchvision, and with it `torch._dynamo` and sympy, which takes a second. So nothing imports it
+before its first use.
 """
 
 from __future__ import annotations
@@ -10,7 +13,11 @@ import torch
 from torch import Tensor
 from torchvision.ops import deform_conv2d
 
+from shortcutv2v.ops import flops
+
 __all__ = ["blend", "warp"]
+
+flops.register()
 
 
 def blend(f: Tensor, a: Tensor | None, offset: Tensor, mask: Tensor | None, weight: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from shortcutv2v.errors import InputError
 
 __all__ = ["choose", "implementations", "use"]
 
-_NAMES = ("reference", "rows", "plain", "triton")
+_NAMES = ("reference", "rows", "plain")
 _forced: ContextVar[str | None] = ContextVar("shortcutv2v_ops_implementation", default=None)
 _in_use: list[str] = []  # what compiled code looks at: Dynamo knows no ContextVar before torch 2.13
 
@@ -70,7 +70,6 @@ def choose(implementation: str | None, like: torch.Tensor) -> str:
 
 
 def _default(like: torch.Tensor) -> str:
-    """The fastest implementation that has been checked on the device itself; `triton` has not been, so far."""
     if like.device.type == "cpu":
         return "rows"
     if like.device.type == "cuda" and _torchvision_is_unsafe(like.device):
