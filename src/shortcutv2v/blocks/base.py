@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from typing import Any, ClassVar, NamedTuple
 
@@ -38,7 +39,36 @@ class Prediction(NamedTuple):
     mask: Tensor | None
 
 
-class ShortcutBlock(nn.Module):
+class _Choice(type):
+    """Metaclass of `ShortcutBlock`: a call of the base class makes the variant that it names."""
+
+    def __call__(cls, *args: Any, variant: str | None = None, **kwargs: Any) -> Any:
+        """Make a block, and keep its constructor arguments for the recipe."""
+        kind = ShortcutBlock.of_variant(variant or DEFAULT_VARIANT) if cls is ShortcutBlock else cls
+        if variant not in (None, kind.variant):  # type: ignore[attr-defined]
+            raise InputError(f"unknown variant {variant!r}: expected {kind.variant}")  # type: ignore[attr-defined]
+        block = super(_Choice, kind).__call__(*args, **kwargs)
+        block.arguments = _arguments(kind, args, kwargs)
+        return block
+
+
+def _arguments(kind: type, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Return the constructor's arguments by name, defaults included, without `variant`."""
+    signature = inspect.signature(kind)
+    bound = signature.bind(*args, **kwargs)
+    bound.apply_defaults()
+    found: dict[str, Any] = {}
+    for name, value in bound.arguments.items():
+        if signature.parameters[name].kind is inspect.Parameter.VAR_POSITIONAL:
+            found |= zip(("a_channels", "f_channels", "channels"), value, strict=False)
+        elif signature.parameters[name].kind is inspect.Parameter.VAR_KEYWORD:
+            found |= value
+        elif name != "variant":
+            found[name] = value
+    return found
+
+
+class ShortcutBlock(nn.Module, metaclass=_Choice):
     """Predicts `f_t` from `f_ref`, `a_ref` and `a_t`. `ShortcutBlock(..., variant=name)` gives the variant's class.
 
     | variant     | result                                                             | untrained      | still scene |
@@ -74,19 +104,43 @@ class ShortcutBlock(nn.Module):
 
     variants: ClassVar[dict[str, type[ShortcutBlock]]] = {}
     variant: ClassVar[str] = ""
-
-    def __new__(cls, *args: Any, variant: str | None = None, **kwargs: Any) -> ShortcutBlock:
-        """Pick the class of the variant, as `pathlib.Path` picks that of the platform."""
-        wanted = variant or cls.variant or DEFAULT_VARIANT
-        if wanted not in ShortcutBlock.variants or wanted != (cls.variant or wanted):
-            known = ", ".join(ShortcutBlock.variants) if cls is ShortcutBlock else cls.variant
-            raise InputError(f"unknown variant {wanted!r}: expected one of {known}")
-        return super().__new__(ShortcutBlock.variants[wanted] if cls is ShortcutBlock else cls)
+    arguments: dict[str, Any]
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Register the class under its `variant`.
+
+        Raises:
+            InputError: another class has that name. A class may be defined again, as a notebook or a reload does.
+        """
         super().__init_subclass__(**kwargs)
-        if "variant" in cls.__dict__:
-            ShortcutBlock.variants[cls.variant] = cls
+        if not cls.__dict__.get("variant"):
+            return
+        other = ShortcutBlock.variants.get(cls.variant, cls)
+        if (other.__module__, other.__qualname__) != (cls.__module__, cls.__qualname__):
+            raise InputError(
+                f"the variant {cls.variant!r} of {cls.__module__}.{cls.__qualname__} is taken by "
+                f"{other.__module__}.{other.__qualname__}: give your block another `variant`"
+            )
+        ShortcutBlock.variants[cls.variant] = cls
+
+    @staticmethod
+    def of_variant(name: str) -> type[ShortcutBlock]:
+        """Return the class of the variant `name`.
+
+        Raises:
+            InputError: no class of that name is registered.
+
+        Examples:
+            >>> ShortcutBlock.of_variant("flow").__name__
+            'FlowBlock'
+        """
+        if name not in ShortcutBlock.variants:
+            known = ", ".join(ShortcutBlock.variants)
+            raise InputError(
+                f"unknown variant {name!r}: expected one of {known}. If it is your own, import the module that defines "
+                "it first"
+            )
+        return ShortcutBlock.variants[name]
 
     def __init__(self, a_channels: int, f_channels: int, channels: int, variant: str | None = None) -> None:
         super().__init__()
@@ -99,7 +153,9 @@ class ShortcutBlock(nn.Module):
 
     def extra_repr(self) -> str:
         """The arguments, as one would type them."""
-        return f"{self.a_channels}, {self.f_channels}, channels={self.channels}, variant={self.variant!r}"
+        options = {key: value for key, value in self.arguments.items() if key not in ("a_channels", "f_channels")}
+        typed = (f"{key}={value!r}" for key, value in {**options, "variant": self.variant}.items())
+        return ", ".join([str(self.a_channels), str(self.f_channels), *typed])
 
     def encode_reference(self, f_ref: Tensor, a_ref: Tensor) -> Any:
         """Compute all that depends on the reference alone: once per refresh, not once per frame.
