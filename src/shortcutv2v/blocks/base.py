@@ -48,13 +48,13 @@ class _Choice(type):
         if variant not in (None, kind.variant):  # type: ignore[attr-defined]
             raise InputError(f"unknown variant {variant!r}: expected {kind.variant}")  # type: ignore[attr-defined]
         block = super(_Choice, kind).__call__(*args, **kwargs)
-        block.arguments = _arguments(kind, args, kwargs)
+        block.arguments = _arguments(block, args, kwargs)
         return block
 
 
-def _arguments(kind: type, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+def _arguments(block: ShortcutBlock, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
     """Return the constructor's arguments by name, defaults included, without `variant`."""
-    signature = inspect.signature(kind)
+    signature = inspect.signature(block.__init__)  # type: ignore[misc]
     bound = signature.bind(*args, **kwargs)
     bound.apply_defaults()
     found: dict[str, Any] = {}
