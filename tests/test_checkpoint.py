@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 import shortcutv2v
+from shortcutv2v import Every
 from shortcutv2v.errors import CheckpointError
 
 
@@ -115,7 +116,7 @@ def test_damaged_recipe(saved: tuple[shortcutv2v.ShortcutV2V, Path]) -> None:
 @pytest.mark.parametrize(
     ("change", "named"),
     [
-        ({"layout": 3, "max_interval": "4"}, "layout, max_interval"),
+        ({"layout": 3, "refresh": "4"}, "layout, refresh"),
         ({"blocks": [{"variant": "flow"}]}, "a_channels, f_channels, channels"),
         ({"blocks": ["flow"]}, "variant, a_channels, f_channels, channels"),
         ({"teacher": {}}, "class, parameters, structure, values"),
@@ -150,8 +151,9 @@ def test_weights_of_another_cut(saved: tuple[shortcutv2v.ShortcutV2V, Path], tmp
         shortcutv2v.load(saved[1], teacher())
 
 
-def test_a_policy_without_interval_is_not_saved(saved: tuple[shortcutv2v.ShortcutV2V, Path], tmp_path: Path) -> None:
-    saved[0].refresh = lambda distance, reference, carry: True
+def test_a_policy_that_is_no_json_is_not_saved(saved: tuple[shortcutv2v.ShortcutV2V, Path], tmp_path: Path) -> None:
+    saved[0].refresh = Every(4)
+    saved[0].refresh.interval = torch.tensor(4)  # checked when it was set, changed afterwards
     with pytest.raises(CheckpointError, match="refresh policy"):
         saved[0].save(tmp_path / "new")
     assert not (tmp_path / "new").exists()

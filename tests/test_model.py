@@ -161,10 +161,6 @@ class TestErrors:
         assert torch.equal(output, model.teacher(x))
         assert torch.equal(model.shortcut(reference, x), output)
 
-    def test_inputs_are_needed(self, chain: nn.Module) -> None:
-        with pytest.raises(InputError, match="example_inputs"):
-            shortcutv2v.wrap(chain, "1", "4")
-
     def test_a_width_per_branch(self, chain: nn.Module) -> None:
         with pytest.raises(InputError, match="2 entries for 1 branches"):
             wrap((chain, "1", "4"), channels=[3, 3])

@@ -87,9 +87,9 @@ def test_a_failed_call_leaves_the_stream_as_it_was(model: shortcutv2v.ShortcutV2
 def test_any_policy(model: shortcutv2v.ShortcutV2V) -> None:
     seen = []
 
-    def policy(distance, reference, carry):
-        seen.append((distance, torch.equal(reference.a[0], carry.a[0])))
-        return distance == 2
+    def policy(look):
+        seen.append((look.distance, torch.equal(look.reference.a[0], look.carry.a[0])))
+        return look.distance == 2
 
     stream = model.stream(refresh=policy)
     distances = []
@@ -112,7 +112,7 @@ def test_a_stream_may_have_its_own_interval(model: shortcutv2v.ShortcutV2V) -> N
         stream(frame)
         distances.append(stream.distance)
     assert distances == [0, 1, 0, 1]
-    with pytest.raises(InputError, match="interval or a callable"):
+    with pytest.raises(InputError, match="expected an interval such as 3"):
         model.stream(refresh="often")
 
 
@@ -128,7 +128,7 @@ def test_the_models_own_stream_follows_its_settings(model: shortcutv2v.ShortcutV
 
 @pytest.mark.parametrize("interval", [0, -1, 2.5])
 def test_interval_must_be_a_positive_whole_number(interval: object) -> None:
-    with pytest.raises(InputError, match="max_interval"):
+    with pytest.raises(InputError, match="interval must be a whole number"):
         Every(interval)
 
 

@@ -1,6 +1,6 @@
 """Make a pretrained video-to-video generator fast: wrap it, distil a small block, skip its heavy middle.
 
-    model = shortcutv2v.wrap(teacher, enc_layer="down1", dec_layer="up1", example_inputs=(frame,))
+    model = shortcutv2v.wrap(teacher, enc_layer="down1", dec_layer="up1")
     shortcutv2v.fit(model, "clip.mp4", minutes=5)
     output = model(frame)          # in a video loop: full passes at reference frames, shortcut passes between
 
@@ -17,7 +17,7 @@ from shortcutv2v.checkpoint import load
 from shortcutv2v.errors import ShortcutError
 from shortcutv2v.graph import suggest_cuts
 from shortcutv2v.model import ShortcutV2V
-from shortcutv2v.refresh import Every
+from shortcutv2v.refresh import Every, Look, RefreshPolicy
 from shortcutv2v.stream import Stream
 from shortcutv2v.types import Carry, Reference
 from shortcutv2v.wrap import wrap
@@ -26,7 +26,9 @@ __all__ = [
     "Adapter",
     "Carry",
     "Every",
+    "Look",
     "Reference",
+    "RefreshPolicy",
     "ShortcutError",
     "ShortcutV2V",
     "Stream",

@@ -11,6 +11,7 @@ import importlib.metadata
 import json
 import math
 import os
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -23,13 +24,14 @@ from torch import nn
 from shortcutv2v import graph
 from shortcutv2v.blocks import ShortcutBlock
 from shortcutv2v.blocks.loading import load_exactly
-from shortcutv2v.errors import CheckpointError
-from shortcutv2v.model import Blocks, ShortcutV2V, placement
-from shortcutv2v.refresh import Every
+from shortcutv2v.errors import CheckpointError, InputError
+from shortcutv2v.lazy import Blocks
+from shortcutv2v.model import ShortcutV2V, placement
+from shortcutv2v.refresh import RefreshPolicy, from_recipe, to_recipe
 
 __all__ = ["fingerprint", "load", "recipe", "save"]
 
-FORMAT = 1
+FORMAT = 2
 WEIGHTS, RECIPE = "block.safetensors", "shortcut.json"
 _Kinds = Mapping[str, type | tuple[type, ...]]
 _RECIPE_KINDS: _Kinds = {
@@ -37,7 +39,8 @@ _RECIPE_KINDS: _Kinds = {
     "dec_layer": list,
     "layout": (str, type(None)),
     "on_leak": str,
-    "max_interval": int,
+    "refresh": dict,
+    "trained_interval": (int, type(None)),
     "show_shortcut": bool,
     "blocks": list,
     "teacher": dict,
@@ -55,10 +58,16 @@ def save(model: ShortcutV2V, folder: str | Path) -> None:
     """Write `model`'s blocks and recipe to `folder`; files of that name are replaced, whole or not at all.
 
     Raises:
-        CheckpointError: the folder cannot be written, or the refresh policy has no fixed interval.
+        CheckpointError: the folder cannot be written, or a field of the refresh policy is no JSON value.
     """
     folder = Path(folder)
-    text = json.dumps(recipe(model), indent=2) + "\n"
+    try:
+        text = json.dumps(recipe(model), indent=2) + "\n"
+    except TypeError as error:
+        raise CheckpointError(
+            f"cannot save the refresh policy {model.refresh!r}: {error}; give its fields JSON values (numbers, text, "
+            "lists), and declare what it remembers with field(init=False)"
+        ) from None
     try:
         folder.mkdir(parents=True, exist_ok=True)
         weights = {name: value.detach().contiguous() for name, value in model.blocks.state_dict().items()}
@@ -99,19 +108,24 @@ def load(folder: str | Path, teacher: nn.Module, *, capture: str | None = None) 
     captured = graph.Capture(teacher, cut, capture=capture, on_leak=settings["on_leak"])
     blocks = Blocks(ShortcutBlock(**block) for block in settings["blocks"])
     _load_weights(blocks, folder / WEIGHTS)
-    model = ShortcutV2V(captured, list(blocks), Every(settings["max_interval"]), settings["show_shortcut"])
+    model = ShortcutV2V(captured, list(blocks), _policy(settings["refresh"], folder), settings["show_shortcut"])
+    model.trained_interval = settings["trained_interval"]
     model.blocks.to(placement(teacher)[0])
     return model.eval()
 
 
-def recipe(model: ShortcutV2V) -> dict[str, Any]:
-    """All that `load` needs beside the weights, as JSON-ready values.
+def _policy(saved: dict[str, Any], folder: Path) -> RefreshPolicy:
+    try:
+        policy, warning = from_recipe(saved)
+    except InputError as error:
+        raise CheckpointError(f"{folder}: {error}") from None
+    if warning is not None:
+        warnings.warn(f"{folder}: {warning}", stacklevel=3)
+    return policy
 
-    Raises:
-        CheckpointError: the refresh policy is not a fixed interval, and so cannot be written down.
-    """
-    if model.max_interval is None:
-        raise CheckpointError(f"cannot save the refresh policy {model.refresh!r}: set model.refresh = Every(n) first")
+
+def recipe(model: ShortcutV2V) -> dict[str, Any]:
+    """Return all that `load` needs beside the weights, as JSON-ready values."""
     return {
         "format": FORMAT,
         "shortcutv2v": importlib.metadata.version("shortcutv2v"),
@@ -119,7 +133,8 @@ def recipe(model: ShortcutV2V) -> dict[str, Any]:
         "dec_layer": [str(branch.dec) for branch in model.cut.branches],
         "layout": model.cut.layout,
         "on_leak": model.capture.on_leak,
-        "max_interval": model.max_interval,
+        "refresh": to_recipe(model.refresh),
+        "trained_interval": model.trained_interval,
         "show_shortcut": model.show_shortcut,
         "blocks": [
             {

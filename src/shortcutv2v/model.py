@@ -1,60 +1,63 @@
-"""A wrapped teacher: its three parts, a block per branch, and the two passes. Everything here is pure."""
+"""A wrapped teacher: its three parts, a block per branch, and the two passes. All passes are pure."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from shortcutv2v.blocks import Prediction, ShortcutBlock
+from shortcutv2v.blocks.alignment import laid_out_like
 from shortcutv2v.errors import InputError
 from shortcutv2v.graph import Capture, Cut, begin_pass, keep, replays
-from shortcutv2v.refresh import Every, RefreshPolicy, as_policy
+from shortcutv2v.lazy import BlockMaker, LazyBlocks, materialising
+from shortcutv2v.refresh import Look, RefreshPolicy, as_policy
 from shortcutv2v.stream import Stream
-from shortcutv2v.types import Carry, Reference
+from shortcutv2v.types import Carry, Reference, fits
 
-__all__ = ["Blocks", "ShortcutV2V", "placement"]
-
-
-class Blocks(nn.ModuleList):
-    """The Shortcut blocks of a model, one per branch: a ModuleList that knows what it holds."""
-
-    def __iter__(self) -> Iterator[ShortcutBlock]:
-        return cast("Iterator[ShortcutBlock]", super().__iter__())
+__all__ = ["RefreshLike", "ShortcutV2V", "placement"]
 
 
-class ShortcutV2V(nn.Module):
-    """What `wrap()` returns: a drop-in for the teacher in a video loop.
+RefreshLike = RefreshPolicy | Callable[[Look], bool | str] | int
+
+
+class ShortcutV2V(LazyBlocks):
+    """A wrapped teacher, as `wrap()` returns it: a drop-in for the teacher in a video loop.
 
     The teacher is held, but not registered: `parameters()`, `state_dict()`, `train()` and `eval()` concern the
     blocks alone, the teacher's flags stay the user's, and no checkpoint ever contains the teacher. `to()`,
     `half()` and their like move both.
 
+    Like a lazy module of torch, a model that was wrapped without example inputs is captured and gets its blocks when
+    the first inputs come. Until then `blocks`, `parameters()` and `state_dict()` raise `InputError`.
+
     Args:
         capture: the captured and cut teacher.
-        blocks: one Shortcut block per branch.
+        blocks: one Shortcut block per branch, or a function that makes them once the shapes of `a` and `f` are known.
         refresh: the refresh policy of `model(frame)` and the default of `stream()`.
         show_shortcut: default of `stream()`, see `Stream`.
 
     Attributes:
         teacher: the user's module, untouched.
-        cut: what was cut; print it.
+        cut: the cut; print it.
         blocks: the trainable Shortcut blocks, one per branch.
+        trained_interval: the largest interval that the blocks were trained for; None before any training.
     """
 
     def __init__(
         self,
         capture: Capture,
-        blocks: Sequence[ShortcutBlock],
+        blocks: Sequence[ShortcutBlock] | BlockMaker,
         refresh: RefreshPolicy,
         show_shortcut: bool = False,
     ) -> None:
-        super().__init__()
+        super().__init__(blocks)
         self.capture = capture
-        self.blocks = Blocks(blocks)
+        self.trained_interval: int | None = None
+        self._compile_options: dict[str, Any] | None = None
         self._replays = False
         self._default_stream = Stream(self, refresh, show_shortcut)
 
@@ -65,17 +68,20 @@ class ShortcutV2V(nn.Module):
 
     @property
     def cut(self) -> Cut:
-        """Where the teacher was cut."""
+        """The cut."""
         return self.capture.cut
 
     @property
     def refresh(self) -> RefreshPolicy:
-        """The refresh policy of `model(frame)` and the default of `stream()`; an interval may be assigned, too."""
+        """The refresh policy of `model(frame)` and the default of `stream()`.
+
+        Assign a policy, an interval, or a function `policy(look) -> bool`. Streams work with copies.
+        """
         return self._default_stream.refresh
 
     @refresh.setter
-    def refresh(self, refresh: RefreshPolicy | int) -> None:
-        self._default_stream.refresh = as_policy(refresh)
+    def refresh(self, refresh: RefreshLike) -> None:
+        self._default_stream.refresh = refresh
 
     @property
     def show_shortcut(self) -> bool:
@@ -87,12 +93,30 @@ class ShortcutV2V(nn.Module):
         self._default_stream.show_shortcut = show
 
     @property
-    def max_interval(self) -> int | None:
-        """Frames from one refresh to the next; None when the refresh policy has no fixed interval."""
-        return self.refresh.interval if isinstance(self.refresh, Every) else None
+    def max_interval(self) -> int:
+        """Largest number of frames from one refresh to the next: the horizon of the refresh policy."""
+        return self.refresh.interval
+
+    def materialise(self, *args: Any, **kwargs: Any) -> ShortcutV2V:
+        """Capture the teacher on these inputs and make the blocks, unless this has happened before.
+
+        The first call of the model, of a stream, of `head()`, or `fit()` with its first frame does it by itself.
+
+        Raises:
+            CutError: the cut cannot be made; the subclasses say why and what to type next.
+            CaptureError: the teacher cannot be captured.
+        """
+        with materialising, torch.inference_mode(False):
+            if not self.materialised:
+                self.make_blocks(self.capture.at(args, kwargs).maps, *placement(self.teacher))
+                if self._compile_options is not None:
+                    self.compile(**self._compile_options)
+        return self
 
     def head(self, *args: Any, **kwargs: Any) -> Carry:
         """Run what `a` needs. Takes the teacher's inputs. Every pass begins here."""
+        if not self.materialised:
+            self.materialise(*args, **kwargs)
         if self._replays:
             begin_pass()
         return self.capture.at(args, kwargs).head(*args, **kwargs)
@@ -139,11 +163,17 @@ class ShortcutV2V(nn.Module):
         return predicted + reference.f[len(predicted) :]
 
     def analyse(self, reference: Reference, carry: Carry) -> tuple[Prediction, ...]:
-        """As `predict`, with what each block looked at: one `Prediction` per branch, for losses and pictures."""
+        """Predict as `predict` does; return a full `Prediction` per branch, for losses, policies and pictures."""
         _check_fits(reference, carry)
         return tuple(
             block.analyse(state, a) for block, state, a in zip(self.blocks, reference.state, carry.a, strict=True)
         )
+
+    def compose(self, reference: Reference, carry: Carry, predictions: tuple[Prediction, ...]) -> tuple[Tensor, ...]:
+        """Return `f` for `tail()` from what `analyse()` returned: the same numbers as `predict()`."""
+        pairs = zip(predictions, carry.a, strict=True)
+        predicted = tuple(laid_out_like(prediction.f_hat, a) for prediction, a in pairs)
+        return predicted + reference.f[len(predicted) :]
 
     def reference(self, *args: Any, **kwargs: Any) -> tuple[Any, Reference]:
         """A full pass.
@@ -177,15 +207,17 @@ class ShortcutV2V(nn.Module):
         """Begin a new video: forget the reference of `model(frame)`."""
         self._default_stream.reset()
 
-    def stream(self, refresh: RefreshPolicy | int | None = None, show_shortcut: bool | None = None) -> Stream:
-        """A video stream with its own state.
+    def stream(self, refresh: RefreshLike | None = None, show_shortcut: bool | None = None) -> Stream:
+        """Return a video stream with its own state.
 
         Args:
-            refresh: a policy, or an interval, instead of the model's.
+            refresh: a policy, an interval, or a function `policy(look) -> bool`, instead of the model's policy. The
+                stream works with a copy of it.
             show_shortcut: instead of the model's, see `Stream`.
         """
         show = self.show_shortcut if show_shortcut is None else show_shortcut
-        return Stream(self, self.refresh if refresh is None else as_policy(refresh), show)
+        policy = self.refresh if refresh is None else as_policy(refresh, usual=self.max_interval)
+        return Stream(self, policy, show)
 
     def compile(self, *args: Any, **options: Any) -> None:
         """Compile head, middle, tail and blocks with `torch.compile(**options)`, each as one program.
@@ -210,9 +242,11 @@ class ShortcutV2V(nn.Module):
         if args:
             raise InputError("compile() takes named options only, such as model.compile(dynamic=False)")
         self._replays = replays(options)
+        self._compile_options = options
         self.capture.compile(**options)
-        for block in self.blocks:
-            block.compile(**options)
+        if self.materialised:
+            for block in self.blocks:
+                block.compile(**options)
 
     def save(self, folder: str | Path) -> None:
         """Save the blocks and the recipe, never the teacher; see `shortcutv2v.load`."""
@@ -229,15 +263,12 @@ class ShortcutV2V(nn.Module):
 
     def extra_repr(self) -> str:
         """The cut and the policy."""
-        return f"{self.cut.short}, refresh={self.refresh}"
+        pending = "" if self.materialised else ", blocks made at the first frame"
+        return f"{self.cut.short}, refresh={self.refresh}{pending}"
 
 
 def _check_fits(reference: Reference, carry: Carry) -> None:
-    """Shapes and devices are the same, and no dtype is wider than the current one: autocast may narrow it."""
-    made, current = ([(tuple(x.shape), x.device) for x in of.a] for of in (reference, carry))
-    autocast = any(torch.is_autocast_enabled(x.device.type) for x in carry.a if x.device.type != "meta")
-    narrow = (torch.promote_types(r.dtype, a.dtype) != a.dtype for r, a in zip(reference.a, carry.a, strict=False))
-    if made != current or (not autocast and any(narrow)):
+    if not fits(reference, carry):
         raise InputError(
             f"the reference was made from features of shape {_words(reference)}, the current frame gives "
             f"{_words(carry)}: call model.reference() on a frame like this one first"

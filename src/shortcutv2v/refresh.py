@@ -1,69 +1,264 @@
-"""When to refresh: a policy says, frame by frame, whether the reference is still good enough.
+"""Refresh policies: for every frame of a video, decide whether the reference still serves.
 
-A policy is any callable `policy(distance, reference, carry) -> bool`; `Every` is the paper's constant interval.
+A policy looks at one video, never at a batch: a `Stream` gives every row of a batch a copy of its own. It is asked
+with a `Look` and answers with a truth value, or with a word that says why to refresh.
 """
 
 from __future__ import annotations
 
+import copy
+import dataclasses
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from functools import cached_property
+from typing import Any, ClassVar
 
-from shortcutv2v.errors import InputError
+from shortcutv2v.blocks import Prediction
+from shortcutv2v.errors import InputError, near_matches
 from shortcutv2v.types import Carry, Reference
 
-__all__ = ["Every", "RefreshPolicy", "as_policy"]
+__all__ = ["Every", "Function", "Look", "RefreshPolicy", "as_policy", "from_recipe", "to_recipe"]
+
+DEFAULT_INTERVAL = 3
 
 
-class RefreshPolicy(Protocol):
-    """Decides whether a frame gets a full pass. The first frame of a video always does, without being asked."""
+@dataclass
+class Look:
+    """One frame of one video, as a policy sees it.
 
-    def __call__(self, distance: int, reference: Reference, carry: Carry) -> bool:
-        """Whether to refresh now.
+    Attributes:
+        distance: frames since the reference, 1 for the frame right after it.
+        reference: the current reference, of batch size 1.
+        carry: what the head made of the current frame, of batch size 1; compare `carry.a` with `reference.a`.
+        predict: runs the block; `predictions` calls it once.
 
-        Args:
-            distance: frames since the reference, 1 for the frame right behind it.
-            reference: the current reference.
-            carry: what the head made of the current frame; `carry.a` may be compared with `reference.a`.
+    Examples:
+        >>> look = Look(2, None, None, lambda: ())
+        >>> look.distance, look.predictions
+        (2, ())
+    """
+
+    distance: int
+    reference: Reference
+    carry: Carry
+    predict: Callable[[], tuple[Prediction, ...]]
+
+    @cached_property
+    def predictions(self) -> tuple[Prediction, ...]:
+        """The block's prediction for this frame, one per branch.
+
+        The block runs when this is first read. If the frame then becomes a shortcut frame, the stream uses this very
+        prediction, so looking at it costs nothing.
         """
-        ...
+        return self.predict()
 
 
-@dataclass(frozen=True)
-class Every:
+class RefreshPolicy(ABC):
+    """Base of the policies; subclass it as a dataclass to add one.
+
+    The class name is the name under which `model.save()` stores a policy, together with its fields (those with
+    `init=False` are state and are not stored). `shortcutv2v.load()` finds the class again if the module that defines
+    it has been imported.
+
+    Attributes:
+        interval: the horizon: the largest number of frames from one refresh to the next. Streams refresh at this
+            distance whatever the policy answers, and training draws distances below it.
+
+    Raises:
+        InputError: while defining a second policy of the same name.
+
+    Examples:
+        >>> from dataclasses import dataclass, field
+        >>> @dataclass
+        ... class Doubling(RefreshPolicy):
+        ...     interval: int = 8
+        ...     due: int = field(default=1, init=False)
+        ...     def __call__(self, look: Look) -> bool:
+        ...         if look.distance < self.due:
+        ...             return False
+        ...         self.due *= 2
+        ...         return True
+        ...     def reset(self) -> None:
+        ...         self.due = 1
+        >>> as_policy(Doubling(interval=4))
+        Doubling(interval=4, due=1)
+    """
+
+    known: ClassVar[dict[str, type[RefreshPolicy]]] = {}
+    interval: int
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        other = RefreshPolicy.known.get(cls.__name__)
+        if other is not None and (other.__module__, other.__qualname__) != (cls.__module__, cls.__qualname__):
+            raise InputError(
+                f"there is a refresh policy named {cls.__name__} already, in {other.__module__}: "
+                "give the new class another name, because policies are saved by it"
+            )
+        RefreshPolicy.known[cls.__name__] = cls
+
+    @abstractmethod
+    def __call__(self, look: Look) -> bool | str:
+        """Return whether to refresh at this frame, or a word that says why.
+
+        The first frame of a video, and the first of a new size, is always a refresh; the policy is not asked.
+        """
+
+    def reset(self) -> None:  # noqa: B027  (most policies have no state)
+        """Forget the video: a new one begins."""
+
+
+@dataclass
+class Every(RefreshPolicy):
     """Refresh every `interval` frames (Algorithm 1; the paper's alpha).
 
     Raises:
-        InputError: `interval` is below 1.
+        InputError: `interval` is no whole number of at least 1.
 
     Examples:
         >>> policy = Every(3)
-        >>> policy(2, None, None), policy(3, None, None)
-        (False, True)
+        >>> [policy(Look(distance, None, None, tuple)) for distance in (1, 2, 3)]
+        [False, False, True]
     """
 
+    interval: int = DEFAULT_INTERVAL
+
+    def __post_init__(self) -> None:
+        check_interval("interval", self.interval)
+
+    def __call__(self, look: Look) -> bool:
+        """Return whether the distance has reached the interval."""
+        return look.distance >= self.interval
+
+
+@dataclass
+class Function(RefreshPolicy):
+    """A function of the user's as a policy, with its horizon beside it.
+
+    `model.save()` stores the horizon only: a loaded model refreshes every `interval` frames, with a warning, until
+    `model.refresh` is set again.
+
+    Args:
+        function: called with a `Look`; see `RefreshPolicy.__call__`. Every stream works with a deep copy of an object
+            that can be called, and calls the object's `reset()` if it has one.
+        interval: the horizon.
+
+    Examples:
+        >>> moved = Function(lambda look: look.distance > 1, interval=6)
+        >>> moved(Look(2, None, None, tuple))
+        True
+    """
+
+    function: Callable[[Look], bool | str]
     interval: int
 
     def __post_init__(self) -> None:
-        if not isinstance(self.interval, int) or self.interval < 1:
-            raise InputError(f"max_interval must be a whole number of at least 1, got {self.interval!r}")
+        check_interval("interval", self.interval)
 
-    def __call__(self, distance: int, reference: Reference, carry: Carry) -> bool:
-        """Whether `distance` has reached the interval."""
-        return distance >= self.interval
+    def __call__(self, look: Look) -> bool | str:
+        """Ask the function."""
+        return self.function(look)
+
+    def reset(self) -> None:
+        """Reset the object behind it, if it can be reset."""
+        getattr(self.function, "reset", lambda: None)()
 
 
-def as_policy(refresh: RefreshPolicy | int) -> RefreshPolicy:
-    """A policy from a policy or an interval.
+def as_policy(
+    refresh: object,
+    max_interval: int | None = None,
+    usual: int = DEFAULT_INTERVAL,
+) -> RefreshPolicy:
+    """Return the policy that was meant.
+
+    Args:
+        refresh: a policy, an interval, a function, or None for an interval of `max_interval`.
+        max_interval: the horizon of a function. Beside anything else it must agree with it.
+        usual: the interval, or a function's horizon, if neither argument gives one.
 
     Raises:
-        InputError: it is neither.
+        InputError: `refresh` is none of these, an interval is below 1, or both arguments name different intervals.
 
     Examples:
-        >>> as_policy(3)
-        Every(interval=3)
+        >>> as_policy(6), as_policy(None, max_interval=4)
+        (Every(interval=6), Every(interval=4))
     """
+    if max_interval is not None:
+        check_interval("max_interval", max_interval)
+    horizon = usual if max_interval is None else max_interval
+    if refresh is None:
+        return Every(horizon)
     if isinstance(refresh, int):
-        return Every(refresh)
-    if not callable(refresh):
-        raise InputError(f"refresh must be an interval or a callable (distance, reference, carry) -> bool: {refresh!r}")
-    return refresh
+        check_interval("refresh", refresh)
+        policy: RefreshPolicy = Every(refresh)
+    elif isinstance(refresh, RefreshPolicy):
+        policy = refresh
+        check_interval(f"the interval of {policy!r}", policy.interval)
+    elif callable(refresh) and not isinstance(refresh, type):
+        return Function(refresh, getattr(refresh, "interval", horizon) if max_interval is None else horizon)
+    else:
+        raise InputError(
+            f"refresh={refresh!r}: expected an interval such as 3, a policy such as Every(3), or a callable "
+            "policy(look) -> bool"
+        )
+    if max_interval not in (None, policy.interval):
+        raise InputError(
+            f"max_interval={max_interval} and refresh={refresh!r} name different intervals: give one of the two"
+        )
+    return policy
+
+
+def own_copy(policy: RefreshPolicy) -> RefreshPolicy:
+    """Return a copy of `policy` that begins a video."""
+    own = copy.deepcopy(policy)
+    own.reset()
+    return own
+
+
+def check_interval(name: str, value: object) -> None:
+    """Check that `value` is a whole number of at least 1.
+
+    Raises:
+        InputError: it is not; the message calls it `name`.
+    """
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise InputError(f"{name} must be a whole number of at least 1, got {value!r}")
+
+
+def to_recipe(policy: RefreshPolicy) -> dict[str, Any]:
+    """Return a policy as JSON-ready values; the reverse is `from_recipe`.
+
+    Examples:
+        >>> to_recipe(Every(4))
+        {'name': 'Every', 'interval': 4}
+    """
+    if isinstance(policy, Function):
+        named = getattr(policy.function, "__name__", type(policy.function).__name__)
+        return {"name": Function.__name__, "interval": policy.interval, "function": named}
+    declared: dict[str, dataclasses.Field[Any]] = getattr(policy, "__dataclass_fields__", {})
+    fields = {field.name: getattr(policy, field.name) for field in declared.values() if field.init}
+    return {"name": type(policy).__name__, **fields}
+
+
+def from_recipe(saved: Mapping[str, Any]) -> tuple[RefreshPolicy, str | None]:
+    """Return the policy that `to_recipe` stored, and a warning if it could not store all of it.
+
+    Raises:
+        InputError: no such policy is known, or its fields are not those that were stored.
+    """
+    fields = dict(saved)
+    name = fields.pop("name", None)
+    if name == Function.__name__:
+        policy = Every(fields.get("interval", DEFAULT_INTERVAL))
+        return policy, (
+            f"the model was saved with the refresh function {fields.get('function')!r}, which cannot be stored: it "
+            f"refreshes every {policy.interval} frames until you set model.refresh"
+        )
+    if name not in RefreshPolicy.known:
+        hint = ", ".join(near_matches(str(name), RefreshPolicy.known) or RefreshPolicy.known)
+        raise InputError(f"no refresh policy {name!r} (known: {hint}): import the module that defines it first")
+    try:
+        return RefreshPolicy.known[name](**fields), None
+    except TypeError as error:
+        raise InputError(f"the refresh policy {name} does not take what was stored: {error}") from None

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
 from shortcutv2v.adapter import Adapter
 from shortcutv2v.errors import InputError
 from shortcutv2v.model import ShortcutV2V, placement
+from shortcutv2v.player import Player
 from shortcutv2v.stream import Stream
 
 __all__ = ["Translator", "from_uint8", "to_uint8"]
@@ -38,20 +37,14 @@ class Translator:
     def __init__(self, adapter: Adapter, model: ShortcutV2V | None = None) -> None:
         self.adapter = adapter
         self.stream: Stream | None = None if model is None else model.stream()
-        self._state: Any = adapter.start()
+        self._player = Player(adapter, adapter.teacher if self.stream is None else self.stream)
         self._placement = placement(adapter.teacher)
 
     @torch.no_grad()
     def __call__(self, frame: Tensor) -> Tensor:
-        """The picture for the next frame: uint8 (3, H, W) -> uint8 (3, H', W')."""
-        picture = from_uint8(frame).to(*self._placement)
-        output = self.adapter.opening(picture, self._state)
-        if output is None:
-            args, kwargs = self.adapter.inputs(picture, self._state)
-            run = self.adapter.teacher if self.stream is None else self.stream
-            output = run(*args, **kwargs)
-        self._state = self.adapter.advance(self._state, picture, output)
-        return to_uint8(self.adapter.image(output))
+        """Return the picture for the next frame: uint8 (3, H, W) -> uint8 (3, H', W')."""
+        played = self._player(from_uint8(frame).to(*self._placement))
+        return to_uint8(self.adapter.image(played.output))
 
 
 def from_uint8(frame: Tensor) -> Tensor:

@@ -10,10 +10,11 @@ from collections.abc import Hashable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-__all__ = ["Carry", "Reference"]
+__all__ = ["Carry", "Reference", "fits"]
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,19 @@ class Reference:
     a: tuple[Tensor, ...]
     f: tuple[Tensor, ...]
     state: tuple[Any, ...]
+
+
+def fits(reference: Reference, carry: Carry) -> bool:
+    """Whether a block can predict from `reference` for `carry`: same shapes and devices, dtypes that serve.
+
+    The reference's dtype may be narrower than the current one, and under autocast any dtype serves.
+    """
+    made, current = ([(tuple(x.shape), x.device) for x in of.a] for of in (reference, carry))
+    if made != current:
+        return False
+    autocast = any(torch.is_autocast_enabled(x.device.type) for x in carry.a if x.device.type != "meta")
+    pairs = zip(reference.a, carry.a, strict=True)
+    return autocast or all(torch.promote_types(r.dtype, a.dtype) == a.dtype for r, a in pairs)
 
 
 def _carry(children: Iterable[Any], signature: Any) -> Carry:

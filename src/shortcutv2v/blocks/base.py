@@ -17,7 +17,7 @@ DEFAULT_VARIANT = "flow"
 """The variant that measured best at equal training time; see docs/quality.md."""
 
 
-_COMPILED = ("encode_reference", "predict")
+_COMPILED = ("encode_reference", "predict", "analyse")
 
 
 class Prediction(NamedTuple):
@@ -37,6 +37,14 @@ class Prediction(NamedTuple):
     global_offset: Tensor
     local_offset: Tensor
     mask: Tensor | None
+
+    @property
+    def unexplained(self) -> Tensor:
+        """The size of what motion did not explain: the mean square of `f_hat - f_star`, (B,), at least 0.
+
+        It orders the frames of a clip by their error; its level differs from clip to clip.
+        """
+        return (self.f_hat - self.f_star).float().square().flatten(1).mean(1)
 
 
 class _Choice(type):
@@ -182,7 +190,7 @@ class ShortcutBlock(nn.Module, metaclass=_Choice):
         return self.predict(self.encode_reference(f_ref, a_ref), a_t)
 
     def compile(self, **options: Any) -> None:
-        """Compile `encode_reference` and `predict` with `torch.compile(**options)`; `analyse` stays eager.
+        """Compile `encode_reference`, `predict` and `analyse` with `torch.compile(**options)`.
 
         A copy or a pickle of the block is not compiled.
         """

@@ -88,7 +88,7 @@ class ClipData(pl.LightningDataModule):
     def setup(self, stage: str) -> None:
         """Make the data sets, for the interval and the adapter of the model that is trained."""
         module: Any = cast("pl.Trainer", self.trainer).lightning_module
-        interval = max(1, module.model.max_interval or 3)
+        interval = module.model.refresh.interval
         if stage == "fit":
             self.pairs = self._training_set(module, interval)
         length = max(2, interval) + _lead(module.adapter)

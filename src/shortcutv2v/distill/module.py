@@ -192,6 +192,10 @@ class Distiller(pl.LightningModule):
             groups.append({"name": "discriminators", "params": found, "lr": self.lr_discriminator})
         return torch.optim.Adam(groups, betas=self.betas)
 
+    def on_train_start(self) -> None:
+        """Note the interval that the blocks are trained for; streams warn beyond it."""
+        self.model.trained_interval = self.model.refresh.interval
+
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Set the learning rates for how far the run is, in steps or in time, whichever ends it first."""
         # The clocks of several processes differ, and with them the rates would: that of the first one holds.

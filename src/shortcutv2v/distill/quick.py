@@ -16,6 +16,7 @@ from torch import nn
 from shortcutv2v.adapter import Adapter
 from shortcutv2v.distill.cache.worth import drop_features
 from shortcutv2v.distill.checks import check_run, checked_folder
+from shortcutv2v.distill.clips import FrameSource
 from shortcutv2v.distill.feed import ClipData
 from shortcutv2v.distill.losses import LossWeights
 from shortcutv2v.distill.module import Distiller
@@ -33,6 +34,8 @@ from shortcutv2v.distill.running import (
 from shortcutv2v.distill.sources import Source
 from shortcutv2v.errors import InputError
 from shortcutv2v.model import ShortcutV2V, placement
+from shortcutv2v.player import Player
+from shortcutv2v.translate import from_uint8
 
 __all__ = ["data_of", "distiller_of", "fit", "suited", "weights_of"]
 
@@ -137,8 +140,9 @@ def fit(
         checked_folder(folder)
     chosen = find_preset(preset) if isinstance(preset, str) else preset
     changes = {"lr": lr, "weights": weights, "perceptual": perceptual, "schedule": schedule}
-    module = distiller_of(model, adapter, chosen, distiller, **changes)
     data = data_of(source, validation, chosen, size=size, crop=crop, batch_size=batch_size, frames=frames, seed=seed)
+    materialise(model, adapter, data.clips[0])
+    module = distiller_of(model, adapter, chosen, distiller, **changes)
     device, _ = placement(model.teacher)
     watch = callbacks_of(folder, validate=validation is not None, progress=progress, **watched)
     with quiet_lightning(), misconfigured():
@@ -151,6 +155,16 @@ def fit(
         module.to(device)  # Lightning leaves it on the CPU
         model.eval()
     return module
+
+
+@torch.no_grad()
+def materialise(model: ShortcutV2V, adapter: Adapter | None, clip: FrameSource) -> None:
+    """Show the clip's first frames to a model that was wrapped without example inputs, until it has its blocks."""
+    player = Player(adapter or Adapter.of(model), lambda *args, **kwargs: model.reference(*args, **kwargs)[0])
+    for number in range(len(clip)):
+        if model.materialised:
+            break
+        player(from_uint8(clip[number]).to(*placement(model.teacher)))
 
 
 @contextlib.contextmanager

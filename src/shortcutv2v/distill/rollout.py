@@ -17,6 +17,7 @@ from shortcutv2v.blocks import Prediction
 from shortcutv2v.distill.cache.features import Binder, Features, teach
 from shortcutv2v.errors import InputError
 from shortcutv2v.model import ShortcutV2V
+from shortcutv2v.player import Player
 from shortcutv2v.types import Carry, Reference
 
 __all__ = ["FEEDBACKS", "Rollout", "Step", "Taught", "frozen"]
@@ -171,10 +172,9 @@ class Rollout:
             return _not_empty(list(self._follow(taught)), len(taught))
 
     @property
-    def _interval(self) -> int | None:
+    def interval(self) -> int:
         """Frames to the next reference; at least one shortcut frame lies between."""
-        interval = self.model.max_interval
-        return None if interval is None else max(2, interval)
+        return max(2, self.model.refresh.interval)
 
     def _teach(self, frames: Tensor) -> list[tuple[Tensor, Taught | None]]:
         """Every frame, with the teacher's work on it, or None where the adapter opens with something else."""
@@ -195,7 +195,7 @@ class Rollout:
             if taught is None:
                 continue
             distance += 1
-            if full is None or distance == self._interval:
+            if full is None or distance == self.interval:
                 full, distance = taught, 0
                 made = self.model.make_reference(taught.carry, taught.f)
             else:
@@ -204,28 +204,53 @@ class Rollout:
 
     def _own(self, frames: Sequence[tuple[Tensor, Taught | None]]) -> Iterator[Step]:
         """Shortcut passes on their own outputs, as a stream runs; targets are still the teacher's own generation."""
-        full: Taught | None = None
-        state, distance, depth = self.adapter.start(), 0, 0
+        run = _OwnPasses(self)
+        player = Player(self.adapter, run)
         for frame, taught in frames:
-            if taught is None:
-                state = self.adapter.advance(state, frame, self.adapter.opening(frame, state))
-                continue
-            distance += 1
-            args, kwargs = self.adapter.inputs(frame, state)
-            carry = self.model.head(*args, **kwargs)
-            if full is None or distance == self._interval:
-                carry = _detached(carry)
-                with torch.no_grad():
-                    f = self.model.middle(carry)
-                    output = self.model.tail(carry, f)
-                made, full, distance, depth = self.model.make_reference(carry, f), taught, 0, 0
-            else:
-                step = Step(full, taught, made, carry, self.model.analyse(made, carry), frame, self)
-                yield step
-                output, depth = step.output, depth + 1
-            state = self.adapter.advance(state, frame, output)
-            if depth == 0 or (self.truncate is not None and depth % self.truncate == 0):
-                state = _detached(state)
+            run.prepare(frame, taught)
+            player(frame)
+            if run.depth == 0 or (self.truncate is not None and run.depth % self.truncate == 0):
+                player.state = _detached(player.state)
+            if run.step is not None:
+                yield run.step
+
+
+class _OwnPasses:
+    """Full and shortcut passes on a recurrent teacher's own outputs, for a `Player`.
+
+    Attributes:
+        step: what the last frame has given to train on; None after a full pass.
+        depth: shortcut frames since the reference.
+    """
+
+    def __init__(self, rollout: Rollout) -> None:
+        self.rollout = rollout
+        self.frame: Tensor | None = None
+        self.taught: Taught | None = None
+        self.step: Step | None = None
+        self.depth = 0
+        self._reference: tuple[Taught, Reference] | None = None
+
+    def prepare(self, frame: Tensor, taught: Taught | None) -> None:
+        """Take the next frame, and the teacher's work on it."""
+        self.frame, self.taught, self.step = frame, taught, None
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        assert self.taught is not None  # noqa: S101  (the teacher runs on exactly these frames)
+        model = self.rollout.model
+        carry = model.head(*args, **kwargs)
+        if self._reference is not None and self.depth + 1 < self.rollout.interval:
+            full, made = self._reference
+            predictions = model.analyse(made, carry)
+            self.step = Step(full, self.taught, made, carry, predictions, self.frame, self.rollout)
+            self.depth += 1
+            return self.step.output
+        carry = _detached(carry)
+        with torch.no_grad():
+            f = model.middle(carry)
+            output = model.tail(carry, f)
+        self._reference, self.depth = (self.taught, model.make_reference(carry, f)), 0
+        return output
 
 
 @contextlib.contextmanager

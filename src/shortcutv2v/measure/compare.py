@@ -16,6 +16,7 @@ from shortcutv2v.errors import InputError
 from shortcutv2v.measure.latency import synchronise
 from shortcutv2v.measure.quality import psnr, ssim
 from shortcutv2v.model import ShortcutV2V, placement
+from shortcutv2v.player import Played, Player
 from shortcutv2v.stream import Stream
 from shortcutv2v.translate import from_uint8
 
@@ -130,70 +131,57 @@ def compare(model: ShortcutV2V, adapter: Adapter, frames: Iterable[Tensor]) -> I
         `Pictures`, one per frame. Collect `.score` in a `Scores`.
     """
     stream = model.stream()
-    teacher, own = _Side(adapter, adapter.teacher), _Side(adapter, stream)
+    timed_teacher, timed_stream = Timed(adapter.teacher), Timed(stream)
+    teacher, own = Player(adapter, timed_teacher), Player(adapter, timed_stream)
     where = placement(adapter.teacher)
     repeated: Tensor  # the last output that was not predicted
     for number, raw in enumerate(frames):
         frame = from_uint8(raw).to(*where)
         with torch.no_grad():
-            target, teacher_seconds = teacher(frame)
-            ours, seconds = own(frame)
-            if own.inputs is None or not stream.distance:
+            target = _picture(adapter, teacher(frame).output)
+            played = own(frame)
+            ours = _picture(adapter, played.output)
+            if played.opening or not stream.distance:
                 pictures, repeated, reuse = {}, ours, ours
             else:
-                reuse = _reuse(model, adapter, stream, own.inputs)
+                reuse = _reuse(model, adapter, stream, played)
                 pictures = {"ours": ours, "reuse": reuse, "repeat": repeated}
         score = FrameScore(
             number=number,
             distance=stream.distance if pictures else 0,
             psnr={name: psnr(picture, target) for name, picture in pictures.items()},
             ssim={name: ssim(picture, target) for name, picture in pictures.items()},
-            teacher_seconds=teacher_seconds,
-            seconds=seconds,
-            opening=own.inputs is None,
+            teacher_seconds=timed_teacher.seconds,
+            seconds=timed_stream.seconds,
+            opening=played.opening,
         )
         yield Pictures(score, frame[0].cpu(), target[0].cpu(), ours[0].cpu(), reuse[0].cpu())
 
 
-class _Side:
-    """Teacher or wrapped model, with its own recurrent state.
+class Timed:
+    """A callable with a clock that waits for every device.
 
     Attributes:
-        inputs: what the last frame was made from; None where the adapter opened.
+        seconds: the time of the last call, 0 before the first.
     """
 
-    def __init__(self, adapter: Adapter, run: Callable[..., Any]) -> None:
-        self.adapter, self.run = adapter, run
-        self.state = adapter.start()
-        self.inputs: tuple[tuple[Any, ...], dict[str, Any]] | None = None
+    def __init__(self, run: Callable[..., Any]) -> None:
+        self.run, self.seconds = run, 0.0
 
-    def __call__(self, frame: Tensor) -> tuple[Tensor, float]:
-        """The next picture, and what it took; reading the inputs and the picture is not timed."""
-        output, seconds = _timed(lambda: self.adapter.opening(frame, self.state))
-        self.inputs = None
-        if output is None:
-            args, kwargs = self.inputs = self.adapter.inputs(frame, self.state)
-            output, seconds = _timed(lambda: self.run(*args, **kwargs))
-        self.state = self.adapter.advance(self.state, frame, output)
-        return _picture(self.adapter, output), seconds
-
-
-def _timed(call: Callable[[], Any]) -> tuple[Any, float]:
-    synchronise()
-    begun = time.perf_counter()
-    result = call()
-    synchronise()
-    return result, time.perf_counter() - begun
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        synchronise()
+        begun = time.perf_counter()
+        result = self.run(*args, **kwargs)
+        synchronise()
+        self.seconds = time.perf_counter() - begun
+        return result
 
 
 def _picture(adapter: Adapter, output: Any) -> Tensor:
     return adapter.image(output).float().clamp(0, 1)
 
 
-def _reuse(
-    model: ShortcutV2V, adapter: Adapter, stream: Stream, inputs: tuple[tuple[Any, ...], dict[str, Any]]
-) -> Tensor:
+def _reuse(model: ShortcutV2V, adapter: Adapter, stream: Stream, played: Played) -> Tensor:
     """The picture with `f_ref` in place of a prediction."""
     assert stream.reference is not None  # noqa: S101  (the stream has just answered a frame)
-    args, kwargs = inputs
-    return _picture(adapter, model.tail(model.head(*args, **kwargs), stream.reference.f))
+    return _picture(adapter, model.tail(model.head(*played.args, **played.kwargs), stream.reference.f))

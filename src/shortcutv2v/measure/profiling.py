@@ -188,7 +188,7 @@ def profile(
         raise InputError(
             f"`model` is {type(model).__name__}, but must be what shortcutv2v.wrap(teacher, enc_layer, ...) returned"
         )
-    interval = model.max_interval or 3 if interval is None else interval
+    interval = model.max_interval if interval is None else interval
     if interval < 1 or (cuts or 0) < 0:
         raise InputError(f"`interval` must be at least 1 and `cuts` at least 0, got {interval} and {cuts}")
     inputs, named = (args,) if isinstance(args, Tensor) else tuple(args), dict(kwargs or {})

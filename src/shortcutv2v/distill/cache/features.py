@@ -14,6 +14,7 @@ from shortcutv2v.adapter import Adapter
 from shortcutv2v.errors import InputError
 from shortcutv2v.graph.signature import autocast_state, modes
 from shortcutv2v.model import ShortcutV2V, placement
+from shortcutv2v.player import Player
 from shortcutv2v.types import Carry
 
 __all__ = [
@@ -108,16 +109,19 @@ def teach(
         The frame; its features, None where the adapter opens with something else; and the output where there is one:
         the adapter's own, or that of a recurrent teacher, whose tail has to run. Consume it under `torch.no_grad()`.
     """
-    state = adapter.start()
+    features: Features | None = None
+
+    def run(*args: Any, **kwargs: Any) -> Any:
+        nonlocal features
+        carry = model.head(*args, **kwargs)
+        features = Features(carry, model.middle(carry))
+        return model.tail(carry, features.f) if adapter.recurrent else None
+
+    player = Player(adapter, run)
     for frame in frames:
-        output, features = adapter.opening(frame, state), None
-        if output is None:
-            args, kwargs = adapter.inputs(frame, state)
-            carry = model.head(*args, **kwargs)
-            features = Features(carry, model.middle(carry))
-            output = model.tail(carry, features.f) if adapter.recurrent else None
+        features = None
+        output = player(frame).output
         yield frame, features, output
-        state = adapter.advance(state, frame, output)
 
 
 def features_of(model: ShortcutV2V, adapter: Adapter, frames: Iterable[Tensor]) -> Iterator[tuple[int, Features]]:

@@ -1,0 +1,68 @@
+"""The frame protocol of an adapter, in the one place that runs it: opening, inputs, run, advance."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor
+
+from shortcutv2v.adapter import Adapter
+
+__all__ = ["Played", "Player"]
+
+
+@dataclass(frozen=True)
+class Played:
+    """One frame that went through a `Player`.
+
+    Attributes:
+        output: what `run` returned, or the adapter's own output for an opening frame.
+        opening: whether the adapter made the output itself (`Adapter.opening`), so that `run` was not called.
+        args: the positional inputs that `run` got.
+        kwargs: the keyword inputs that `run` got.
+    """
+
+    output: Any
+    opening: bool
+    args: tuple[Any, ...] = ()
+    kwargs: dict[str, Any] = field(default_factory=dict)
+
+
+class Player:
+    """Plays a video through anything that takes a teacher's inputs: the teacher, a stream, parts of a model.
+
+    Args:
+        adapter: how frames become inputs, and what is carried from frame to frame.
+        run: called with the teacher's inputs; returns the teacher's output.
+
+    Attributes:
+        state: the adapter's recurrent state for the next frame. It may be replaced, for example to detach it.
+
+    Examples:
+        >>> import torch
+        >>> player = Player(Adapter(torch.nn.Identity(), "", ""), torch.nn.Identity())
+        >>> player(torch.ones(1, 3, 2, 2)).output.shape
+        torch.Size([1, 3, 2, 2])
+    """
+
+    def __init__(self, adapter: Adapter, run: Callable[..., Any]) -> None:
+        self.adapter = adapter
+        self.run = run
+        self.reset()
+
+    def reset(self) -> None:
+        """Begin a new video."""
+        self.state: Any = self.adapter.start()
+
+    def __call__(self, frame: Tensor) -> Played:
+        """Play the next frame, (B, C, H, W) in [0, 1]."""
+        output = self.adapter.opening(frame, self.state)
+        if output is not None:
+            played = Played(output, opening=True)
+        else:
+            args, kwargs = self.adapter.inputs(frame, self.state)
+            played = Played(self.run(*args, **kwargs), False, args, kwargs)
+        self.state = self.adapter.advance(self.state, frame, played.output)
+        return played
