@@ -16,6 +16,7 @@ from .runtime import after, blank, call, constant, rebuilt, tensors_of, under_au
 from .signature import autocast_state
 from .structure import flatten
 from .traced import Const, Untraceable, meta_of
+from .twin import Twin
 
 __all__ = ["Builder", "memory"]
 
@@ -32,11 +33,13 @@ class Builder:
     """A graph in the making, and the nodes of all tensors that are alive.
 
     Args:
-        teacher: the network, whose own tensors become `get_attr` nodes.
+        twin: the copy of the teacher that runs. The tensors that it holds become `get_attr` nodes; its other objects
+            enter the graph as the teacher's own.
     """
 
-    def __init__(self, teacher: nn.Module) -> None:
+    def __init__(self, twin: Twin) -> None:
         self.graph: Any = Graph()
+        teacher, self.origin = twin.teacher, twin.origin
         self.attributes = _attributes(teacher)
         self.owned = {memory(t) for t in (*teacher.parameters(), *teacher.buffers())}
         self.nodes: Any = WeakTensorKeyDictionary()
@@ -146,7 +149,7 @@ class Builder:
             return value
         tensors, structure = flatten(value)
         if not tensors:
-            return Const(value)
+            return Const(self.origin(value))
         return self.plain_node(rebuilt, (Const(structure), [self.lower(t, copies) for t in tensors]), None)
 
     def node_of(self, tensor: Tensor) -> Any:
@@ -155,7 +158,7 @@ class Builder:
         if node is None:
             path = self.attributes.get(id(tensor))
             if path is None:
-                node = self.graph.call_function(constant, (Const(tensor),))
+                node = self.graph.call_function(constant, (Const(self.origin(tensor)),))
                 node.meta.update(dep=set(), owner="a constant")
             else:
                 node = self.graph.get_attr(path)

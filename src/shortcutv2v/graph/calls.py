@@ -1,8 +1,9 @@
-"""Watching module calls: the one place that patches `nn.Module.__call__`, for the length of a `with` block."""
+"""Watching the calls of a teacher's modules: the one place that redirects them, for the length of a `with` block."""
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol
@@ -14,6 +15,8 @@ from .cut import canonical_names
 __all__ = ["Watcher", "ancestors", "module_names", "patched_calls"]
 
 _PATCH = threading.RLock()
+# `nn.Module.__call__` runs this attribute of an instance, if there is one: `module.compile()` sets it, and so do we.
+_SLOT = "_compiled_call_impl"
 
 
 class Watcher(Protocol):
@@ -21,28 +24,38 @@ class Watcher(Protocol):
 
     quiet: int
 
-    def call_module(self, module: nn.Module, args: Any, kwargs: Any, original: Callable[..., Any]) -> Any:
-        """Handle one call; `original(module, *args, **kwargs)` runs it."""
+    def call_module(self, module: nn.Module, args: Any, kwargs: Any, run: Callable[..., Any]) -> Any:
+        """Handle one call; `run(*args, **kwargs)` runs the module."""
         ...
 
 
 @contextlib.contextmanager
-def patched_calls(watcher: Watcher) -> Iterator[None]:
-    """Route every module call of this thread through the watcher; one watcher at a time in the process."""
+def patched_calls(watcher: Watcher, teacher: nn.Module) -> Iterator[None]:
+    """Route the calls of the teacher's modules through the watcher; one watcher at a time in the process.
+
+    Only these modules are redirected, and only for calls of this thread: `nn.Module` itself is left alone.
+    """
     with _PATCH:
-        original = nn.Module.__call__
         owner = threading.get_ident()
-
-        def call(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
-            if watcher.quiet or threading.get_ident() != owner:
-                return original(module, *args, **kwargs)
-            return watcher.call_module(module, args, kwargs, original)
-
-        nn.Module.__call__ = call  # type: ignore[method-assign]
+        before = [(module, vars(module).get(_SLOT)) for module in teacher.modules()]
         try:
+            for module, compiled in before:
+                run = compiled or module._call_impl
+                vars(module)[_SLOT] = functools.partial(_call, watcher, owner, module, run)
             yield
         finally:
-            nn.Module.__call__ = original  # type: ignore[method-assign]
+            for module, compiled in before:
+                vars(module)[_SLOT] = compiled
+                if compiled is None:
+                    del vars(module)[_SLOT]
+
+
+def _call(
+    watcher: Watcher, owner: int, module: nn.Module, run: Callable[..., Any], /, *args: Any, **kwargs: Any
+) -> Any:
+    if watcher.quiet or threading.get_ident() != owner:
+        return run(*args, **kwargs)
+    return watcher.call_module(module, args, kwargs, run)
 
 
 def module_names(teacher: nn.Module) -> dict[int, str]:

@@ -5,23 +5,25 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import warnings
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-from ..errors import CaptureError, InputError, LeakError
+from ..errors import CaptureError, CutError, InputError, LeakError, NeverCalledError
 from ..types import Carry
 from .cut import Cut
+from .protect import capturing
 from .signature import signature, take_apart
 from .split import Split
 from .strategies import STRATEGIES, Job, SettledLeakError, attempt
 from .structure import Structure
+from .suggest import nearest
 from .traced import Untraceable
+from .twin import Twin
 from .verify import expect
 
-__all__ = ["Capture", "eager"]
+__all__ = ["Capture"]
 
 _MANY = 32
 _MANY_TEXT = (
@@ -67,7 +69,7 @@ class Capture:
         self.teacher = teacher
         self.cut = cut
         self._modules = list(teacher.modules())
-        self._forced = capture
+        self.forced = capture
         self.on_leak = on_leak
         self._splits: dict[Hashable, Split] = {}
         self._compile: dict[str, Any] | None = None
@@ -80,15 +82,24 @@ class Capture:
         key = signature(self._modules, tensors, structure)
         split = self._splits.get(key)
         if split is None:
-            with torch.inference_mode(False), eager():
-                split = self._capture([t.detach().clone() for t in tensors], structure, key)
-            if self._compile is not None:
-                split.compile(**self._compile)
-            self._splits[key] = split
-            if len(self._splits) == _MANY:
-                warnings.warn(_MANY_TEXT, stacklevel=3)
-            if self.cut.facts is None:
-                self.cut = dataclasses.replace(self.cut, facts=split.facts)
+            with capturing():  # another thread may have captured the same while this one waited
+                split = self._splits.get(key) or self._add(key, [t.detach().clone() for t in tensors], structure)
+        return split
+
+    def _add(self, key: Hashable, tensors: list[Tensor], structure: Structure) -> Split:
+        try:
+            split = self._capture(Twin(self.teacher), tensors, structure, key)
+        except (InputError, NeverCalledError):
+            # Objects that cannot be copied may lead from the copy back into the teacher: run the teacher itself.
+            split = self._capture(Twin(self.teacher, copied=False), tensors, structure, key)
+        split.bind(self.teacher)
+        if self._compile is not None:
+            split.compile(**self._compile)
+        self._splits[key] = split
+        if len(self._splits) == _MANY:
+            warnings.warn(_MANY_TEXT, stacklevel=4)
+        if self.cut.facts is None:
+            self.cut = dataclasses.replace(self.cut, facts=split.facts)
         return split
 
     def compile(self, **options: Any) -> None:
@@ -115,33 +126,36 @@ class Capture:
             raise InputError("this carry was made by another model; pass what head() of this model returned")
         return split
 
-    def _capture(self, tensors: list[Tensor], structure: Structure, key: Hashable) -> Split:
-        expected = expect(self.teacher, tensors, structure)
-        job = Job(self.teacher, self.cut, tensors, structure, key, expected)
+    def _capture(self, twin: Twin, tensors: list[Tensor], structure: Structure, key: Hashable) -> Split:
+        expected = expect(twin.teacher, tensors, structure)
+        job = Job(twin, self.cut, tensors, structure, key, expected)
         tried: dict[str, str] = {}
-        leak: LeakError | None = None
-        for name in (self._forced,) if self._forced else STRATEGIES:
+        leaks: dict[str, LeakError] = {}
+        wrong: CutError | None = None
+        for name in (self.forced,) if self.forced else STRATEGIES:
             try:
-                split = attempt(name, job, "error")
+                return _with_reasons(attempt(name, job, "error"), tried)
             except LeakError as error:
                 # One strategy may see a dependency that is none, so a leak is final only if another one agrees.
-                tried[name] = "it found features that go around f"
-                done = leak is not None or isinstance(error, SettledLeakError)
-                leak = leak or error
-                if done:
+                tried[name], leaks[name] = "it found features that go around f", error
+                if len(leaks) > 1 or isinstance(error, SettledLeakError):
                     break
+            except CutError as error:
+                if not tried:
+                    raise
+                # Later strategies see less than the first: what they miss says nothing about the teacher.
+                tried[name], wrong = str(error), error
             except Untraceable as reason:
-                tried[name] = str(reason)
-            else:
-                return _with_reasons(split, tried)
-        if leak is None:
-            raise CaptureError(_failure(tried))
+                tried[name], wrong = str(reason), None
+        if not leaks:
+            raise wrong or CaptureError(_failure(tried))
+        first = next(iter(leaks.values()))
         if self.on_leak == "error":
-            raise LeakError(f"{leak}{_advice(job)}") from leak
-        for name in [n for n, why in tried.items() if why.startswith("it found")]:
+            raise LeakError(f"{first}{_advice(job)}") from first
+        for name in leaks:
             with contextlib.suppress(Untraceable):
                 return _with_reasons(attempt(name, job, "reuse"), tried)
-        raise leak
+        raise first
 
 
 def _with_reasons(split: Split, tried: dict[str, str]) -> Split:
@@ -151,13 +165,11 @@ def _with_reasons(split: Split, tried: dict[str, str]) -> Split:
 
 def _advice(job: Job) -> str:
     """The nearest cuts that do not leak, for the end of a message."""
-    from .suggest import nearest
-
     if len(job.cut.branches) > 1 or len(job.cut.branches[0].enc) > 1 or job.cut.layout:
         return ""
     branch = job.cut.branches[0]
     with contextlib.suppress(CaptureError):
-        found = nearest(job.teacher, job.tensors, job.structure, str(branch.enc[0]), str(branch.dec))
+        found = nearest(job.twin, job.tensors, job.structure, str(branch.enc[0]), str(branch.dec))
         cuts = "; ".join(f"enc_layer={s.enc_layer!r}, dec_layer={s.dec_layer!r} (saves {s.saved:.0%})" for s in found)
         return f". Nearest cuts that do not leak: {cuts}" if cuts else ". No cut of this teacher is free of leaks"
     return ""
@@ -166,10 +178,3 @@ def _advice(job: Job) -> str:
 def _failure(tried: dict[str, str]) -> str:
     met = "\n".join(f"  {name}: {reason}" for name, reason in tried.items())
     return f"the teacher could not be captured faithfully.\n{met}\nSee docs/capture.md for what each strategy needs"
-
-
-@contextlib.contextmanager
-def eager() -> Iterator[None]:
-    """Compiled parts of the teacher run uncompiled while they are watched."""
-    with torch.compiler.set_stance("force_eager"):
-        yield

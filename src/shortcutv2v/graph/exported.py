@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import io
+import importlib
 import logging
+import threading
 import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -23,6 +24,7 @@ from torch.fx.node import map_arg
 from .cost import MacCounter
 from .structure import Structure, flatten
 from .traced import Call, Const, Traced, Untraceable
+from .twin import Twin
 
 __all__ = ["export"]
 
@@ -33,11 +35,11 @@ _LIMITS = (
 _WORK = ("conv", "linear", "matmul", "mm", "bmm", "attention", "einsum", "lstm", "gru")
 
 
-def export(teacher: nn.Module, tensors: list[Tensor], structure: Structure, marked: set[str]) -> Traced:
+def export(twin: Twin, tensors: list[Tensor], structure: Structure, marked: set[str]) -> Traced:
     """Export the teacher for the given inputs.
 
     Args:
-        teacher: the network; the caller protects its state.
+        twin: the copy of the teacher that runs; the caller protects its state.
         tensors: the input tensors.
         structure: rebuilds `(args, kwargs)` from them.
         marked: names of the cut layers.
@@ -49,10 +51,11 @@ def export(teacher: nn.Module, tensors: list[Tensor], structure: Structure, mark
         Untraceable: export gives up, or the exported program changes buffers of the teacher.
     """
     results: list[Structure] = []
+    teacher = twin.teacher
     entry = _Entry(teacher, structure, results.append)
     names = sorted(marked)
     kinds: list[tuple[str, str]] = []
-    with _markers(teacher, names, kinds), _silent():
+    with _markers(teacher, names, kinds), _silent(), _patches_of_this_thread():
         try:
             program = torch.export.export(entry, tuple(tensors), strict=False).run_decompositions({})
         except Exception as error:
@@ -61,7 +64,7 @@ def export(teacher: nn.Module, tensors: list[Tensor], structure: Structure, mark
     changed = sorted(program.graph_signature.buffers_to_mutate.values())
     if changed:
         raise Untraceable(f"the exported program changes buffers ({', '.join(changed[:4])}), which would be lost")
-    return _Import(program, teacher, names, kinds, results[-1]).run()
+    return _Import(program, twin, names, kinds, results[-1]).run()
 
 
 class _Entry(nn.Module):
@@ -118,24 +121,77 @@ def _markers(teacher: nn.Module, names: list[str], kinds: list[tuple[str, str]])
 
 @contextlib.contextmanager
 def _silent() -> Iterator[None]:
-    """Export prints and logs pages when it gives up."""
-    before = logging.root.manager.disable
-    logging.disable(logging.CRITICAL)
+    """Export prints, logs and warns when it gives up: swallow that, and nothing that another thread says."""
+    mine = _OfThisThread()
+    ignore = ("ignore", mine, Warning, None, 0)
+    names = [name for name in list(logging.root.manager.loggerDict) if name.partition(".")[0] == "torch"]
+    handlers = [h for name in (None, *names) for h in logging.getLogger(name).handlers]
+    handlers += [logging.lastResort] if logging.lastResort else []
+    export_module = vars(importlib.import_module("torch.export._trace"))
+    for handler in handlers:
+        handler.addFilter(mine)
+    # Not `catch_warnings`, which would undo what other threads change meanwhile.
+    warnings.filters.insert(0, ignore)  # type: ignore[attr-defined]
+    export_module["print"] = mine.print
     try:
-        text = io.StringIO()
-        with contextlib.redirect_stdout(text), contextlib.redirect_stderr(text), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
+        yield
     finally:
-        logging.disable(before)
+        del export_module["print"]
+        with contextlib.suppress(ValueError):
+            warnings.filters.remove(ignore)  # type: ignore[attr-defined]
+        for handler in handlers:
+            handler.removeFilter(mine)
+
+
+@contextlib.contextmanager
+def _patches_of_this_thread() -> Iterator[None]:
+    """Export patches the methods of `nn.Module`: keep calls of other threads out of its patches."""
+    patcher = importlib.import_module("torch.fx._symbolic_trace")._Patcher
+    original = patcher.patch_method
+
+    def patch_method(self: Any, cls: type, name: str, new: Callable[..., Any], deduplicate: bool = True) -> None:
+        plain, owner = getattr(cls, name), threading.get_ident()
+
+        @functools.wraps(new)
+        def patched(*args: Any, **kwargs: Any) -> Any:
+            return (new if threading.get_ident() == owner else plain)(*args, **kwargs)
+
+        original(self, cls, name, patched, deduplicate)
+
+    patcher.patch_method = patch_method
+    try:
+        yield
+    finally:
+        patcher.patch_method = original
+
+
+class _OfThisThread(logging.Filter):
+    """Tells what the thread that made it says from what others say."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.thread = threading.get_ident()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Let through what others log."""
+        return record.thread != self.thread
+
+    def match(self, text: str) -> bool:
+        """Find this thread's warnings, in the place of a regular expression."""
+        return threading.get_ident() == self.thread
+
+    def print(self, *args: Any, **kwargs: Any) -> None:
+        """Print for others."""
+        if threading.get_ident() != self.thread:
+            print(*args, **kwargs)  # noqa: T201 - on behalf of torch
 
 
 class _Import:
     """Translates an exported program: lifted parameters become attributes of the teacher, markers vanish."""
 
-    def __init__(self, program: Any, teacher: nn.Module, names: list[str], kinds: list[Any], result: Structure) -> None:
+    def __init__(self, program: Any, twin: Twin, names: list[str], kinds: list[Any], result: Structure) -> None:
         self.program = program
-        self.teacher = teacher
+        self.twin = twin
         self.names = names
         self.kinds = kinds
         self.result = result
@@ -169,7 +225,7 @@ class _Import:
                 self.new[node] = self.graph.get_attr(spec.target.removeprefix("teacher."))
             else:
                 value = self.program.constants.get(spec.target, self.program.state_dict.get(spec.target))
-                self.new[node] = self.graph.call_function(_same, (Const(value),))
+                self.new[node] = self.graph.call_function(_same, (Const(self.twin.origin(value)),))
             self.add(node, self.new[node])
             if self.new[node].op == "placeholder":
                 self.new[node].meta["owner"] = f"input {len(inputs) - 1}"

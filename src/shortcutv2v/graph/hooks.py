@@ -81,6 +81,10 @@ class HookSplit:
         shapes = (maps.a_shapes, maps.f_shapes)
         self.facts = graph_facts(teacher, plan.traced, part, shapes, [plan.steps[k].node for k in self._kept])
 
+    def bind(self, teacher: nn.Module) -> None:
+        """See `Split.bind`."""
+        self._teacher, self._plan = teacher, self._plan.bound(teacher)
+
     def compile(self, **options: Any) -> None:
         """Nothing: the teacher's own code runs between the modules."""
 
@@ -113,7 +117,7 @@ class HookSplit:
     ) -> tuple[dict[Key, list[Tensor]], Any]:
         watcher = _Pass(self._plan, run, given, until)
         try:
-            with patched_calls(watcher):
+            with patched_calls(watcher, self._teacher):
                 out = call_teacher(self._teacher, [t.clone() for t in tensors], self._structure)
         except _Stop:
             return watcher.got, None

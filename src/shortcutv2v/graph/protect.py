@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import random
 import sys
+import threading
 from collections import deque
 from collections.abc import Iterator
 from typing import Any
@@ -12,9 +13,20 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-__all__ = ["same_random_state", "untouched"]
+__all__ = ["capturing", "same_random_state", "untouched"]
 
 _LIMIT = 200_000
+_CAPTURE = threading.RLock()
+
+
+@contextlib.contextmanager
+def capturing() -> Iterator[None]:
+    """Hold the process's one lock for captures. Compiled code runs uncompiled, and inference mode is off."""
+    with _CAPTURE, contextlib.ExitStack() as stack:
+        stack.enter_context(torch.inference_mode(False))
+        if "torch._dynamo" in sys.modules:  # else nothing was ever compiled
+            stack.enter_context(torch.compiler.set_stance("force_eager"))
+        yield
 
 
 class _Snapshot:

@@ -24,6 +24,7 @@ from .cost import MacCounter
 from .runtime import fire_after, fire_before
 from .structure import flatten
 from .traced import Call, Traced, Untraceable, is_heavy, meta_of, random_state, version
+from .twin import Twin
 
 __all__ = ["record"]
 
@@ -37,12 +38,12 @@ _MASKS = (torch.bool, torch.uint8)
 
 
 def record(
-    teacher: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], marked: set[str], *, fine: bool = False
+    twin: Twin, args: tuple[Any, ...], kwargs: dict[str, Any], marked: set[str], *, fine: bool = False
 ) -> Traced:
     """Run the teacher once and record it.
 
     Args:
-        teacher: the network; the caller protects its state.
+        twin: the copy of the teacher that runs; the caller protects its state.
         args: positional inputs; their tensors become the graph's placeholders.
         kwargs: keyword inputs.
         marked: names of the cut layers. Their ancestors are looked into, everything else is a leaf.
@@ -55,19 +56,19 @@ def record(
     Raises:
         Untraceable: the teacher does something that a recording cannot repeat; says what.
     """
-    recorder = _Recorder(teacher, marked, fine)
+    recorder = _Recorder(twin, marked, fine)
     return recorder.run(args, kwargs)
 
 
 class _Recorder(TorchFunctionMode):
-    def __init__(self, teacher: nn.Module, marked: set[str], fine: bool) -> None:
+    def __init__(self, twin: Twin, marked: set[str], fine: bool) -> None:
         super().__init__()
-        self.teacher = teacher
+        teacher = self.teacher = twin.teacher
         self.marked = marked
         self.fine = fine
         self.modules = module_names(teacher)
         self.inside = ancestors(teacher, marked)
-        self.builder = Builder(teacher)
+        self.builder = Builder(twin)
         self.calls: list[Call] = []
         self.kept: list[Any] = []
         self.owners = [""]
@@ -83,7 +84,7 @@ class _Recorder(TorchFunctionMode):
             inputs.append(self.builder.graph.placeholder(f"input_{i}"))
             inputs[-1].meta.update(meta_of(tensor), dep={"input"}, owner=f"input {i}")
             self.builder.bind(tensor, inputs[-1])
-        with self.macs, patched_calls(self), _patched_forwards(self), torch.enable_grad(), self:
+        with self.macs, patched_calls(self, self.teacher), _patched_forwards(self), torch.enable_grad(), self:
             out = self.teacher(*args, **kwargs)
         found, result = flatten(out)
         outputs = [self.builder.node_of(t) for t in found]
@@ -105,14 +106,12 @@ class _Recorder(TorchFunctionMode):
             raise Untraceable("it assigns to an attribute of a tensor (such as x.data = ...)")
         return self.note(lambda a, k: func(*a, **k), args, kwargs, self.builder.emit_function(func, name), None, name)
 
-    def call_module(self, module: nn.Module, args: Any, kwargs: Any, original: Callable[..., Any]) -> Any:
-        name = self.modules.get(id(module))
-        if name is None:
-            return original(module, *args, **kwargs)
+    def call_module(self, module: nn.Module, args: Any, kwargs: Any, run: Callable[..., Any]) -> Any:
+        name = self.modules[id(module)]
         index = len(self.calls)
         if self.is_leaf(name, module):
             out = self.note(
-                lambda a, k: original(module, *a, **k),
+                lambda a, k: run(*a, **k),
                 args,
                 kwargs,
                 self.builder.emit_module(name),
@@ -124,7 +123,7 @@ class _Recorder(TorchFunctionMode):
             self.owners.append(name)
             try:
                 hooked = bool(module._forward_hooks or module._forward_pre_hooks)
-                out = self.run_hooked(module, args, kwargs) if hooked else original(module, *args, **kwargs)
+                out = self.run_hooked(module, args, kwargs) if hooked else run(*args, **kwargs)
             finally:
                 self.owners.pop()
             out = self.mark(name, out)

@@ -38,6 +38,10 @@ class Split(Protocol):
     facts: Facts
     signature: Hashable
 
+    def bind(self, teacher: nn.Module) -> None:
+        """Run on this teacher from now on, instead of the copy that was captured."""
+        ...
+
     def compile(self, **options: Any) -> None:
         """Compile the programs with `torch.compile(**options)`, where the strategy can."""
         ...
@@ -114,6 +118,10 @@ class GraphSplit:
         self.maps = maps
         self.facts = graph_facts(teacher, traced, part, (maps.a_shapes, maps.f_shapes), kept)
         self.signature = signature
+
+    def bind(self, teacher: nn.Module) -> None:
+        """See `Split.bind`."""
+        self._teacher = teacher
 
     def compile(self, **options: Any) -> None:
         """See `Split.compile`."""

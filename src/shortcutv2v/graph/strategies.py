@@ -19,6 +19,7 @@ from .record import record
 from .split import GraphSplit, Split
 from .structure import Structure
 from .traced import Traced, Untraceable
+from .twin import Twin
 from .verify import Expected, verify
 from .watch import watch
 
@@ -33,14 +34,19 @@ class SettledLeakError(LeakError):
 
 @dataclass(frozen=True)
 class Job:
-    """One capture to be made: the teacher, the cut, one set of inputs, and what the teacher does with them."""
+    """One capture to be made: the teacher's twin, the cut, one set of inputs, and what the teacher does with them."""
 
-    teacher: nn.Module
+    twin: Twin
     cut: Cut
     tensors: list[Tensor]
     structure: Structure
     key: Hashable
     expected: Expected
+
+    @property
+    def teacher(self) -> nn.Module:
+        """The copy of the teacher that runs."""
+        return self.twin.teacher
 
     @property
     def marked(self) -> set[str]:
@@ -112,7 +118,7 @@ def _fine_fx(job: Job, on_leak: str) -> Split:
 def _recorded(job: Job, *, fine: bool) -> Traced:
     args, kwargs = job.inputs()
     with untouched(job.teacher):
-        return record(job.teacher, args, kwargs, job.marked, fine=fine)
+        return record(job.twin, args, kwargs, job.marked, fine=fine)
 
 
 def _graph_split(job: Job, traced: Traced, on_leak: str) -> Split:
@@ -125,7 +131,7 @@ def _graph_split(job: Job, traced: Traced, on_leak: str) -> Split:
 
 def _export(job: Job, on_leak: str) -> Split:
     with untouched(job.teacher):
-        traced = export(job.teacher, [t.clone() for t in job.tensors], job.structure, job.marked)
+        traced = export(job.twin, [t.clone() for t in job.tensors], job.structure, job.marked)
     return _graph_split(job, traced, on_leak)
 
 

@@ -11,15 +11,15 @@ from torch import Tensor, nn
 from torch.fx import Node
 
 from ..errors import CaptureError
-from .capture import eager
 from .cut import Layer
 from .exported import export
 from .partition import upstream
-from .protect import untouched
+from .protect import capturing, untouched
 from .record import record
 from .signature import take_apart
 from .structure import Structure
 from .traced import Traced, Untraceable, describe
+from .twin import Twin
 from .watch import watch
 
 __all__ = ["Suggestion", "nearest", "suggest_cuts"]
@@ -73,14 +73,15 @@ def suggest_cuts(
     """
     args = (example_inputs,) if isinstance(example_inputs, Tensor) else tuple(example_inputs)
     tensors, structure = take_apart(args, example_kwargs or {})
-    with torch.inference_mode(False), eager():
-        traced = survey(teacher, [t.detach().clone() for t in tensors], structure)
+    with capturing():
+        traced = survey(Twin(teacher), [t.detach().clone() for t in tensors], structure)
     found = _Survey(traced).suggestions()
     return sorted(found, key=lambda s: -s.saved)
 
 
-def survey(teacher: nn.Module, tensors: list[Tensor], structure: Structure) -> Traced:
+def survey(twin: Twin, tensors: list[Tensor], structure: Structure) -> Traced:
     """Follow the teacher down to its single layers, with the first strategy that can."""
+    teacher = twin.teacher
     names = [n for n, m in teacher.named_modules() if n and not isinstance(m, torch.jit.ScriptModule)]
     met = []
     for name in ("fx", "export", "hooks"):
@@ -89,9 +90,9 @@ def survey(teacher: nn.Module, tensors: list[Tensor], structure: Structure) -> T
                 given = [t.clone() for t in tensors]
                 if name == "fx":
                     args, kwargs = structure.rebuild(given)
-                    return record(teacher, args, kwargs, set(), fine=True)
+                    return record(twin, args, kwargs, set(), fine=True)
                 if name == "export":
-                    return export(teacher, given, structure, set(names))
+                    return export(twin, given, structure, set(names))
                 return watch(teacher, given, structure, {n for n in names if n.count(".") < 2}).traced
         except Exception as error:
             text = str(error).strip().partition("\n")[0]
@@ -201,9 +202,9 @@ def _ones(bits: int) -> Iterable[int]:
         bits ^= low
 
 
-def nearest(teacher: nn.Module, tensors: list[Tensor], structure: Structure, enc: str, dec: str) -> list[Suggestion]:
+def nearest(twin: Twin, tensors: list[Tensor], structure: Structure, enc: str, dec: str) -> list[Suggestion]:
     """The leak-free cuts nearest to a given one, in calls; those that keep one of its layers first."""
-    traced = survey(teacher, tensors, structure)
+    traced = survey(twin, tensors, structure)
     place: dict[str, int] = {}
     for call in traced.calls:
         place.setdefault(call.name, call.index)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -59,6 +59,10 @@ class Plan:
     steps: dict[Key, Step]
     leaves: _Leaves = field(repr=False)
 
+    def bound(self, teacher: nn.Module) -> Plan:
+        """The same plan for another copy of the teacher."""
+        return replace(self, leaves=_Leaves(teacher, self.leaves.marked))
+
 
 class _Leaves:
     """Which modules are watched: as in strategy "fx", those that are no ancestor of a cut layer, and the cut layers."""
@@ -77,22 +81,22 @@ class CallWatcher:
         self.counts: dict[str, int] = {}
         self.quiet = 0
 
-    def call_module(self, module: nn.Module, args: Any, kwargs: Any, original: Callable[..., Any]) -> Any:
+    def call_module(self, module: nn.Module, args: Any, kwargs: Any, run: Callable[..., Any]) -> Any:
         """See `calls.Watcher`."""
-        name = self.leaves.names.get(id(module))
-        if name is None or (name in self.leaves.inside and name not in self.leaves.marked):
-            return original(module, *args, **kwargs)
+        name = self.leaves.names[id(module)]
+        if name in self.leaves.inside and name not in self.leaves.marked:
+            return run(*args, **kwargs)
         self.counts[name] = self.counts.get(name, -1) + 1
         leaf = name not in self.leaves.inside
 
-        def run() -> Any:
+        def go() -> Any:
             self.quiet += leaf
             try:
-                return original(module, *args, **kwargs)
+                return run(*args, **kwargs)
             finally:
                 self.quiet -= leaf
 
-        return self.step((name, self.counts[name]), module, (args, kwargs), run)
+        return self.step((name, self.counts[name]), module, (args, kwargs), go)
 
     def step(self, key: Key, module: nn.Module, given: Any, run: Callable[[], Any]) -> Any:
         """Handle one call; `run()` runs the module."""
@@ -201,7 +205,7 @@ def watch(teacher: nn.Module, tensors: list[Tensor], structure: Structure, marke
         node.meta.update(meta_of(tensor), owner=f"input {i}")
     leaves = _Leaves(teacher, marked)
     recording = _Recording(leaves, graph)
-    with recording.macs, patched_calls(recording):
+    with recording.macs, patched_calls(recording, teacher):
         out = call_teacher(teacher, [t.clone() for t in tensors], structure)
     found, result = flatten(out)
     truth = [t.clone() for t in found]
@@ -232,7 +236,7 @@ def _reach(
         probe = _Probe(leaves, steps, key, alter)
         given = [alter(t) if key is None and i == place else t.clone() for i, t in enumerate(tensors)]
         # Altered values may break the teacher's own checks; what was seen until then still counts.
-        with contextlib.suppress(Exception), patched_calls(probe):
+        with contextlib.suppress(Exception), patched_calls(probe, teacher):
             reaches |= _differ(flatten(call_teacher(teacher, given, structure))[0], truth)
         touched |= probe.touched
     return {k for k in touched if k != key}, reaches
