@@ -15,12 +15,13 @@ import shortcutv2v
 SOURCE = Path(shortcutv2v.__file__).parent
 RANKS = [
     {"errors", "py"},
-    {"memory", "types", "wheels"},
+    {"memory", "teacher", "types", "wheels"},
     {"graph", "ops", "video"},
     {"blocks"},
     {"lazy", "refresh"},
     {"stream"},
     {"model"},
+    {"adapter_check"},
     {"wrap", "checkpoint"},
     {"adapter"},
     {"player"},

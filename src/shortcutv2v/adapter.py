@@ -1,7 +1,7 @@
-"""How frames of a video become a teacher's inputs, and its outputs become frames.
+"""Adapters: how frames of a video become a teacher's inputs, and its outputs become frames.
 
-The command line, distillation and the measurements see a teacher through an adapter, so that recurrent teachers
-(vid2vid feeds its last outputs back in) and teachers with conditions (VToonify's style) are served like plain ones.
+The command line, distillation and the measurements run every teacher through an adapter. So recurrent teachers (vid2vid
+feeds its last outputs back in) and teachers with conditions (VToonify's style) work in the same way as plain ones.
 """
 
 from __future__ import annotations
@@ -11,7 +11,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from shortcutv2v.adapter_check import check_adapter
+from shortcutv2v.errors import CutError, InputError
 from shortcutv2v.model import ShortcutV2V
+from shortcutv2v.teacher import require_module
 from shortcutv2v.wrap import wrap
 
 __all__ = ["Adapter"]
@@ -20,21 +23,28 @@ _SETTINGS = ("enc_layer", "dec_layer", "max_interval", "channels", "on_leak", "l
 
 
 class Adapter:
-    """A plain teacher: one RGB frame in, one RGB frame out, values in [0, 1]. Subclass it for anything else.
+    """Adapter of a plain teacher: one RGB frame in, one RGB picture out. Subclass it for any other teacher.
 
     Args:
         teacher: the generator.
-        enc_layer: default cut, as `wrap()` takes it.
+        enc_layer: default cut, as `wrap()` takes it. A teacher that is only run, and never wrapped, needs no cut.
         dec_layer: default cut, as `wrap()` takes it.
+        range: least and greatest value that the teacher reads and writes: (0, 1), which is the default, (-1, 1) for
+            most networks that end in tanh, or (0, 255). A subclass may set it as a class attribute.
 
     Attributes:
         cuts: named alternative cuts, name -> (enc_layer, dec_layer).
-        max_interval, channels, on_leak, layout, show_shortcut: what suits this teacher, as `wrap()` takes them.
+        max_interval, channels, on_leak, layout, show_shortcut: settings for this teacher, as `wrap()` takes them.
+        train_mode: set to True if the teacher is meant to run in train mode, as networks like pix2pix are. Otherwise a
+            teacher in train mode, with batch norm or dropout, gives a warning.
+
+    Raises:
+        InputError: `teacher` is not a module, or `range` is not two increasing numbers.
 
     Examples:
         >>> import torch
-        >>> adapter = Adapter(nn.Conv2d(3, 3, 3, padding=1), "", "")
-        >>> frame = torch.rand(1, 3, 8, 8)
+        >>> adapter = Adapter(nn.Conv2d(3, 3, 3, padding=1), range=(-1, 1))
+        >>> frame = torch.ones(1, 3, 8, 8)
         >>> state = adapter.start()
         >>> args, kwargs = adapter.inputs(frame, state)
         >>> output = adapter.teacher(*args, **kwargs)
@@ -49,66 +59,94 @@ class Adapter:
     on_leak: str = "error"
     layout: str | None = None
     show_shortcut: bool = False
+    train_mode: bool = False
+    range: tuple[float, float] = (0, 1)
 
-    def __init__(self, teacher: nn.Module, enc_layer: str | Sequence[Any], dec_layer: str | Sequence[Any]) -> None:
-        self.teacher = teacher
+    def __init__(
+        self,
+        teacher: nn.Module,
+        enc_layer: str | Sequence[Any] | None = None,
+        dec_layer: str | Sequence[Any] | None = None,
+        *,
+        range: tuple[float, float] | None = None,  # noqa: A002 (the word for it)
+    ) -> None:
+        self.teacher = require_module(teacher)
         self.enc_layer = enc_layer
         self.dec_layer = dec_layer
+        if range is not None:
+            self.range = range
+        if len(self.range) != 2 or not self.range[0] < self.range[1]:
+            raise InputError(f"range={self.range} must be two numbers, the least value and the most, such as (-1, 1)")
 
     @staticmethod
     def of(model: ShortcutV2V) -> Adapter:
-        """The plain adapter of a teacher that is wrapped already: what serves where none is given."""
-        return Adapter(model.teacher, "", "")
+        """Return the plain adapter of a wrapped teacher, for calls that were given none."""
+        return Adapter(model.teacher)
 
     @property
     def recurrent(self) -> bool:
-        """Whether anything is carried from frame to frame: whether `advance()` is overridden."""
+        """Whether the teacher has a state from frame to frame, that is, whether `advance()` is overridden."""
         return type(self).advance is not Adapter.advance
 
     def wrap(self, frame: Tensor, **changes: Any) -> ShortcutV2V:
-        """Wrap the teacher with this adapter's cut and settings.
+        """Check the adapter on a frame, then wrap the teacher with the adapter's cut and settings.
 
         Args:
             frame: an example frame, (B, 3, H, W) in [0, 1].
             changes: arguments of `wrap()` that replace the adapter's.
+
+        Raises:
+            CutError: the adapter names no cut, or `wrap()` refuses it.
+            InputError: a method of the adapter returned a value of the wrong form.
         """
+        settings = {**{name: getattr(self, name) for name in _SETTINGS}, **changes}
+        if settings["enc_layer"] is None or settings["dec_layer"] is None:
+            raise CutError(
+                f"the {type(self).__name__} names no cut: give it enc_layer= and dec_layer=. `shortcutv2v cuts` and "
+                "shortcutv2v.suggest_cuts(teacher, (frame,)) list the cuts that are possible"
+            )
+        check_adapter(self, frame)
         args, kwargs = self.inputs(frame, self.start())
-        settings = {name: getattr(self, name) for name in _SETTINGS}
-        return wrap(self.teacher, **{**settings, "example_inputs": args, "example_kwargs": kwargs, **changes})
+        return wrap(self.teacher, **{"example_inputs": args, "example_kwargs": kwargs, **settings})
 
     def start(self) -> Any:
-        """The recurrent state before the first frame of a video; None for a teacher without memory."""
+        """Return the recurrent state before the first frame of a video; None for a teacher without memory."""
         return None
 
     def inputs(self, frame: Tensor, state: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """The teacher's positional and keyword inputs for one frame.
+        """Return the teacher's positional and keyword inputs for one frame.
 
         Args:
             frame: (B, 3, H, W) in [0, 1].
-            state: what `start()` or the last `advance()` returned.
+            state: the value that `start()` or the last `advance()` returned.
         """
-        return (frame,), {}
+        least, most = self.range
+        return (frame if (least, most) == (0, 1) else frame * (most - least) + least,), {}
 
     def opening(self, frame: Tensor, state: Any) -> Any:
-        """An output for a frame that the teacher does not make, else None.
+        """Return an output for a frame that the teacher does not make, else None.
 
-        vid2vid's first frames come from another network. Where this returns an output, neither teacher nor block
-        runs on the frame; `image()` and `advance()` take the output as if the teacher had made it.
+        vid2vid's first frames come from another network. If this returns an output, neither teacher nor block runs on
+        the frame; `image()` and `advance()` take the output as if the teacher had made it.
 
         Args:
             frame: (B, 3, H, W) in [0, 1].
-            state: what `start()` or the last `advance()` returned.
+            state: the value that `start()` or the last `advance()` returned.
         """
         return None
 
     def image(self, output: Any) -> Tensor:
-        """The picture in the teacher's output: (B, 3, H', W') in [0, 1]; values outside are clipped when shown."""
+        """Return the picture in the teacher's output: (B, 3, H', W') in [0, 1]. Values outside are clipped when shown.
+
+        The caller gives what the teacher returned, or what `opening()` made.
+        """
         picture: Tensor = output
-        return picture
+        least, most = self.range
+        return picture if (least, most) == (0, 1) else (picture - least) / (most - least)
 
     def advance(self, state: Any, frame: Tensor, output: Any) -> Any:
-        """The recurrent state for the next frame: a pytree, its tensors not detached.
+        """Return the recurrent state for the next frame: a pytree, its tensors not detached.
 
-        Whoever runs the video decides where gradients stop: inference runs without any, `distill.Rollout` cuts them.
+        The caller decides where gradients stop: inference runs without any, `distill.Rollout` cuts them.
         """
         return state

@@ -31,12 +31,13 @@ class LabelAdapter(Adapter):
         reads: `LabelMaps`, or a number of labels without instances; None: the teacher reads the frame itself.
         writes: `Palette` for outputs (B, K, H, W) of scores, or their number K (distinct colours then); None: the
             output is a picture itself.
+        range: of the values that are no labels, see `Adapter`.
 
     Examples:
-        >>> segment = LabelAdapter(nn.Conv2d(3, 5, 1), "", "", writes=5)
+        >>> segment = LabelAdapter(nn.Conv2d(3, 5, 1), writes=5)
         >>> segment.image(segment.teacher(torch.rand(1, 3, 8, 8))).shape
         torch.Size([1, 3, 8, 8])
-        >>> paint = LabelAdapter(nn.Conv2d(4, 3, 1), "", "", reads=4)
+        >>> paint = LabelAdapter(nn.Conv2d(4, 3, 1), reads=4)
         >>> (maps,), _ = paint.inputs(torch.zeros(1, 3, 8, 8), paint.start())
         >>> maps.shape
         torch.Size([1, 4, 8, 8])
@@ -45,24 +46,24 @@ class LabelAdapter(Adapter):
     def __init__(
         self,
         teacher: nn.Module,
-        enc_layer: str | Sequence[Any],
-        dec_layer: str | Sequence[Any],
+        enc_layer: str | Sequence[Any] | None = None,
+        dec_layer: str | Sequence[Any] | None = None,
         *,
         reads: LabelMaps | int | None = None,
         writes: Palette | int | None = None,
+        range: tuple[float, float] | None = None,  # noqa: A002 (the word for it)
     ) -> None:
-        super().__init__(teacher, enc_layer, dec_layer)
+        super().__init__(teacher, enc_layer, dec_layer, range=range)
         self.reads = LabelMaps(reads, instances=False) if isinstance(reads, int) else reads
         self.writes = Palette(distinct_colours(writes)) if isinstance(writes, int) else writes
 
     def inputs(self, frame: Tensor, state: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """One-hot maps of the frame, or the frame."""
-        return (frame if self.reads is None else self.reads(frame),), {}
+        return super().inputs(frame, state) if self.reads is None else ((self.reads(frame),), {})
 
     def image(self, output: Any) -> Tensor:
         """The labels in their colours, or the output."""
-        picture: Tensor = output if self.writes is None else self.writes(output)
-        return picture
+        return super().image(output) if self.writes is None else self.writes(output)
 
 
 @dataclass(frozen=True)

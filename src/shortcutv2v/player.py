@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from shortcutv2v.adapter import Adapter
+from shortcutv2v.adapter_check import CheckedAdapter
 
 __all__ = ["Played", "Player"]
 
@@ -37,12 +38,15 @@ class Player:
         adapter: how frames become inputs, and what is carried from frame to frame.
         run: called with the teacher's inputs; returns the teacher's output.
 
+    Raises:
+        InputError: from a frame, if a method of the adapter returned a value of the wrong form, see `check_adapter`.
+
     Attributes:
         state: the adapter's recurrent state for the next frame. It may be replaced, for example to detach it.
 
     Examples:
         >>> import torch
-        >>> player = Player(Adapter(torch.nn.Identity(), "", ""), torch.nn.Identity())
+        >>> player = Player(Adapter(torch.nn.Identity()), torch.nn.Identity())
         >>> player(torch.ones(1, 3, 2, 2)).output.shape
         torch.Size([1, 3, 2, 2])
     """
@@ -50,6 +54,7 @@ class Player:
     def __init__(self, adapter: Adapter, run: Callable[..., Any]) -> None:
         self.adapter = adapter
         self.run = run
+        self._checked = CheckedAdapter(adapter)
         self.reset()
 
     def reset(self) -> None:
@@ -58,11 +63,15 @@ class Player:
 
     def __call__(self, frame: Tensor) -> Played:
         """Play the next frame, (B, C, H, W) in [0, 1]."""
-        output = self.adapter.opening(frame, self.state)
+        output = self._checked.opening(frame, self.state)
         if output is not None:
             played = Played(output, opening=True)
         else:
-            args, kwargs = self.adapter.inputs(frame, self.state)
-            played = Played(self.run(*args, **kwargs), False, args, kwargs)
-        self.state = self.adapter.advance(self.state, frame, played.output)
+            args, kwargs = self._checked.inputs(frame, self.state)
+            played = Played(self._checked.run(self.run, args, kwargs), False, args, kwargs)
+        self.state = self._checked.advance(self.state, frame, played.output)
         return played
+
+    def picture(self, output: Any) -> Tensor:
+        """Return the picture in an output that belongs to the last frame: (B, 3, H', W'), values not yet clipped."""
+        return self._checked.image(output)

@@ -28,7 +28,7 @@ class Translator:
         InputError: on a frame that is not uint8 (3, H, W).
 
     Examples:
-        >>> adapter = Adapter(torch.nn.Identity(), "", "")
+        >>> adapter = Adapter(torch.nn.Identity())
         >>> frame = torch.arange(48, dtype=torch.uint8).view(3, 4, 4)
         >>> torch.equal(Translator(adapter)(frame), frame)
         True
@@ -44,7 +44,7 @@ class Translator:
     def __call__(self, frame: Tensor) -> Tensor:
         """Return the picture for the next frame: uint8 (3, H, W) -> uint8 (3, H', W')."""
         played = self._player(from_uint8(frame).to(*self._placement))
-        return to_uint8(self.adapter.image(played.output))
+        return to_uint8(self._player.picture(played.output))
 
 
 def from_uint8(frame: Tensor) -> Tensor:

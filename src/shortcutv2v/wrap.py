@@ -13,6 +13,7 @@ from shortcutv2v.blocks import DEFAULT_VARIANT, ShortcutBlock
 from shortcutv2v.errors import InputError
 from shortcutv2v.model import RefreshLike, ShortcutV2V
 from shortcutv2v.refresh import as_policy
+from shortcutv2v.teacher import check_teacher
 
 __all__ = ["Layers", "wrap"]
 
@@ -69,6 +70,9 @@ def wrap(
         CaptureError: the teacher cannot be captured.
         InputError: another argument is out of range, or `max_interval` and `refresh` contradict each other.
 
+    Warns:
+        UserWarning: the teacher is in train mode, and has modules that act differently there, such as batch norm.
+
     Examples:
         >>> import torch
         >>> teacher = nn.Sequential(*(nn.Conv2d(3, 3, 3, padding=1) for _ in range(4)))
@@ -80,6 +84,7 @@ def wrap(
         >>> model.shortcut(reference, frame).shape
         torch.Size([1, 3, 8, 8])
     """
+    check_teacher(teacher)
     policy = as_policy(refresh, max_interval)
     cut = graph.parse_cut(teacher, enc_layer, dec_layer, layout)
     captured = graph.Capture(teacher, cut, capture=capture, on_leak=on_leak)

@@ -138,13 +138,13 @@ def compare(model: ShortcutV2V, adapter: Adapter, frames: Iterable[Tensor]) -> I
     for number, raw in enumerate(frames):
         frame = from_uint8(raw).to(*where)
         with torch.no_grad():
-            target = _picture(adapter, teacher(frame).output)
+            target = _shown(teacher, teacher(frame).output)
             played = own(frame)
-            ours = _picture(adapter, played.output)
+            ours = _shown(own, played.output)
             if played.opening or not stream.distance:
                 pictures, repeated, reuse = {}, ours, ours
             else:
-                reuse = _reuse(model, adapter, stream, played)
+                reuse = _reuse(model, own, stream, played)
                 pictures = {"ours": ours, "reuse": reuse, "repeat": repeated}
         score = FrameScore(
             number=number,
@@ -177,11 +177,11 @@ class Timed:
         return result
 
 
-def _picture(adapter: Adapter, output: Any) -> Tensor:
-    return adapter.image(output).float().clamp(0, 1)
+def _shown(player: Player, output: Any) -> Tensor:
+    return player.picture(output).float().clamp(0, 1)
 
 
-def _reuse(model: ShortcutV2V, adapter: Adapter, stream: Stream, played: Played) -> Tensor:
-    """The picture with `f_ref` in place of a prediction."""
+def _reuse(model: ShortcutV2V, player: Player, stream: Stream, played: Played) -> Tensor:
+    """Return the picture with `f_ref` in place of a prediction."""
     assert stream.reference is not None  # noqa: S101  (the stream has just answered a frame)
-    return _picture(adapter, model.tail(model.head(*played.args, **played.kwargs), stream.reference.f))
+    return _shown(player, model.tail(model.head(*played.args, **played.kwargs), stream.reference.f))
