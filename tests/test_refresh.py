@@ -3,45 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from tests.policies import Alternating, Unexplained
 from torch import nn
 
 import shortcutv2v
 from shortcutv2v.errors import CheckpointError, InputError
 from shortcutv2v.refresh import Every, Function, Look, RefreshPolicy, as_policy
-
-
-@dataclass
-class Unexplained(RefreshPolicy):
-    """Looks at the prediction."""
-
-    interval: int = 8
-    limit: float = 0.0
-
-    def __call__(self, look: Look) -> str:
-        return "moved" if float(look.predictions[0].unexplained) > self.limit else ""
-
-
-@dataclass
-class Alternating(RefreshPolicy):
-    """Remembers: refreshes after 1, 2, 1, 2, ... frames."""
-
-    interval: int = 4
-    wanted: int = field(default=1, init=False)
-
-    def __call__(self, look: Look) -> bool:
-        if look.distance < self.wanted:
-            return False
-        self.wanted = 3 - self.wanted
-        return True
-
-    def reset(self) -> None:
-        self.wanted = 1
 
 
 @pytest.fixture
