@@ -15,10 +15,10 @@ from .inplace import rebind
 from .runtime import after, blank, call, constant, rebuilt, tensors_of, under_autocast
 from .signature import autocast_state
 from .structure import flatten
-from .traced import Const, Untraceable, meta_of
+from .traced import Const, Untraceable, memory, meta_of
 from .twin import Twin
 
-__all__ = ["Builder", "memory"]
+__all__ = ["Builder"]
 
 # Functions of which one tensor argument gives nothing but its shape, dtype and device: its position.
 _SHAPE_ONLY = {
@@ -194,11 +194,6 @@ def _attributes(teacher: nn.Module) -> dict[int, str]:
             if tensor is not None:
                 found.setdefault(id(tensor), f"{prefix}.{name}" if prefix else name)
     return found
-
-
-def memory(tensor: Tensor) -> int:
-    """The memory that a tensor lives in, as a number."""
-    return int(tensor.untyped_storage()._cdata) if tensor.layout == torch.strided else id(tensor)
 
 
 def _is_method(func: Any) -> bool:

@@ -18,12 +18,12 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from .build import Builder, memory
+from .build import Builder
 from .calls import ancestors, module_names, patched_calls
 from .cost import MacCounter
 from .runtime import fire_after, fire_before
 from .structure import flatten
-from .traced import Call, Traced, Untraceable, is_heavy, meta_of, random_state, version
+from .traced import Call, Traced, Untraceable, is_heavy, memory, meta_of, random_state, version
 from .twin import Twin
 
 __all__ = ["record"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -16,7 +16,7 @@ from .facts import Facts, graph_facts
 from .layout import Layout
 from .partition import Partition
 from .signature import take_apart
-from .traced import Traced, compile_graph, nodes_in
+from .traced import Traced, compile_graph, memory, nodes_in
 
 __all__ = ["GraphSplit", "Maps", "Split"]
 
@@ -132,19 +132,31 @@ class GraphSplit:
         """See `Split.head`."""
         tensors, _ = take_apart(args, kwargs)
         parts, kept = self._programs.head(self._teacher, *tensors)
-        return Carry(self.maps.join(parts), kept, self.signature)
+        return Carry(self.maps.join(_apart(parts, tensors)), kept, self.signature)
 
     def middle(self, carry: Carry) -> tuple[Tensor, ...]:
         """See `Split.middle`."""
-        return tuple(self.maps.give(self._programs.middle(self._teacher, *self.maps.part(carry.a), *carry.kept)))
+        f = self._programs.middle(self._teacher, *self.maps.part(carry.a), *carry.kept)
+        return tuple(self.maps.give(_apart(f, carry.kept)))
 
     def tail(self, carry: Carry, f: Sequence[Tensor]) -> Any:
         """See `Split.tail`."""
         given = (*self.maps.part(carry.a), *carry.kept, *self.maps.take(f))
-        return self._result.rebuild(self._programs.tail(self._teacher, *given))
+        return self._result.rebuild(_apart(self._programs.tail(self._teacher, *given), given))
 
     def __repr__(self) -> str:
         return f"Split(strategy={self.strategy!r}, a={self.maps.a_shapes}, f={self.maps.f_shapes})"
+
+
+def _apart(made: Sequence[Tensor], given: Iterable[Any]) -> list[Tensor]:
+    """Copy results that share memory with what they were made from.
+
+    Callers scale pictures in place and fill one frame buffer again and again; neither may reach a reference.
+    """
+    if torch.compiler.is_compiling():
+        return [tensor.clone() for tensor in made]
+    taken = {memory(tensor) for tensor in given if isinstance(tensor, Tensor)}
+    return [tensor.clone() if memory(tensor) in taken else tensor for tensor in made]
 
 
 @dataclass(frozen=True)

@@ -219,3 +219,8 @@ def random_state() -> Tensor:
     if torch.cuda.is_initialized():
         states += [torch.cuda.get_rng_state(i) for i in range(torch.cuda.device_count())]
     return torch.cat(states)
+
+
+def memory(tensor: Tensor) -> int:
+    """The memory that a tensor lives in, as a number."""
+    return int(tensor.untyped_storage()._cdata) if tensor.layout == torch.strided else id(tensor)
