@@ -1,1 +1,1 @@
-"""One folder per teacher. A package, so that a foreign one called `examples` on the path does not come first."""
+"""Example teachers, one folder each. Import them as `shortcutv2v.examples`, in a checkout and from a wheel."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from examples.real_esrgan.teacher import Compact, load_checkpoint, load_pretrained
 from torch import nn
 
 from shortcutv2v import Adapter
 from shortcutv2v.errors import InputError
+
+from .teacher import Compact, load_checkpoint, load_pretrained
 
 __all__ = ["RealESRGANAdapter", "build_adapter"]
 

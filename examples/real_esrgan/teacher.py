@@ -18,11 +18,12 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from examples._checkpoints import load_into, read_state
 from torch import Tensor, nn
 
 from shortcutv2v.errors import CheckpointError, InputError
 from shortcutv2v.wheels import wheel_file
+
+from .._checkpoints import load_into, read_state
 
 __all__ = ["NCNN_MODELS", "Compact", "RRDBNet", "build_teacher", "infer_config", "load_checkpoint", "load_pretrained"]
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from examples._checkpoints import untrained
-from examples.unsup.checkpoint import load_teacher
-from examples.unsup.teacher import ResnetGenerator, build_teacher, published_cut
 from torch import Tensor
 
 from shortcutv2v import Adapter
 from shortcutv2v.errors import InputError
+
+from .._checkpoints import untrained
+from .checkpoint import load_teacher
+from .teacher import ResnetGenerator, build_teacher, published_cut
 
 __all__ = ["UnsupAdapter", "build_adapter"]
 

@@ -13,16 +13,17 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
-from examples._checkpoints import read_tensor, untrained
-from examples.vid2vid.checkpoint import load_teacher
-from examples.vid2vid.first_frames import GlobalGenerator, GlobalWithFeatures
-from examples.vid2vid.layers import frame_statistics
-from examples.vid2vid.maps import LabelMaps, TiledMaps
-from examples.vid2vid.teacher import CompositeGenerator, Generated, build_teacher, published_cut
 from torch import Tensor, nn
 
 from shortcutv2v import Adapter
 from shortcutv2v.errors import InputError, ShortcutError
+
+from .._checkpoints import read_tensor, untrained
+from .checkpoint import load_teacher
+from .first_frames import GlobalGenerator, GlobalWithFeatures
+from .layers import frame_statistics
+from .maps import LabelMaps, TiledMaps
+from .teacher import CompositeGenerator, Generated, build_teacher, published_cut
 
 __all__ = ["Past", "Vid2VidAdapter", "build_adapter"]
 

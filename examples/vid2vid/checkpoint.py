@@ -7,11 +7,12 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from examples._checkpoints import Config, load_into, read_state
-from examples.vid2vid.teacher import build_teacher
 from torch import Tensor, nn
 
 from shortcutv2v.errors import CheckpointError
+
+from .._checkpoints import Config, load_into, read_state
+from .teacher import build_teacher
 
 __all__ = ["infer_config", "load_teacher"]
 

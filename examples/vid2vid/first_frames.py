@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from examples.vid2vid.layers import NORMS, blocks, downs, final, stem, ups, widths_of
 from torch import Tensor, nn
+
+from .layers import NORMS, blocks, downs, final, stem, ups, widths_of
 
 __all__ = ["FeatureEncoder", "GlobalGenerator", "GlobalWithFeatures"]
 

@@ -13,11 +13,12 @@ from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from examples.vid2vid.first_frames import FeatureEncoder, GlobalGenerator, GlobalWithFeatures
-from examples.vid2vid.layers import NORMS, Norm, blocks, downs, final, frame_statistics, stem, ups, widths_of
 from torch import Tensor, nn
 
 from shortcutv2v.errors import InputError, ShortcutError
+
+from .first_frames import FeatureEncoder, GlobalGenerator, GlobalWithFeatures
+from .layers import NORMS, Norm, blocks, downs, final, frame_statistics, stem, ups, widths_of
 
 __all__ = [
     "CompositeGenerator",

@@ -11,13 +11,14 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from examples._checkpoints import read_tensor, untrained
-from examples.vtoonify.checkpoint import load_teacher
-from examples.vtoonify.teacher import VToonify, build_teacher, published_cut
 from torch import Tensor, nn
 
 from shortcutv2v import Adapter
 from shortcutv2v.errors import InputError, ShortcutError
+
+from .._checkpoints import read_tensor, untrained
+from .checkpoint import load_teacher
+from .teacher import VToonify, build_teacher, published_cut
 
 __all__ = ["VToonifyAdapter", "build_adapter", "read_style"]
 

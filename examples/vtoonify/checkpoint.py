@@ -7,12 +7,13 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from examples._checkpoints import Config, load_into, read_state
-from examples.vtoonify.stylegan import stylegan_channels
-from examples.vtoonify.teacher import VToonify, build_teacher
 from torch import Tensor
 
 from shortcutv2v.errors import CheckpointError
+
+from .._checkpoints import Config, load_into, read_state
+from .stylegan import stylegan_channels
+from .teacher import VToonify, build_teacher
 
 __all__ = ["infer_config", "load_teacher"]
 

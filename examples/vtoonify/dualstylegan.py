@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 
 import torch
-from examples.vtoonify.stylegan import EqualConv2d, EqualLinear, FusedLeakyReLU, Generator, PixelNorm
 from torch import Tensor, nn
+
+from .stylegan import EqualConv2d, EqualLinear, FusedLeakyReLU, Generator, PixelNorm
 
 __all__ = ["AdaptiveInstanceNorm", "DualStyleGAN", "ModRes"]
 

@@ -15,11 +15,12 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from examples.vtoonify.dualstylegan import AdaptiveInstanceNorm, DualStyleGAN, ModRes
-from examples.vtoonify.stylegan import Generator, stylegan_channels
 from torch import Tensor, nn
 
 from shortcutv2v.errors import InputError, ShortcutError
+
+from .dualstylegan import AdaptiveInstanceNorm, DualStyleGAN, ModRes
+from .stylegan import Generator, stylegan_channels
 
 __all__ = ["Fusion", "VToonify", "VToonifyResBlock", "build_teacher", "published_cut"]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from fractions import Fraction
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import shortcutv2v
 from shortcutv2v import video
 from shortcutv2v.cli import main
 from shortcutv2v.cli.adapters import bundled_examples, find_adapter
@@ -216,16 +218,103 @@ def test_an_adapter_may_hold_dataclasses(tmp_path: Path) -> None:
     assert find_adapter(str(tmp_path / "types.py")).enc_layer == "0"
 
 
-def test_a_foreign_package_of_the_same_name_does_not_hide_the_examples(tmp_path: Path) -> None:
-    (tmp_path / "examples").mkdir()
-    (tmp_path / "examples" / "__init__.py").write_text("")
-    code = (
-        f"import sys; sys.path.append({str(tmp_path)!r})\n"
-        "from shortcutv2v.cli.adapters import find_adapter\n"
-        "find_adapter('real_esrgan', ['cut=none'])"
-    )
-    run = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
-    assert "no cut 'none'" in run.stderr
+THEIRS = "import examples; assert examples.mine, examples; import examples.unsup; assert examples.unsup.mine"
+OURS = """
+from shortcutv2v.cli.adapters import find_adapter
+for name in ({name!r}, {file!r}):
+    try:
+        find_adapter(name, ["random=True", "cut=none"])
+    except ValueError as error:
+        assert "no level 'none'" in str(error), error
+"""
+
+
+@pytest.mark.parametrize("order", ["theirs, ours, theirs", "ours, theirs"])
+@pytest.mark.parametrize("place", ["first on the path", "last on the path", "beside an adapter"])
+def test_a_package_called_examples_and_ours_never_meet(tmp_path: Path, order: str, place: str) -> None:
+    for package in ("examples", "examples/unsup"):
+        (tmp_path / package).mkdir()
+        (tmp_path / package / "__init__.py").write_text("mine = True\n")
+    (tmp_path / "own.py").write_text(f"import examples.unsup\nassert examples.unsup.mine\n{ADAPTER}")
+    reach = {
+        "first on the path": f"sys.path.insert(0, {str(tmp_path)!r})",
+        "last on the path": f"sys.path.append({str(tmp_path)!r})",
+        "beside an adapter": "from shortcutv2v.cli.adapters import find_adapter\n"
+        f"find_adapter({str(tmp_path / 'own.py')!r})",
+    }[place]
+    ours = OURS.format(name="unsup", file=str(bundled_examples()["unsup"] / "adapter.py"))
+    code = [f"import sys\n{reach}", *({"theirs": THEIRS, "ours": ours}[part] for part in order.split(", "))]
+    subprocess.run([sys.executable, "-W", "ignore", "-c", "\n".join(code)], check=True, cwd=tmp_path)
+
+
+def test_a_wheel_holds_its_examples_inside_the_package(tmp_path: Path) -> None:
+    package = Path(shortcutv2v.__file__).parent
+    leave = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(package, tmp_path / "site/shortcutv2v", ignore=leave)
+    shutil.copytree(package.parents[1] / "examples", tmp_path / "site/shortcutv2v/_bundled/examples", ignore=leave)
+    ours = OURS.format(name="unsup", file=str(tmp_path / "site/shortcutv2v/_bundled/examples/unsup/adapter.py"))
+    code = f"import sys\nsys.path.insert(0, {str(tmp_path / 'site')!r})\nimport shortcutv2v.examples\n{ours}"
+    check = f"assert shortcutv2v.examples.unsup.adapter.__file__.startswith({str(tmp_path)!r})"
+    subprocess.run([sys.executable, "-W", "ignore", "-c", f"{code}\n{check}"], check=True, cwd=tmp_path)
+
+
+def test_looking_for_an_example_leaves_the_path_alone() -> None:
+    before = list(sys.path)
+    find_adapter("unsup", ["random=True", "ngf=2", "n_blocks=1"])
+    assert sys.path == before
+    assert not any(name == "examples" and "shortcutv2v" in str(module) for name, module in sys.modules.items())
+
+
+BROKEN = {
+    "syntax error": ("def build_adapter(:\n", "broken.py, line 1: invalid syntax"),
+    "indentation": ("def build_adapter():\nreturn 1\n", "broken.py, line 2: expected an indented block"),
+    "nul byte": ("x = 1\0\n", "null byte"),
+    "name error": ("import os\nwidth = undefined\n", "broken.py, line 2: NameError: name 'undefined'"),
+    "missing package": (
+        "import no_such_package\n",
+        "broken.py, line 1: ModuleNotFoundError: No module named 'no_such_",
+    ),
+    "exit": ("raise SystemExit(3)\n", "broken.py, line 1: SystemExit: 3"),
+    "error in build_adapter": ("def build_adapter():\n    return {}['key']\n", "broken.py, line 2: KeyError: 'key'"),
+    "import in build_adapter": ("def build_adapter():\n    import no_such_package\n", "line 2: ModuleNotFoundError"),
+    "weights": (
+        "import torch\ndef build_adapter():\n    torch.nn.Linear(1, 1).load_state_dict({})\n",
+        "RuntimeError: Error(s) in loading state_dict for Linear",
+    ),
+}
+
+
+@pytest.mark.parametrize(("text", "message"), BROKEN.values(), ids=BROKEN)
+def test_an_adapter_whose_code_fails_is_one_line(
+    text: str, message: str, clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "broken.py").write_text(text)
+    line = refused(capsys, "translate", clip, tmp_path / "out.mp4", "--adapter", tmp_path / "broken.py")
+    assert message in line
+    assert "broken.py" in line
+
+
+def test_an_adapter_that_is_not_utf8(clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "broken.py").write_bytes(b"name = '\xe9'\n")
+    assert "broken.py" in refused(capsys, "translate", clip, tmp_path / "o.mp4", "--adapter", tmp_path / "broken.py")
+
+
+@pytest.mark.parametrize(
+    "spec", ["a\0b.py", "a\0b", "a/b\0.py", "", ".", ".py", "..", "nowhere.b.c", "no-such", "x.py/y.py"]
+)
+def test_names_of_adapters_that_are_none(spec: str) -> None:
+    with pytest.raises(InputError, match="no adapter"):
+        find_adapter(spec)
+
+
+def test_two_folders_may_each_hold_an_adapter_of_the_same_name(tmp_path: Path) -> None:
+    for folder in ("one", "two"):
+        (tmp_path / folder).mkdir()
+        text = f"{ADAPTER}\nclass Own(Adapter):\n    name = {folder!r}\n"
+        (tmp_path / folder / "adapter.py").write_text(text)
+        find_adapter(str(tmp_path / folder / "adapter.py"))
+    names = {sys.modules[name].Own.name for name in sys.modules if name.endswith("_adapter")}
+    assert {"one", "two"} <= names
 
 
 def test_bundled_examples_are_found() -> None:

@@ -1,37 +1,29 @@
-"""From what a user types after `--adapter` to an adapter."""
+"""Find the adapter that a user names after `--adapter`."""
 
 from __future__ import annotations
 
 import ast
+import hashlib
 import importlib
 import importlib.util
 import sys
-from collections.abc import Sequence
+import traceback
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeVar
 
 from shortcutv2v.adapter import Adapter
-from shortcutv2v.errors import InputError, near_matches
+from shortcutv2v.errors import InputError, ShortcutError, near_matches
+from shortcutv2v.examples import bundled_examples
 
 __all__ = ["bundled_examples", "find_adapter"]
 
-_PACKAGE = Path(__file__).resolve().parents[1]
-_ROOTS = (_PACKAGE.parents[1], _PACKAGE / "_bundled")
-"""Where the folder `examples` lies: in a source checkout, and in an installed wheel."""
-
-
-def bundled_examples() -> dict[str, Path]:
-    """Names of the examples that come with the package, and their folders."""
-    for root in _ROOTS:
-        found = {path.parent.name: path.parent for path in sorted(root.glob("examples/*/adapter.py"))}
-        if found:
-            return found
-    return {}
+T = TypeVar("T")
 
 
 def find_adapter(spec: str, settings: Sequence[str] = ()) -> Adapter:
-    """The adapter that `spec` names.
+    """Return the adapter that `spec` names.
 
     Args:
         spec: a bundled example ("unsup"), a file ("my/adapter.py") or a module ("package.module"); it must define
@@ -39,17 +31,14 @@ def find_adapter(spec: str, settings: Sequence[str] = ()) -> Adapter:
         settings: "key=value" each; numbers, True, False and None are understood, anything else is text.
 
     Raises:
-        InputError: there is no such adapter, or it refuses the settings.
+        InputError: there is no such adapter, its code fails, or it refuses the settings.
     """
     module = _import(spec)
     build = getattr(module, "build_adapter", None)
     if build is None:
         raise InputError(f"{spec} defines no build_adapter(): add one that returns a shortcutv2v.Adapter")
     options = dict(_setting(entry) for entry in settings)
-    try:
-        adapter = build(**options)
-    except TypeError as error:
-        raise InputError(f"the adapter {spec} cannot be built with {options or 'no --set'}: {error}") from error
+    adapter = _run(spec, lambda: build(**options), f"build_adapter() failed with {options or 'no --set'}: ")
     if not isinstance(adapter, Adapter):
         raise InputError(f"build_adapter() of {spec} returned a {type(adapter).__name__}, not a shortcutv2v.Adapter")
     return adapter
@@ -57,43 +46,54 @@ def find_adapter(spec: str, settings: Sequence[str] = ()) -> Adapter:
 
 def _import(spec: str) -> ModuleType:
     examples = bundled_examples()
-    path = Path(spec)
     if spec in examples:
-        path = examples[spec] / "adapter.py"
-    if path.suffix == ".py":
-        return _import_file(path, list(examples.values()))
-    parts = spec.split(".")
-    try:
-        if all(part.isidentifier() for part in parts):
-            return importlib.import_module(spec)
-    except ModuleNotFoundError as error:
-        if error.name != parts[0]:
-            raise
+        return _run(spec, lambda: importlib.import_module(f"shortcutv2v.examples.{spec}.adapter"))
+    if Path(spec).suffix == ".py":
+        return _import_file(spec, list(examples.values()))
+    if all(part.isidentifier() for part in spec.split(".")) and _exists(spec.split(".", maxsplit=1)[0]):
+        return _run(spec, lambda: importlib.import_module(spec))
     hint = near_matches(spec, examples) or sorted(examples)
     raise InputError(f"no adapter {spec!r}: expected a file.py, a module, or one of {', '.join(hint)}")
 
 
-def _import_file(path: Path, examples: Sequence[Path]) -> ModuleType:
-    path = path.resolve()
-    if not path.is_file():
-        raise InputError(f"no adapter file {path}")
+def _exists(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ValueError:  # a module such as __main__, which has no spec
+        return True
+
+
+def _import_file(spec: str, examples: Sequence[Path]) -> ModuleType:
+    if "\0" in spec or not Path(spec).is_file():
+        raise InputError(f"no adapter file {spec!r}")
+    path = Path(spec).resolve()
     if path.parent in examples:
-        _reach(path.parents[2])
-        return importlib.import_module(f"examples.{path.parent.name}.{path.stem}")
-    _reach(path.parent)
-    # A name of its own: `types.py` is a good name for an adapter, too.
-    spec = importlib.util.spec_from_file_location(f"_adapter_{path.stem}", path)
-    if spec is None or spec.loader is None:
-        raise InputError(f"{path} cannot be imported")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[module.__name__] = module  # dataclasses look their module up there
-    spec.loader.exec_module(module)
+        return _run(spec, lambda: importlib.import_module(f"shortcutv2v.examples.{path.parent.name}.{path.stem}"))
+    if str(path.parent) not in sys.path:
+        sys.path.insert(0, str(path.parent))  # an adapter may import the files beside it
+    # A name of its own: `types.py` is a good name for an adapter, too, and two folders may each hold an `adapter.py`.
+    name = f"_adapter_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}_{path.stem}"
+    source = importlib.util.spec_from_file_location(name, path)
+    if source is None or source.loader is None:
+        raise InputError(f"{spec} cannot be imported")
+    module = importlib.util.module_from_spec(source)
+    sys.modules[name] = module  # dataclasses look their module up there
+    _run(spec, lambda: source.loader.exec_module(module))  # type: ignore[union-attr]
     return module
 
 
-def _reach(folder: Path) -> None:
-    if str(folder) not in sys.path:
-        sys.path.insert(0, str(folder))
+def _run(spec: str, code: Callable[[], T], context: str = "") -> T:
+    """Run a user's code; whatever it raises becomes one line that names the file and the line."""
+    try:
+        return code()
+    except (ShortcutError, OSError):
+        raise
+    except SyntaxError as error:
+        raise InputError(f"{spec}: {error.filename}, line {error.lineno}: {error.msg}") from error
+    except (Exception, SystemExit) as error:
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        where = f"{frame.filename}, line {frame.lineno}: " if frame.filename != __file__ else ""
+        raise InputError(f"{spec}: {context}{where}{type(error).__name__}: {error}") from error
 
 
 def _setting(entry: str) -> tuple[str, Any]:
