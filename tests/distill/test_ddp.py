@@ -17,7 +17,7 @@ from shortcutv2v.distill import Distiller, LossWeights
 from shortcutv2v.distill.adversarial import Adversary
 from shortcutv2v.distill.cache import store
 from shortcutv2v.distill.callbacks import EMA, NaNGuard, StepSeed
-from shortcutv2v.distill.feed import ClipData
+from shortcutv2v.distill.datamodule import ClipData
 from shortcutv2v.distill.progress import quiet_lightning
 
 WEIGHTS = LossWeights(perceptual=0)

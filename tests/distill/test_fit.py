@@ -23,12 +23,12 @@ from shortcutv2v.distill import (
     Pairs,
     Sequences,
     fit,
-    quick,
-    running,
+    fitting,
 )
 from shortcutv2v.distill.cache import worth
-from shortcutv2v.distill.feed import ClipData, _From
-from shortcutv2v.distill.presets import find_preset
+from shortcutv2v.distill.datamodule import ClipData, _From
+from shortcutv2v.distill.progress import quiet_lightning
+from shortcutv2v.distill.settings import weights_of
 from shortcutv2v.errors import InputError, NonFiniteLossError
 
 
@@ -112,23 +112,23 @@ def size_of_leaf(leaf: Tensor) -> int:
 
 @pytest.mark.parametrize("cached", [True, False])
 def test_a_resumed_run_keeps_features_if_it_did_before(cached: bool, chain: nn.Module, tmp_path: Path) -> None:
-    given: Any = (Distiller(model_of(chain)), [clip()])
+    given: Any = (Distiller(model_of(chain)), ClipData(clip()))
     one, other = tmp_path / "one", tmp_path / "other"
     run(chain, cache=tmp_path / "kept" if cached else None, folder=one)
     # However long the resumed run is: the choice is not made anew.
-    resumed = running.features_folder(*given, 1e-9 if cached else 9.0, other, one / "last.ckpt")
+    resumed = fitting.features_folder(*given, 1e-9 if cached else 9.0, other, one / "last.ckpt")
     assert resumed == (other / "features" if cached else None)
     (one / "features").mkdir()  # of a run that was killed
-    resumed = running.features_folder(*given, 9.0, other, one / "last.ckpt")
+    resumed = fitting.features_folder(*given, 9.0, other, one / "last.ckpt")
     assert resumed == (one / "features" if cached else None)
-    assert running.features_folder(*given, 1e-9, other) is None
+    assert fitting.features_folder(*given, 1e-9, other) is None
 
 
 @pytest.mark.parametrize("feedback", ["teacher", "own"])
 def test_a_block_fed_with_its_own_outputs_trains_on_frames(feedback: str, chain: nn.Module, tmp_path: Path) -> None:
     module = Distiller(model_of(chain), Fed(chain, "1", "4"), feedback=feedback)
     expected = tmp_path / "features" if feedback == "teacher" else None
-    assert running.features_folder(module, [clip()], 9.0, tmp_path) == expected
+    assert fitting.features_folder(module, ClipData(clip()), 9.0, tmp_path) == expected
 
 
 def test_validation_looks_at_all_clips(chain: nn.Module) -> None:
@@ -159,18 +159,14 @@ def test_preset_sets_what_is_not_given(chain: nn.Module) -> None:
 
 
 def test_weights_are_changed_by_name() -> None:
-    assert quick.weights_of(None, {"gan": 2.0}) == LossWeights(perceptual=0, gan=2.0, temporal_gan=0)
-    assert quick.weights_of(find_preset("v2c"), {"gan": 2.0}) == LossWeights(gan=2.0)
+    assert weights_of(None, {"gan": 2.0}) == LossWeights(perceptual=0, gan=2.0, temporal_gan=0)
+    assert weights_of("v2c", {"gan": 2.0}) == LossWeights(gan=2.0)
     with pytest.raises(InputError, match="no loss sharp: expected some of feature"):
-        quick.weights_of(None, {"sharp": 1.0})
+        weights_of(None, {"sharp": 1.0})
 
 
-def test_a_run_that_gains_nothing_ends_early(
-    chain: nn.Module, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    often = {**quick.trainer_settings(None), "val_check_interval": 1}
-    monkeypatch.setattr(quick, "trainer_settings", lambda *_: often)
-    distiller = run(chain, lr=0.0, validation=clip(), patience=2, max_steps=50, progress=True)
+def test_a_run_that_gains_nothing_ends_early(chain: nn.Module, capsys: pytest.CaptureFixture[str]) -> None:
+    distiller = run(chain, lr=0.0, validation=clip(), patience=2, max_steps=50, progress=True, val_check_interval=1)
     assert distiller.trainer.global_step == 3
     assert "no gain in 2 validations: stopped at step 3 (PSNR" in capsys.readouterr().out
 
@@ -269,9 +265,8 @@ def test_own_callbacks_fit_a_plain_trainer(chain: nn.Module) -> None:
     trainer = pl.Trainer(
         max_steps=1, logger=False, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False
     )
-    distiller = quick.distiller_of(model_of(chain), None, None)
-    with quick.quiet_lightning():
-        trainer.fit(distiller, quick.data_of(clip(), None, None, crop=8, batch_size=2))
+    with quiet_lightning():
+        trainer.fit(Distiller(model_of(chain)), ClipData(clip(), crop=8, batch_size=2))
     assert trainer.global_step == 1
 
 

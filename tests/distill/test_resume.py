@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 
 import shortcutv2v
-from shortcutv2v.distill import Distiller, LossWeights, fit, quick
-from shortcutv2v.distill.running import AtomicCheckpointIO
+from shortcutv2v.distill import Distiller, LossWeights, fit, trainer
+from shortcutv2v.distill.trainer import AtomicCheckpointIO
 from shortcutv2v.errors import CheckpointError
 
 pytestmark = [
@@ -89,12 +89,12 @@ def tensors(checkpoint: Any, path: str = "") -> dict[str, Any]:
 def test_killed_and_resumed_run_equals_the_uninterrupted_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = train(tmp_path / "whole")
     found, last = tmp_path / "killed", tmp_path / "killed" / "last.ckpt"
-    watch = quick.callbacks_of
+    watch = trainer.callbacks_of
     for step in (4, 8, 11):
-        monkeypatch.setattr(quick, "callbacks_of", lambda *a, step=step, **k: [*watch(*a, **k), KillAt(step)])
+        monkeypatch.setattr(trainer, "callbacks_of", lambda *a, step=step, **k: [*watch(*a, **k), KillAt(step)])
         assert in_a_process(lambda: train(found, last if last.exists() else None)) == -signal.SIGKILL
         assert torch.load(last, weights_only=True)["global_step"] == step // 3 * 3
-    monkeypatch.setattr(quick, "callbacks_of", watch)
+    monkeypatch.setattr(trainer, "callbacks_of", watch)
     resumed = train(found, last)
     for part in ("state_dict", "optimizer_states", "ema", "global_step"):
         expected, got = tensors(whole[part]), tensors(resumed[part])

@@ -2,88 +2,119 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from jsonargparse import ArgumentParser
+
+from shortcutv2v.cli.options import Reader, add_fields, check_config, parse, save
 from shortcutv2v.cli.setup import frame_size, open_adapter
-from shortcutv2v.model import placement
+from shortcutv2v.distill import (
+    Adversary,
+    FeaturePerceptual,
+    LPIPSPerceptual,
+    Settings,
+    VGGPerceptual,
+    fit,
+    open_clips,
+)
+from shortcutv2v.distill.checks import check_end, check_number, checked_folder
+from shortcutv2v.distill.settings import settings_of, weights_of
+from shortcutv2v.model import ShortcutV2V, placement
 from shortcutv2v.translate import from_uint8
-
-if TYPE_CHECKING:
-    from shortcutv2v.distill import Distiller
-    from shortcutv2v.distill.feed import ClipData
 
 __all__ = ["run"]
 
-_OF_DATA = ("crop", "batch_size", "kind", "frames", "cache", "seed")
-_OF_DISTILLER = (
-    *("lr", "lr_discriminator", "betas", "decay", "schedule", "perceptual", "adversary"),
-    *("feedback", "truncate"),
-)
+_ABOUT = """Distil a block on some clips. Options can be given in a YAML file, too (--config): the same names, without
+dashes in front and with _ between words. --print_config shows them all."""
+_SPECIAL: dict[str, Any] = {
+    "size": None,  # the commands share it
+    "weights": dict[str, float] | None,
+    "perceptual": VGGPerceptual | LPIPSPerceptual | FeaturePerceptual | None,
+    "adversary": Adversary | None,
+    "accelerator": None,  # --device
+}
+_WIDEST = 4096
 
 
 def run(argv: Sequence[str], add_adapter: Callable[[Any], None]) -> None:
     """Train, then save the block; checkpoints to resume from, logs and the options lie beside it.
 
     Args:
-        argv: the arguments behind `train`.
+        argv: the arguments after `train`.
         add_adapter: adds the options that all commands share to a parser.
     """
-    from shortcutv2v.distill.cache.worth import drop_features
-    from shortcutv2v.distill.command import TrainCLI
-    from shortcutv2v.distill.running import run as train
-
-    cli = TrainCLI(argv, add_adapter, _build)
-    out = cli.config.out
-    if cli.trainer.is_global_zero:
-        cli.save_config(out / "train.yaml")
-    train(cli.trainer, cli.model, cli.datamodule, cli.config.resume)
-    if cli.trainer.is_global_zero:
-        if cli.config.cache == "auto":
-            drop_features(cli.datamodule.cache)
-        cli.model.model.eval().save(out)
-        scores = {name: float(value) for name, value in cli.trainer.callback_metrics.items()}
+    parser = _parser(add_adapter)
+    check_config(argv, ("clips", "validation"))
+    given, options = parse(parser, argv)
+    steps = None if options.steps == -1 else options.steps
+    check_end(options.minutes, steps)
+    settings = _settings(options)
+    clips = open_clips(options.clips, settings.size)  # a bad clip fails before the network is loaded
+    held_out = None if options.validation is None else open_clips(options.validation, settings.size)
+    adapter, model = _model(options, settings, clips[0][0])
+    out = checked_folder(options.out)
+    save(parser, given, out / "train.yaml")
+    distiller = fit(
+        model,
+        clips,
+        minutes=options.minutes,
+        steps=steps,
+        adapter=adapter,
+        validation=held_out,
+        folder=out,
+        resume=options.resume,
+        settings=settings,
+    )
+    trainer = distiller.trainer
+    if trainer.is_global_zero:
+        model.save(out)
+        scores = {name: float(value) for name, value in trainer.callback_metrics.items()}
         values = ", ".join(f"{name} {value:.4g}" for name, value in scores.items())
-        print(f"{out}: {cli.trainer.global_step} steps" + (f"; {values}" if values else ""))
+        print(f"{out}: {trainer.global_step} steps" + (f"; {values}" if values else ""))
 
 
-def _build(options: Any) -> tuple[Distiller, ClipData]:
-    """Clips, adapter, model, in this order: a bad clip is told before the network is loaded."""
-    from shortcutv2v.distill.checks import check_run
-    from shortcutv2v.distill.presets import find_preset
-    from shortcutv2v.distill.quick import data_of, distiller_of, weights_of
-    from shortcutv2v.distill.running import features_folder
+def _parser(add_adapter: Callable[[Any], None]) -> ArgumentParser:
+    parser = ArgumentParser(prog="shortcutv2v train", description=_ABOUT, exit_on_error=False, default_env=False)
+    parser.add_argument("--config", action="config", help="a YAML file of options")
+    add_adapter(parser)
 
-    watched = {name: options[name] for name in ("minutes", "steps", "seed", "patience", "save_every", "ema")}
-    check_run(precision=options.trainer.precision, **watched)
-    _check_trainer(options.trainer)
-    preset = None if options.preset is None else find_preset(options.preset)
-    given = {name: options[name] for name in _OF_DATA} | {
-        "size": frame_size(options.size),
-        "num_workers": options.workers,
-    }
-    data = data_of(options.clips, options.validation, preset, **given)
+    def add(name: str, hint: Any, default: Any, about: str) -> None:
+        parser.add_argument(f"--{name}", type=Reader(name, hint), default=default, help=about)
+
+    parser.add_argument("clips", nargs="+", type=str, help="videos, folders of videos or folders of frames")
+    parser.add_argument("--out", type=str, required=True, help="folder for the trained block, checkpoints and logs")
+    parser.add_argument("--validation", nargs="+", type=str, help="clips to validate on")
+    add("minutes", float | None, 5.0, "training time; null for no limit")
+    add("steps", int | None, None, "stop after so many steps; null goes by time alone")
+    add("resume", str | None, None, "a last.ckpt to go on from")
+    add("interval", int | None, None, "frames from one refresh to the next")
+    add("variant", str | None, None, "the block; null: flow")
+    add("channels", int | None, None, "width h of the block; null: half of f's")
+    add_fields(parser, Settings, _SPECIAL)
+    return parser
+
+
+def _settings(options: Any) -> Settings:
+    names = [each.name for each in dataclasses.fields(Settings)]
+    given = {name: getattr(options, name) for name in names if name not in ("size", "trainer", "weights")}
+    kind, _, number = options.device.partition(":")
+    devices = {"devices": [int(number)]} if number.isdecimal() and kind != "cpu" else {}
+    weights = None if options.weights is None else weights_of(options.preset, options.weights)
+    trainer = {**vars(options.trainer), "accelerator": kind, **devices}
+    found = settings_of(None, {**given, "size": frame_size(options.size), "weights": weights, **trainer})
+    found.filled()  # refuses options that would not be used
+    return found
+
+
+def _model(options: Any, settings: Settings, frame: Any) -> tuple[Any, ShortcutV2V]:
+    """The adapter, and its teacher wrapped with the options' interval, variant and width."""
+    if options.channels is not None:
+        check_number("channels, the width of the block,", options.channels, 1, _WIDEST, whole=True)
     adapter = open_adapter(options)
-    frame = from_uint8(data.clips[0][0]).to(*placement(adapter.teacher))
-    usual = preset.max_interval if preset is not None else None
-    interval = usual if options.interval is None else options.interval
+    preset = settings.filled().preset
+    interval = options.interval if options.interval is not None or preset is None else preset.max_interval
     changes = {"max_interval": interval, "variant": options.variant, "channels": options.channels}
-    model = adapter.wrap(frame, **{k: v for k, v in changes.items() if v is not None})
-    settings = {name: options[name] for name in _OF_DISTILLER}
-    module = distiller_of(model, adapter, preset, weights=weights_of(preset, options.weights or {}), **settings)
-    if options.cache == "auto":
-        # Several processes would each come to a decision of their own.
-        alone = options.trainer.devices in (1, "1")
-        where = (options.minutes, options.out, options.resume)
-        data.cache = features_folder(module, data.clips, *where) if alone else None
-    return module, data
-
-
-def _check_trainer(options: Any) -> None:
-    """Numbers that Lightning takes without a look and divides by."""
-    from shortcutv2v.distill.checks import check_number
-
-    check_number("trainer.accumulate_grad_batches", options.accumulate_grad_batches, 1, whole=True)
-    for name in ("val_check_interval", "gradient_clip_val"):
-        if isinstance(options[name], int | float):
-            check_number(f"trainer.{name}", options[name], 0, inside=True)
+    example = from_uint8(frame).to(*placement(adapter.teacher))
+    return adapter, adapter.wrap(example, **{name: value for name, value in changes.items() if value is not None})

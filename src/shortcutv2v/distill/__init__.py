@@ -20,12 +20,13 @@ from shortcutv2v.distill.callbacks import EMA, NaNGuard, PictureLog, Plateau, St
 from shortcutv2v.distill.clips import FrameSource, Mirrored, Part
 from shortcutv2v.distill.data import Pairs, Sequences, Windows
 from shortcutv2v.distill.discriminators import load_authors
+from shortcutv2v.distill.fitting import fit
 from shortcutv2v.distill.losses import LossWeights
 from shortcutv2v.distill.module import Distiller
 from shortcutv2v.distill.perceptual import FeaturePerceptual, LPIPSPerceptual, VGGPerceptual
 from shortcutv2v.distill.presets import PRESETS, Preset
-from shortcutv2v.distill.quick import fit
 from shortcutv2v.distill.rollout import Rollout, Step
+from shortcutv2v.distill.settings import Settings, TrainerSettings
 from shortcutv2v.distill.sources import open_clips
 
 __all__ = [
@@ -49,8 +50,10 @@ __all__ = [
     "Preset",
     "Rollout",
     "Sequences",
+    "Settings",
     "Step",
     "StepSeed",
+    "TrainerSettings",
     "VGGPerceptual",
     "Windows",
     "collate",

@@ -1,4 +1,4 @@
-"""Numbers that a user gives, looked at where they come in and not where they do harm."""
+"""Checks of what a user gives, made before anything is read or built."""
 
 from __future__ import annotations
 
@@ -10,16 +10,26 @@ from typing import Any
 
 from shortcutv2v.errors import InputError
 
-__all__ = ["check_end", "check_number", "check_precision", "check_run", "check_samples", "checked_folder"]
+__all__ = [
+    "check_end",
+    "check_kind",
+    "check_number",
+    "check_precision",
+    "check_samples",
+    "check_size",
+    "checked_folder",
+]
+
+_LARGEST_SIDE = 16384
 
 
 def check_number(
     name: str, value: object, low: float, high: float = math.inf, *, whole: bool = False, inside: bool = False
 ) -> None:
-    """Refuse what is no number from `low` to `high`.
+    """Raise `InputError` if `value` is not a number from `low` to `high`.
 
     Args:
-        name: what the user called it.
+        name: the argument's name.
         value: what the user gave.
         low: smallest value.
         high: largest value; infinity itself is refused.
@@ -39,12 +49,12 @@ def check_number(
     number: Any = value
     if not right or not math.isfinite(number) or not (low < number < high if inside else low <= number <= high):
         least, most = ("above", "below") if inside else ("of at least", "at most")
-        limits = f"{least} {low:g}" + ("" if high == math.inf else f" and {most} {high:g}")
+        limits = f"{least} {low:.10g}" + ("" if high == math.inf else f" and {most} {high:.10g}")
         raise InputError(f"{name} must be a {'whole ' if whole else ''}number {limits}, got {value!r}")
 
 
 def check_samples(length: int, seed: int, crop: object) -> None:
-    """Refuse what no samples can be drawn by.
+    """Raise `InputError` if no samples can be drawn with these arguments.
 
     Args:
         length: how many there are.
@@ -69,42 +79,43 @@ def check_samples(length: int, seed: int, crop: object) -> None:
         check_number("each side of crop", side, 1, whole=True)
 
 
-def check_run(
-    *,
-    minutes: float | None,
-    steps: int,
-    precision: object,
-    seed: int,
-    patience: int | None,
-    save_every: int,
-    ema: float | None,
-) -> None:
-    """Refuse what no run can be made of, before anything is read or built.
+def check_kind(name: str, value: object, kind: type, advice: str, *, optional: bool = True) -> None:
+    """Raise `InputError` if an argument is neither of its kind nor, where that is allowed, None.
 
     Args:
-        minutes: see `check_end`.
-        steps: see `check_end`.
-        precision: see `check_precision`.
-        seed: of all that is drawn.
-        patience: validations without a gain, None for no early end.
-        save_every: steps from one checkpoint to the next.
-        ema: decay of an average, None for none.
+        name: the argument's name.
+        value: what the user gave.
+        kind: the class it must be of.
+        advice: what to give instead.
+        optional: whether None is allowed.
 
-    Raises:
-        InputError: naming what was expected.
+    Examples:
+        >>> check_kind("settings", 3, dict, "give a dictionary")
+        Traceback (most recent call last):
+        shortcutv2v.errors.InputError: settings must be a dict, got a int: give a dictionary
     """
-    check_end(minutes, steps)
-    check_precision(precision)
-    check_number("seed", seed, 0, 2**32 - 1, whole=True)
-    check_number("save_every", save_every, 1, whole=True)
-    if patience is not None:
-        check_number("patience", patience, 1, whole=True)
-    if ema is not None:
-        check_number("ema", ema, 0, 1, inside=True)
+    if not (isinstance(value, kind) or (optional and value is None)):
+        given = f"the class {value.__name__}" if isinstance(value, type) else f"a {type(value).__name__}"
+        raise InputError(f"{name} must be a {kind.__name__}, got {given}: {advice}")
+
+
+def check_size(size: object) -> None:
+    """Raise `InputError` unless `size` is None, a height, or (height, width), of 1 to 16384 pixels.
+
+    Examples:
+        >>> check_size((180, 320))
+        >>> check_size(20000)
+        Traceback (most recent call last):
+        shortcutv2v.errors.InputError: size must be a whole number of at least 1 and at most 16384, got 20000
+    """
+    if size is None:
+        return
+    for side in size if isinstance(size, tuple | list) else (size,):
+        check_number("size", side, 1, _LARGEST_SIDE, whole=True)
 
 
 def check_precision(precision: object) -> None:
-    """Refuse a precision for which Lightning would convert the teacher's own weights.
+    """Raise `InputError` for a precision with which Lightning would convert the teacher's own weights.
 
     Raises:
         InputError: it is one of the "true" precisions other than float32, or one that exchanges layers.
@@ -125,24 +136,21 @@ def check_precision(precision: object) -> None:
         )
 
 
-def check_end(minutes: float | None, steps: int) -> None:
-    """Refuse a run without an end, and one that would end before it begins.
+def check_end(minutes: float | None, steps: int | None) -> None:
+    """Raise `InputError` if a run would have no end, or would end before it begins.
 
     Args:
-        minutes: length of the run, None where it ends by steps.
-        steps: number of steps, -1 where it ends by time.
-
-    Raises:
-        InputError: saying what to give.
+        minutes: length of the run, None if it ends by steps.
+        steps: number of steps, None if it ends by time.
 
     Examples:
-        >>> check_end(minutes=None, steps=-1)
+        >>> check_end(minutes=None, steps=None)
         Traceback (most recent call last):
         shortcutv2v.errors.InputError: give minutes, a number of steps, or both: training would never end
     """
-    if steps != -1:
+    if steps is not None:
         check_number("the number of steps", steps, 1, whole=True)
-    if minutes is None and steps == -1:
+    if minutes is None and steps is None:
         raise InputError("give minutes, a number of steps, or both: training would never end")
     if minutes is not None:
         check_number("minutes", minutes, 0, 1e6, inside=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import warnings
 from collections.abc import Iterable, Sequence
 from typing import Any, cast
@@ -10,17 +11,18 @@ from typing import Any, cast
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Timer
-from torch import Tensor, nn
+from torch import Tensor
 
 from shortcutv2v.adapter import Adapter
 from shortcutv2v.checkpoint import recipe
 from shortcutv2v.distill import losses
 from shortcutv2v.distill.adversarial import Adversary
-from shortcutv2v.distill.arguments import check_kinds, check_numbers, check_used
 from shortcutv2v.distill.callbacks import EMA
+from shortcutv2v.distill.checks import check_kind
 from shortcutv2v.distill.losses import LossWeights
 from shortcutv2v.distill.perceptual import FrozenDistance, VGGPerceptual
 from shortcutv2v.distill.rollout import Rollout, Step
+from shortcutv2v.distill.settings import Settings, settings_of
 from shortcutv2v.errors import CheckpointError, InputError
 from shortcutv2v.model import ShortcutV2V, placement
 
@@ -48,25 +50,22 @@ class Distiller(pl.LightningModule):
     Args:
         model: a wrapped teacher.
         adapter: how frames become the teacher's inputs; default: the frame itself in, the output itself out.
-        weights: of the losses; default `LossWeights.plain()`, which needs no downloads. The paper's: `LossWeights()`.
-        lr: learning rate of the blocks (paper: 2e-4 for Unsup, over 3200 epochs; short runs want more).
-        lr_discriminator: of the discriminators (paper: 2e-7 for Unsup, 2e-5 for vid2vid).
-        betas: of Adam.
-        decay: linear decay of the rates to zero over this last fraction of the run.
-        schedule: length of the run in steps, for the decay; default: what the trainer was told.
-        perceptual: a module (picture, target) -> distance, see `distill.perceptual`; a copy of it is held frozen, away
-            from optimisers and checkpoints. Needs a weight. Default: `VGGPerceptual()` where its weight is not zero.
-        adversary: the discriminators; default `Adversary()`. Those whose weights are zero are dropped from it.
-        feedback: what a recurrent teacher gets back on shortcut frames, "teacher" or "own"; see `Rollout`.
-        truncate: frames that gradients flow back through, with "own"; see `Rollout`.
+        settings: rates, losses and the rest, see `Settings`; options about data and trainer are not read.
+        changes: options of `Settings` by name, such as `lr=2e-4` or `weights=LossWeights()`.
+
+    Attributes:
+        settings: the settings in force, with a value for every option.
+        perceptual: the perceptual distance, or None. A given module is copied and held frozen, away from optimisers and
+            checkpoints.
+        adversary: the discriminators, or None. Those whose weights are zero are dropped.
 
     Logs:
         `train/loss` and `train/<name>` of each loss, unweighted; `val/psnr` of the shortcut frames to the teacher,
         `val/psnr_reuse` with `f_ref` reused, `val/psnr_repeat` with the last output repeated, in dB.
 
     Raises:
-        InputError: an unknown `feedback`, a number out of range, something given that would not be used, or the
-            perceptual loss has no weights to run with; from the first step, where every loss has weight zero.
+        InputError: an option is out of range or would not be used, the blocks are in float16, or the perceptual loss
+            has no weights to run with; from the first step, if every loss has weight zero.
 
     Examples:
         >>> import shortcutv2v
@@ -79,48 +78,42 @@ class Distiller(pl.LightningModule):
     """
 
     def __init__(
-        self,
-        model: ShortcutV2V,
-        adapter: Adapter | None = None,
-        *,
-        weights: LossWeights | None = None,
-        lr: float = 2e-4,
-        lr_discriminator: float = 2e-7,
-        betas: tuple[float, float] = (0.5, 0.999),
-        decay: float = 0.5,
-        schedule: int | None = None,
-        perceptual: nn.Module | None = None,
-        adversary: Adversary | None = None,
-        feedback: str = "teacher",
-        truncate: int | None = None,
+        self, model: ShortcutV2V, adapter: Adapter | None = None, settings: Settings | None = None, **changes: Any
     ) -> None:
         super().__init__()
-        check_kinds(model=model, adapter=adapter, weights=weights, perceptual=perceptual, adversary=adversary)
-        check_numbers(lr, lr_discriminator, betas, decay, schedule, truncate)
+        _check_model(model)
+        check_kind("adapter", adapter, Adapter, "give an object")
+        self.settings = settings_of(settings, changes).filled(short=False)
         self.model = model
         self.adapter = adapter or Adapter.of(model)
-        self.weights = weights or LossWeights.plain()
-        self.rollout = Rollout(model, self.adapter, feedback, truncate)
-        self.lr, self.lr_discriminator, self.betas = lr, lr_discriminator, betas
-        self.decay, self.schedule = decay, schedule
-        check_used(self.weights, perceptual, adversary, feedback, truncate)
-        if self.weights.perceptual and perceptual is None:
-            perceptual = VGGPerceptual()
-        if perceptual is not None and not isinstance(perceptual, FrozenDistance):
-            perceptual = FrozenDistance(copy.deepcopy(perceptual))
-        self.perceptual = perceptual if self.weights.perceptual else None
+        self.weights: LossWeights = self.settings.weights
+        self.rollout = Rollout(model, self.adapter, self.settings.feedback, self.settings.truncate)
+        self.lr: float
+        self.lr, self.lr_discriminator = self.settings.lr, self.settings.lr_discriminator
+        self.betas, self.decay, self.schedule = self.settings.betas, self.settings.decay, self.settings.schedule
+        self.perceptual = self._frozen_distance()
+        self.adversary = self._judges()
+
+    def _frozen_distance(self) -> FrozenDistance | None:
+        if not self.weights.perceptual:
+            return None
+        given = self.settings.perceptual or VGGPerceptual()
+        return given if isinstance(given, FrozenDistance) else FrozenDistance(copy.deepcopy(given))
+
+    def _judges(self) -> Adversary | None:
+        """The discriminators that have a weight; without one, a discriminator would train for nothing."""
         spatial, temporal = self.weights.gan > 0, self.weights.temporal_gan > 0
-        if adversary is None and (spatial or temporal):
-            adversary = Adversary(spatial=spatial, temporal=temporal)
-        if adversary is not None:  # without a weight, a discriminator would train for nothing
-            adversary.spatial = adversary.spatial if spatial else None
-            adversary.temporal = adversary.temporal if temporal else None
-            if adversary.spatial is None and adversary.temporal is None:
-                raise InputError(
-                    f"the adversary judges nothing with weights gan={self.weights.gan:g} and temporal_gan="
-                    f"{self.weights.temporal_gan:g}: give it the discriminator that has a weight, spatial or temporal"
-                )
-        self.adversary = adversary if spatial or temporal else None
+        if not (spatial or temporal):
+            return None
+        adversary: Adversary = self.settings.adversary or Adversary(spatial=spatial, temporal=temporal)
+        adversary.spatial = adversary.spatial if spatial else None
+        adversary.temporal = adversary.temporal if temporal else None
+        if adversary.spatial is None and adversary.temporal is None:
+            raise InputError(
+                f"the adversary judges nothing with weights gan={self.weights.gan:g} and temporal_gan="
+                f"{self.weights.temporal_gan:g}: give it the discriminator that has a weight, spatial or temporal"
+            )
+        return adversary
 
     def steps(self, batch: Tensor | Sequence[Any]) -> list[Step]:
         """Teacher and blocks on a batch: one `Step` per shortcut frame.
@@ -250,7 +243,7 @@ class Distiller(pl.LightningModule):
         """Share of the run that is done, in [0, 1]: by steps or by time, whichever ends it first."""
         trainer = self.trainer
         if self.schedule is not None:
-            return trainer.global_step / self.schedule
+            return float(trainer.global_step / self.schedule)
         shares = [trainer.global_step / trainer.max_steps] if trainer.max_steps > 0 else [0.0]
         for callback in cast("Any", trainer).callbacks:
             if isinstance(callback, Timer):
@@ -261,6 +254,19 @@ class Distiller(pl.LightningModule):
             steps = trainer.estimated_stepping_batches
             shares.append(trainer.global_step / steps if steps else 0.0)
         return max(shares)
+
+
+def _check_model(model: Any) -> None:
+    """Raise `InputError` if the blocks of `model` cannot be trained."""
+    check_kind("model", model, ShortcutV2V, "wrap the teacher with shortcutv2v.wrap()", optional=False)
+    held = itertools.chain(*(each() for part in (model, model.teacher) for each in (part.parameters, part.buffers)))
+    if any(tensor.is_inference() for tensor in held):
+        raise InputError("the model was made under torch.inference_mode() and cannot be trained: make it outside")
+    if any(weight.dtype == torch.float16 for weight in model.blocks.parameters()):
+        raise InputError(
+            "the blocks are in float16, which becomes NaN under Adam at the first step: wrap the teacher in float32 "
+            'and train with precision="16-mixed" (--trainer.precision 16-mixed), then call model.half()'
+        )
 
 
 def _psnr(picture: Tensor, target: Tensor) -> Tensor:

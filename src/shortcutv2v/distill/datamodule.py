@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import warnings
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any, cast
 
 import pytorch_lightning as pl
@@ -15,15 +14,14 @@ from torch.utils.data import DataLoader, Dataset, DistributedSampler, Subset
 
 from shortcutv2v.adapter import Adapter
 from shortcutv2v.distill.cache import FeatureCache, FeaturePairs, FeatureSequences, collate
-from shortcutv2v.distill.checks import check_number
 from shortcutv2v.distill.clips import FrameSource
 from shortcutv2v.distill.data import Pairs, Sequences, Windows
+from shortcutv2v.distill.settings import Settings, settings_of
 from shortcutv2v.distill.sources import Source, open_clips
 from shortcutv2v.errors import InputError
 
-__all__ = ["KINDS", "ClipData"]
+__all__ = ["ClipData"]
 
-KINDS = ("auto", "pairs", "sequences")
 _ENDLESS = 1_000_000
 """Batches in what Lightning takes for an epoch."""
 
@@ -31,59 +29,33 @@ _ENDLESS = 1_000_000
 class ClipData(pl.LightningDataModule):
     """Samples to train on and windows to validate on; a resumed run goes on where it had stopped.
 
-    Which samples a step sees is a function of `seed` and the step's number: of interruptions, of `num_workers` and, at
-    equal global batch, of the number of processes it is not.
+    The samples of a step depend on `seed` and the step's number alone: not on interruptions, on `workers` or, at equal
+    global batch, on the number of processes.
 
     Args:
         source: clips to train on, as `open_clips` takes them.
         validation: clips to validate on, window by window in a fixed random order; None for no validation.
-        size: read clips at this size: a height, or (H, W).
-        crop: side of the square training crops; smaller frames are used whole. None: frames are used whole.
-        batch_size: samples per step and process.
-        kind: "pairs", random pairs at the distances that a stream makes (up to `max_interval - 1`, or `max_interval`
-            where the model shows shortcuts at reference frames); "sequences", consecutive frames, for teachers that
-            feed their outputs back; "auto", what the model's adapter asks for.
-        frames: length of a sequence; default: one interval, and two frames more where the adapter opens a video with
-            frames of its own.
-        seed: decides every sample.
-        cache: folder of the teacher's features, see `FeatureCache`; None computes them in every step. Frames are then
-            not flipped.
-        num_workers: processes that read frames; 0 reads in the training process.
+        settings: size, crop, batch, samples and the rest, see `Settings`; "auto" for `cache` is none here.
+        changes: options of `Settings` by name, such as `crop=96` or `cache="features/"`.
 
     Raises:
         VideoError: no clip can be read.
-        InputError: an unknown kind, or a number out of range; later, in `setup()`, clips that do not serve, or `frames`
-            for pairs.
+        InputError: an option is out of range; later, in `setup()`, clips that cannot be used, or `frames` for pairs.
     """
 
     def __init__(
         self,
         source: Source | Sequence[Source],
         validation: Source | Sequence[Source] | None = None,
-        *,
-        size: int | tuple[int, int] | None = None,
-        crop: int | None = 96,
-        batch_size: int = 8,
-        kind: str = "auto",
-        frames: int | None = None,
-        seed: int = 0,
-        cache: str | Path | None = None,
-        num_workers: int = 0,
+        settings: Settings | None = None,
+        **changes: Any,
     ) -> None:
         super().__init__()
-        if kind not in KINDS:
-            raise InputError(f"unknown kind of data {kind!r}: expected one of {', '.join(KINDS)}")
-        if crop is not None:
-            check_number("crop, the side of a square,", crop, 1, whole=True)
-        check_number("batch_size", batch_size, 1, whole=True)
-        check_number("the number of workers", num_workers, 0, whole=True)
-        check_number("seed", seed, 0, whole=True)
-        if frames is not None:
-            check_number("frames, the length of a sequence,", frames, 2, whole=True)
-        self.clips = open_clips(source, size)
-        self.held_out = None if validation is None else open_clips(validation, size)
-        self.crop, self.batch_size, self.num_workers = crop, batch_size, num_workers
-        self.kind, self.frames, self.seed, self.cache = kind, frames, seed, cache
+        self.settings = settings_of(settings, changes).filled()
+        self.clips = open_clips(source, self.settings.size)
+        self.held_out = None if validation is None else open_clips(validation, self.settings.size)
+        self.batch_size = self.settings.batch_size
+        self.cache = None if self.settings.cache == "auto" else self.settings.cache
 
     def setup(self, stage: str) -> None:
         """Make the data sets, for the interval and the adapter of the model that is trained."""
@@ -96,17 +68,17 @@ class ClipData(pl.LightningDataModule):
 
     def _training_set(self, module: Any, interval: int) -> Dataset[Any]:
         adapter: Adapter = module.adapter
-        pairs = self.kind == "pairs" or (self.kind == "auto" and not adapter.recurrent)
-        if pairs and self.frames is not None:
+        pairs = self.settings.kind == "pairs" or (self.settings.kind == "auto" and not adapter.recurrent)
+        if pairs and self.settings.frames is not None:
             raise InputError('frames is the length of sequences, but pairs are drawn: give kind="sequences", too')
         # A block meets the whole interval only where it is shown at reference frames, too.
         distance = interval if module.model.show_shortcut else max(1, interval - 1)
         lead = _lead(adapter) if self.cache is None else 0  # cached features begin behind it
-        length = distance if pairs else (self.frames or max(2, interval) + lead)
+        length = distance if pairs else (self.settings.frames or max(2, interval) + lead)
         shared: dict[str, Any] = {
-            "crop": _crop(self.clips, self.crop),
+            "crop": _crop(self.clips, self.settings.crop),
             "length": self.batch_size * _ENDLESS,
-            "seed": self.seed,
+            "seed": self.settings.seed,
         }
         if self.cache is None:
             return (Pairs if pairs else Sequences)(self.clips, length, **shared)
@@ -116,7 +88,7 @@ class ClipData(pl.LightningDataModule):
             return samples(FeatureCache(self.cache, module.model, adapter), self.clips, length, **shared)
 
     def state_dict(self) -> dict[str, Any]:
-        """Whether the run trains on cached features, for one that goes on from here; see `running.features_folder`."""
+        """Whether the run trains on cached features, for one that goes on from here; see `fitting.features_folder`."""
         return {"cached": self.cache is not None}
 
     def train_dataloader(self) -> DataLoader[Any]:
@@ -132,11 +104,11 @@ class ClipData(pl.LightningDataModule):
             self.pairs,
             self.batch_size,
             sampler=sampler,
-            num_workers=self.num_workers,
+            num_workers=self.settings.workers,
             drop_last=True,
             collate_fn=collate if self.cache is not None else None,
             pin_memory=torch.cuda.is_available(),
-            persistent_workers=self.num_workers > 0,
+            persistent_workers=self.settings.workers > 0,
         )
 
     def val_dataloader(self) -> Any:

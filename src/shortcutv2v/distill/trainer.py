@@ -8,7 +8,7 @@ import os
 import signal
 import tempfile
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -20,27 +20,14 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
-from shortcutv2v.distill.cache.worth import caching_pays
 from shortcutv2v.distill.callbacks import EMA, NaNGuard, PictureLog, Plateau, StepSeed
-from shortcutv2v.distill.clips import FrameSource
-from shortcutv2v.distill.feed import ClipData
+from shortcutv2v.distill.datamodule import ClipData
 from shortcutv2v.distill.module import Distiller
 from shortcutv2v.distill.progress import Progress, quiet_lightning
+from shortcutv2v.distill.settings import Settings
 from shortcutv2v.errors import CheckpointError, InputError
 
-__all__ = [
-    "LAST",
-    "AtomicCheckpointIO",
-    "callbacks_of",
-    "check_readable",
-    "features_folder",
-    "misconfigured",
-    "run",
-    "time_limit",
-    "trainer_settings",
-    "validation_interval",
-    "writers",
-]
+__all__ = ["LAST", "AtomicCheckpointIO", "callbacks_of", "check_readable", "make_trainer", "run", "validation_interval"]
 
 LAST = "last.ckpt"
 """The checkpoint to resume from, in a run's folder."""
@@ -74,84 +61,71 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             raise CheckpointError(f"cannot write {path}: {str(error).splitlines()[0]}{kept}") from error
 
 
-def validation_interval(max_steps: int) -> int:
+def validation_interval(steps: int | None) -> int:
     """Steps from one validation to the next: 100, or a quarter of a short run.
 
     Examples:
-        >>> [validation_interval(steps) for steps in (-1, 1000, 80, 8)]
+        >>> [validation_interval(steps) for steps in (None, 1000, 80, 8)]
         [100, 100, 20, 10]
     """
-    return 100 if max_steps <= 0 else min(100, max(10, max_steps // 4))
+    return 100 if steps is None else min(100, max(10, steps // 4))
 
 
-def trainer_settings(folder: str | Path | None, max_steps: int = -1) -> dict[str, Any]:
-    """Plain arguments of `Trainer`, without callbacks, writers and the run's end.
-
-    One device, unless the user asks for more: Lightning would take all, and start the user's script once for each.
-
-    Args:
-        folder: where checkpoints go; None writes none.
-        max_steps: of the run, -1 where it ends by time.
-    """
-    return {
-        "devices": 1,
-        "max_epochs": -1,
-        "val_check_interval": validation_interval(max_steps),
-        "check_val_every_n_epoch": None,
-        "limit_val_batches": 8,
-        "num_sanity_val_steps": 0,
-        "log_every_n_steps": 10,
-        "enable_checkpointing": folder is not None,
-        "enable_model_summary": False,
-        "enable_progress_bar": False,
-        "default_root_dir": folder,
-    }
-
-
-def writers(folder: str | Path | None) -> dict[str, Any]:
-    """The arguments of `Trainer` that write: TensorBoard's logs in `folder/logs`, and checkpoints whole or not at all.
+def make_trainer(
+    settings: Settings, minutes: float | None, steps: int | None, folder: str | Path | None, *, validate: bool
+) -> pl.Trainer:
+    """The trainer of a run, with callbacks, logger and checkpoints.
 
     Args:
-        folder: None writes nothing.
-    """
-    if folder is None:
-        return {"logger": False}
-    return {"logger": TensorBoardLogger(folder, name="logs", version=""), "plugins": [AtomicCheckpointIO()]}
-
-
-def callbacks_of(
-    folder: str | Path | None,
-    *,
-    validate: bool,
-    seed: int,
-    ema: float | None,
-    patience: int | None,
-    save_every: int,
-    progress: bool,
-) -> list[pl.Callback]:
-    """What watches over a run.
-
-    Args:
-        folder: where checkpoints go; None leaves out checkpoints and pictures, and the batch of a loss that is not
-            finite goes to the system's temporary folder.
+        settings: of the run.
+        minutes: its length, None if it ends by steps.
+        steps: its length, None if it ends by time.
+        folder: where checkpoints and logs go; None writes nothing.
         validate: whether there are clips to validate on.
-        seed: of `StepSeed`.
-        ema: decay of `EMA`, None for none.
-        patience: of `Plateau`, None for none.
-        save_every: steps from one checkpoint to the next.
-        progress: show a progress bar.
+
+    Raises:
+        InputError: Lightning refuses an option.
     """
-    found: list[pl.Callback] = [StepSeed(seed), NaNGuard(folder or tempfile.gettempdir())]
-    if progress:
-        found.append(Progress())
-    if ema is not None:
-        found.append(EMA(ema))
-    if validate and patience is not None:
-        found.append(Plateau(patience))
+    options = dict(vars(settings.trainer))
+    options["val_check_interval"] = options["val_check_interval"] or validation_interval(steps)
     if folder is not None:
-        found.append(
-            ModelCheckpoint(folder, Path(LAST).stem, every_n_train_steps=save_every, enable_version_counter=False)
+        logger = TensorBoardLogger(folder, name="logs", version="", default_hp_metric=False)
+        options |= {"logger": logger, "plugins": [AtomicCheckpointIO()]}
+    with quiet_lightning(), _misconfigured():
+        return pl.Trainer(
+            **{"logger": False, **options},
+            max_epochs=-1,
+            max_steps=-1 if steps is None else steps,
+            max_time=None if minutes is None else timedelta(minutes=minutes),
+            check_val_every_n_epoch=None,
+            num_sanity_val_steps=0,
+            enable_checkpointing=folder is not None,
+            enable_model_summary=False,
+            enable_progress_bar=False,
+            default_root_dir=folder,
+            callbacks=callbacks_of(settings, folder, validate=validate),
         )
+
+
+def callbacks_of(settings: Settings, folder: str | Path | None, *, validate: bool) -> list[pl.Callback]:
+    """The callbacks of a run.
+
+    Args:
+        settings: of the run.
+        folder: where checkpoints go. Without one there are no checkpoints and no pictures, and the batch of a loss that
+            is not finite goes to the system's temporary folder.
+        validate: whether there are clips to validate on.
+    """
+    found: list[pl.Callback] = [StepSeed(settings.seed), NaNGuard(folder or tempfile.gettempdir())]
+    if settings.progress:
+        found.append(Progress())
+    if settings.ema is not None:
+        found.append(EMA(settings.ema))
+    if validate and settings.patience is not None:
+        found.append(Plateau(settings.patience))
+    if folder is not None:
+        every = settings.save_every
+        found.append(ModelCheckpoint(folder, Path(LAST).stem, every_n_train_steps=every, enable_version_counter=False))
         found += [PictureLog()] if validate else []
     return found
 
@@ -206,7 +180,7 @@ def _interruptible(trainer: pl.Trainer, checkpoint: str | Path | None) -> Iterat
 
 
 @contextlib.contextmanager
-def misconfigured() -> Iterator[None]:
+def _misconfigured() -> Iterator[None]:
     """Turn what Lightning says of the trainer's options into an `InputError`."""
     try:
         yield
@@ -241,36 +215,3 @@ def check_readable(path: Path) -> dict[str, Any]:
     if not (isinstance(found, dict) and {"shortcutv2v", "global_step"} <= found.keys()):
         raise CheckpointError(f"{path} is another kind of checkpoint: {expected}")
     return found
-
-
-def features_folder(
-    module: Distiller,
-    clips: Sequence[FrameSource],
-    minutes: float | None,
-    folder: str | Path,
-    resume: str | Path | None = None,
-) -> Path | None:
-    """`folder/features` where `caching_pays`, else None; a run that is resumed does as its checkpoint says it did.
-
-    Args:
-        module: what is trained; fed with its own outputs it needs frames.
-        clips: what is trained on.
-        minutes: length of the run.
-        folder: the run's.
-        resume: the checkpoint to go on from; what lies beside it is used again.
-    """
-    if module.rollout.feeds_itself:
-        return None
-    if resume is None:
-        pays = caching_pays(module.model, module.adapter, clips, minutes, folder)
-        return Path(folder) / "features" if pays else None
-    # Timed again, the choice could be another one.
-    if not check_readable(Path(resume)).get(ClipData.__qualname__, {}).get("cached"):
-        return None
-    left = Path(resume).parent / "features"
-    return left if left.is_dir() else Path(folder) / "features"
-
-
-def time_limit(minutes: float | None) -> timedelta | None:
-    """As `Trainer(max_time=...)` takes it."""
-    return None if minutes is None else timedelta(minutes=minutes)

@@ -1,0 +1,157 @@
+"""`fit`: distillation in one call, with settings that suit a few minutes on the hardware at hand."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from shortcutv2v.adapter import Adapter
+from shortcutv2v.distill.cache.worth import caching_pays, drop_features
+from shortcutv2v.distill.checks import check_end, checked_folder
+from shortcutv2v.distill.clips import FrameSource
+from shortcutv2v.distill.datamodule import ClipData
+from shortcutv2v.distill.module import Distiller
+from shortcutv2v.distill.settings import Settings, settings_of
+from shortcutv2v.distill.sources import Source
+from shortcutv2v.distill.trainer import check_readable, make_trainer, run
+from shortcutv2v.errors import InputError
+from shortcutv2v.model import ShortcutV2V, placement
+from shortcutv2v.player import Player
+from shortcutv2v.translate import from_uint8
+
+__all__ = ["features_folder", "fit"]
+
+
+@torch.inference_mode(False)  # the caller may be in a mode for inference
+@torch.enable_grad()
+def fit(
+    model: ShortcutV2V,
+    source: Source | Sequence[Source],
+    *,
+    minutes: float | None = 5.0,
+    steps: int | None = None,
+    adapter: Adapter | None = None,
+    validation: Source | Sequence[Source] | None = None,
+    folder: str | Path | None = None,
+    resume: str | Path | None = None,
+    distiller: type[Distiller] = Distiller,
+    settings: Settings | None = None,
+    **changes: Any,
+) -> Distiller:
+    """Distil the blocks of `model` on some clips, in place.
+
+    Args:
+        model: a wrapped teacher.
+        source: one or several of: video file, folder of videos, folder of frames, object with `len` and
+            `[i] -> uint8 (3, H, W)`.
+        minutes: how long to train, validations on the way included; a resumed run has what was left of them. None to
+            train for a number of steps.
+        steps: number of training steps at most; None to go by time alone. `max_steps` is taken for it, too.
+        adapter: how frames become the teacher's inputs; default: the frame itself in, the output itself out.
+        validation: clips that are not trained on. They give PSNR to the teacher beside the free baselines, on eight
+            windows of an interval drawn from all of them.
+        folder: where checkpoints (`last.ckpt`) and TensorBoard logs (`logs/`) go. None writes nothing, except the batch
+            of a loss that is not finite, to the system's temporary folder.
+        resume: a checkpoint to go on from. A run that was killed and resumed ends as one that was not, bit for bit, if
+            the end is given in steps (and the `schedule` too, if the first run was to end earlier).
+        distiller: a subclass of `Distiller` to train with.
+        settings: all other options, see `Settings`.
+        changes: options of `Settings` and `TrainerSettings` by name, such as `lr=1e-4`, `crop=128` or
+            `precision="bf16-mixed"`; they replace those of `settings`.
+
+    Returns:
+        The `Distiller`, whose `trainer.callback_metrics` hold the last losses and PSNR values.
+
+    Raises:
+        InputError: neither a time nor a number of steps is given, an option is out of range or would not be used, or
+            the clips cannot be used.
+        VideoError: no clip can be read.
+        CheckpointError: `resume` is of another cut or teacher, or a checkpoint cannot be written.
+        NonFiniteLossError: a loss became infinite or not a number.
+        KeyboardInterrupt: by Ctrl-C; the message names the checkpoint to resume from.
+
+    Warns:
+        UserWarning: some files are no clips, or some frames cannot be read; it counts them.
+
+    Examples:
+        >>> import shortcutv2v
+        >>> teacher = torch.nn.Sequential(*(torch.nn.Conv2d(3, 3, 3, padding=1) for _ in range(4)))
+        >>> model = shortcutv2v.wrap(teacher, "0", "2", example_inputs=(torch.rand(1, 3, 8, 8),))
+        >>> clip = torch.randint(0, 256, (6, 3, 16, 16), dtype=torch.uint8)
+        >>> fit(model, clip, minutes=None, steps=2, progress=False).trainer.global_step
+        2
+    """
+    steps = changes.pop("max_steps", steps)
+    steps = None if steps == -1 else steps  # Lightning's word for no limit
+    check_end(minutes, steps)
+    chosen: Settings = settings_of(settings, changes).filled()
+    if not (isinstance(distiller, type) and issubclass(distiller, Distiller)):
+        raise InputError(f"distiller must be Distiller or a subclass of it, the class itself, got {distiller!r:.80}")
+    if folder is not None:
+        checked_folder(folder)
+    data = ClipData(source, validation, chosen)
+    materialise(model, adapter, data.clips[0])
+    module = distiller(model, adapter, settings=chosen)
+    device, _ = placement(model.teacher)
+    trainer = make_trainer(chosen, minutes, steps, folder, validate=validation is not None)
+    try:
+        with _features_of(module, data, minutes, folder, resume):
+            run(trainer, module, data, resume)
+    finally:
+        module.to(device)  # Lightning leaves it on the CPU
+        model.eval()
+    return module
+
+
+@torch.no_grad()
+def materialise(model: ShortcutV2V, adapter: Adapter | None, clip: FrameSource) -> None:
+    """Show the first frames of a clip to a model that was wrapped without example inputs, until it has its blocks."""
+    player = Player(adapter or Adapter.of(model), lambda *args, **kwargs: model.reference(*args, **kwargs)[0])
+    for number in range(len(clip)):
+        if model.materialised:
+            break
+        player(from_uint8(clip[number]).to(*placement(model.teacher)))
+
+
+@contextlib.contextmanager
+def _features_of(
+    module: Distiller, data: ClipData, minutes: float | None, folder: str | Path | None, resume: str | Path | None
+) -> Iterator[None]:
+    """Give `data` its cache folder; one that was chosen automatically is emptied after the run."""
+    own: Path | None = None
+    with contextlib.ExitStack() as stack:
+        # Several processes would each decide for themselves.
+        if data.settings.cache == "auto" and data.settings.trainer.devices in (1, "1"):
+            place = folder or stack.enter_context(tempfile.TemporaryDirectory(prefix="shortcutv2v-"))
+            data.cache = own = features_folder(module, data, minutes, place, resume)
+        yield
+        drop_features(own)
+
+
+def features_folder(
+    module: Distiller, data: ClipData, minutes: float | None, folder: str | Path, resume: str | Path | None = None
+) -> Path | None:
+    """`folder/features` where `caching_pays`, else None; a resumed run does as its checkpoint says.
+
+    Args:
+        module: the model in training; if it is fed with its own outputs it needs frames.
+        data: the clips to train on.
+        minutes: length of the run.
+        folder: the run's folder.
+        resume: the checkpoint to go on from; features beside it are used again.
+    """
+    if module.rollout.feeds_itself:
+        return None
+    if resume is None:
+        pays = caching_pays(module.model, module.adapter, data.clips, minutes, folder)
+        return Path(folder) / "features" if pays else None
+    # Measured again, the choice could be another one.
+    if not check_readable(Path(resume)).get(ClipData.__qualname__, {}).get("cached"):
+        return None
+    left = Path(resume).parent / "features"
+    return left if left.is_dir() else Path(folder) / "features"
