@@ -11,8 +11,9 @@ from typing import Any
 import torch
 
 from shortcutv2v.adapter import Adapter
+from shortcutv2v.adapter_check import check_adapter
 from shortcutv2v.distill.cache.worth import caching_pays, drop_features
-from shortcutv2v.distill.checks import check_end, checked_folder
+from shortcutv2v.distill.checks import check_end, check_kind, checked_folder
 from shortcutv2v.distill.clips import FrameSource
 from shortcutv2v.distill.datamodule import ClipData
 from shortcutv2v.distill.module import Distiller
@@ -95,6 +96,9 @@ def fit(
     if folder is not None:
         checked_folder(folder)
     data = ClipData(source, validation, chosen)
+    check_kind("model", model, ShortcutV2V, "wrap the teacher with shortcutv2v.wrap()", optional=False)
+    check_kind("adapter", adapter, Adapter, "give an object")
+    check_adapter(adapter or Adapter.of(model), from_uint8(data.clips[0][0]))
     materialise(model, adapter, data.clips[0])
     module = distiller(model, adapter, settings=chosen)
     device, _ = placement(model.teacher)
