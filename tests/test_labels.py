@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 import torch
+import torchvision
 from torch import Tensor, nn
 
 from shortcutv2v.errors import InputError
 from shortcutv2v.labels import LabelAdapter, LabelMaps, Palette, distinct_colours, pack_labels
+from shortcutv2v.translate import Translator, to_uint8
 
 
 def drawn(labels: int = 7, seed: int = 0) -> Tensor:
@@ -100,3 +107,36 @@ def test_an_adapter_wraps_a_teacher_from_labels_to_labels() -> None:
     assert torch.equal(output, teacher(*args))
     colours = {tuple(c) for c in adapter.image(output).movedim(1, -1).reshape(-1, 3).tolist()}
     assert colours <= {tuple(c) for c in distinct_colours(3).tolist()}
+
+
+@pytest.mark.parametrize(
+    "pack",
+    [
+        lambda scores, other: OrderedDict(out=scores, aux=other),
+        lambda scores, other: {"edges": other, "out": scores},
+        lambda scores, other: (scores, other),
+        lambda scores, other: [other, {"deep": [scores]}],
+        lambda scores, other: SimpleNamespace(logits=scores),
+        lambda scores, other: scores,
+    ],
+)
+def test_scores_are_found_in_an_output(pack: Callable[[Tensor, Tensor], Any]) -> None:
+    scores = torch.randn(1, 5, 4, 4)
+    adapter = LabelAdapter(nn.Identity(), writes=5)
+    assert torch.equal(adapter.image(pack(scores, torch.randn(1, 2, 4, 4))), Palette(distinct_colours(5))(scores))
+
+
+def test_outputs_without_scores_are_named() -> None:
+    with pytest.raises(InputError, match="a dict, holds no scores \\(B, 5, H, W\\)"):
+        LabelAdapter(nn.Identity(), writes=5).image({"boxes": torch.zeros(3, 4)})
+    with pytest.raises(InputError, match="5 colours, but the network writes 2 labels"):
+        LabelAdapter(nn.Identity(), writes=5).image({"out": torch.zeros(1, 2, 4, 4)})
+
+
+def test_torchvisions_segmentation_networks_run_as_they_are() -> None:
+    build = torchvision.models.segmentation.lraspp_mobilenet_v3_large
+    teacher = build(weights=None, weights_backbone=None, num_classes=21).eval()
+    adapter = LabelAdapter(teacher, "backbone.4", "backbone.12", writes=21)
+    frame = torch.randint(0, 256, (3, 64, 64), dtype=torch.uint8)
+    expected = Palette(distinct_colours(21))(teacher(frame[None] / 255)["out"])
+    assert torch.equal(Translator(adapter)(frame), to_uint8(expected))

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import Tensor
-
 from shortcutv2v import Adapter
 from shortcutv2v.errors import InputError
 
@@ -25,6 +23,7 @@ class UnsupAdapter(Adapter):
 
     Attributes:
         show_shortcut: as the paper does for this teacher, the block's output is shown at reference frames too.
+        multiple: the generator halves the frame twice.
 
     >>> import torch
     >>> adapter = UnsupAdapter(ResnetGenerator(ngf=4))
@@ -36,25 +35,12 @@ class UnsupAdapter(Adapter):
     """
 
     show_shortcut = True
+    multiple = 4
+    range = (-1, 1)
 
     def __init__(self, teacher: ResnetGenerator, cut: str = "medium") -> None:
         super().__init__(teacher, *published_cut(teacher.n_blocks, cut))
         self.cuts = {name: published_cut(teacher.n_blocks, name) for name in ("low", "medium", "high")}
-
-    def inputs(self, frame: Tensor, state: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """The frame in [-1, 1].
-
-        Raises:
-            InputError: height or width is no multiple of 4.
-        """
-        height, width = frame.shape[-2:]
-        if height % 4 or width % 4:
-            raise InputError(f"the Unsup generator wants multiples of 4, the frame is {height}x{width}: resize or crop")
-        return (frame * 2 - 1,), {}
-
-    def image(self, output: Tensor) -> Tensor:
-        """The output in [0, 1]."""
-        return (output + 1) / 2
 
 
 def build_adapter(

@@ -52,9 +52,12 @@ class Vid2VidAdapter(Adapter):
         foreground: labels that the foreground model paints (Cityscapes: 26, cars).
 
     Attributes:
+        train_mode: True, because frames are normalised with their own statistics in either mode.
         history: how many past frames the generator sees.
         max_interval: 3, the paper's alpha for label-to-city; it takes 6 for edge-to-face.
     """
+
+    train_mode = True
 
     def __init__(
         self,
@@ -71,6 +74,8 @@ class Vid2VidAdapter(Adapter):
         super().__init__(teacher, *published_cut(teacher.n_downsampling, cut or next(iter(self.cuts))))
         self.encode = LabelMaps() if encode is None else encode
         self.first, self.foreground = first, tuple(foreground)
+        if not isinstance(self.encode, TiledMaps):  # whose maps lie below one another in the frame
+            self.multiple = 2**teacher.n_downsampling
         self.history = teacher.prev_output_nc // teacher.output_nc
         self.generator = teacher
         self.channels_per_frame = teacher.input_nc // (self.history + 1)

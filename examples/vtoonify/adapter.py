@@ -40,6 +40,7 @@ class VToonifyAdapter(Adapter):
     """
 
     input_channels = 22
+    multiple = 8
 
     def __init__(
         self,
@@ -64,13 +65,11 @@ class VToonifyAdapter(Adapter):
         """Picture and parsing maps, the style code for every frame of the batch, and the degree.
 
         Raises:
-            InputError: neither 3 nor 22 channels, or a size that is no multiple of 8.
+            InputError: neither 3 nor 22 channels.
         """
-        channels, height, width = frame.shape[1:]
+        channels = frame.shape[1]
         if channels not in (3, self.input_channels):
             raise InputError(f"a frame has 3 channels, or 22 with its parsing maps; this one has {channels}")
-        if height % 8 or width % 8:
-            raise InputError(f"VToonify wants multiples of 8, the frame is {height}x{width}: resize or crop")
         picture, maps = frame[:, :3] * 2 - 1, frame[:, 3:]
         if channels == 3:
             maps = self._parsed(picture)

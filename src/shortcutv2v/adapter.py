@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from shortcutv2v.adapter_check import check_adapter
 from shortcutv2v.errors import CutError, InputError
 from shortcutv2v.model import ShortcutV2V
-from shortcutv2v.teacher import require_module
+from shortcutv2v.teacher import require_module, say_once
 from shortcutv2v.wrap import wrap
 
 __all__ = ["Adapter"]
@@ -35,6 +36,8 @@ class Adapter:
     Attributes:
         cuts: named alternative cuts, name -> (enc_layer, dec_layer).
         max_interval, channels, on_leak, layout, show_shortcut: settings for this teacher, as `wrap()` takes them.
+        multiple: the teacher takes frames whose sides are multiples of this number. Other frames are padded, and the
+            pictures cropped, exactly as if the frames were larger at their lower and right border.
         train_mode: set to True if the teacher is meant to run in train mode, as networks like pix2pix are. Otherwise a
             teacher in train mode, with batch norm or dropout, gives a warning.
 
@@ -42,7 +45,6 @@ class Adapter:
         InputError: `teacher` is not a module, or `range` is not two increasing numbers.
 
     Examples:
-        >>> import torch
         >>> adapter = Adapter(nn.Conv2d(3, 3, 3, padding=1), range=(-1, 1))
         >>> frame = torch.ones(1, 3, 8, 8)
         >>> state = adapter.start()
@@ -59,6 +61,7 @@ class Adapter:
     on_leak: str = "error"
     layout: str | None = None
     show_shortcut: bool = False
+    multiple: int = 1
     train_mode: bool = False
     range: tuple[float, float] = (0, 1)
 
@@ -106,8 +109,36 @@ class Adapter:
                 "shortcutv2v.suggest_cuts(teacher, (frame,)) list the cuts that are possible"
             )
         check_adapter(self, frame)
-        args, kwargs = self.inputs(frame, self.start())
+        args, kwargs = self.example(frame)
         return wrap(self.teacher, **{"example_inputs": args, "example_kwargs": kwargs, **settings})
+
+    def example(self, frame: Tensor) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Return the teacher's inputs for the first frame of a video, (B, 3, H, W) in [0, 1], padded if necessary."""
+        return self.inputs(self.pad(frame), self.start())
+
+    def pad(self, frame: Tensor) -> Tensor:
+        """Repeat the last row and column of a frame until its sides are multiples of `multiple`; say so once.
+
+        Args:
+            frame: (B, C, H, W) or (C, H, W), of any dtype.
+
+        Examples:
+            >>> adapter = Adapter(nn.Identity())
+            >>> adapter.pad(torch.zeros(1, 3, 5, 7)).shape
+            torch.Size([1, 3, 5, 7])
+        """
+        height, width = frame.shape[-2:]
+        rows, columns = -height % self.multiple, -width % self.multiple
+        if rows or columns:
+            say_once(
+                self.teacher,
+                (height, width, self.multiple),
+                f"frames of {height}x{width} are padded to {height + rows}x{width + columns}, because the teacher "
+                f"takes multiples of {self.multiple}; its pictures are cropped",
+            )
+            frame = torch.cat((frame, frame[..., -1:, :].expand(*frame.shape[:-2], rows, width)), -2)
+            frame = torch.cat((frame, frame[..., -1:].expand(*frame.shape[:-1], columns)), -1)
+        return frame
 
     def start(self) -> Any:
         """Return the recurrent state before the first frame of a video; None for a teacher without memory."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import traceback
-import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +13,7 @@ from torch import Tensor
 from shortcutv2v.errors import InputError, ShortcutError
 from shortcutv2v.graph import untouched
 from shortcutv2v.model import placement
-from shortcutv2v.teacher import check_teacher
+from shortcutv2v.teacher import check_teacher, say_once
 
 if TYPE_CHECKING:
     from shortcutv2v.adapter import Adapter
@@ -52,7 +51,7 @@ def check_adapter(adapter: Adapter, frame: Tensor) -> None:
         shortcutv2v.errors.InputError: Adapter.image() returned a float32 tensor of shape (1, 3, 64), but must ...
     """
     checked, state = CheckedAdapter(adapter), adapter.start()
-    frame = frame.to(*placement(adapter.teacher))
+    frame = adapter.pad(frame.to(*placement(adapter.teacher)))
     with untouched(adapter.teacher):
         for _ in range(_FRAMES):
             output = checked.opening(frame, state)
@@ -173,6 +172,8 @@ def _failed_run(adapter: Adapter, error: Exception, args: tuple[Any, ...], kwarg
         else "a teacher that needs more than one RGB frame in [0, 1] needs an adapter of its own: override "
         "Adapter.inputs() and give it as adapter="
     )
+    if "size" in str(error) and adapter.multiple == 1:
+        advice += "; if it takes multiples of a number only, say of 8, set multiple = 8 on the adapter"
     return (
         f"the teacher failed with {type(error).__name__}: {error}. It was called with {given or 'no inputs'}: {advice}"
     )
@@ -221,20 +222,22 @@ def _check_range(adapter: Adapter, picture: Tensor) -> None:
     values = picture.float()
     finite = values.isfinite()
     if not finite.all():
-        warnings.warn(
+        say_once(
+            adapter.teacher,
+            "not finite",
             f"{_name(adapter)}.image() returned a picture with {float((~finite).float().mean()):.0%} of it not finite: "
             "the teacher overflows, or its weights are damaged",
-            stacklevel=3,
         )
         return
     share = float(((values < -_SLACK) | (values > 1 + _SLACK)).float().mean())
     if share <= _SHARE:
         return
     least, most = float(values.min()), float(values.max())
-    warnings.warn(
+    say_once(
+        adapter.teacher,
+        ("range", type(adapter), tuple(adapter.range)),
         f"{share:.0%} of the values in the teacher's picture lie outside [0, 1] (from {least:.2f} to {most:.2f}) and "
         f"would be clipped: {_fitting(adapter, least, most)}",
-        stacklevel=3,
     )
 
 

@@ -12,6 +12,7 @@
     ├── CaptureError             no strategy captured the teacher faithfully
     ├── InputError               a call's inputs do not fit the model or its reference
     ├── CheckpointError          a saved block cannot be read, or belongs elsewhere
+    ├── NonFiniteError           a picture holds values that are infinite or not a number
     ├── NonFiniteLossError       training met a loss that is infinite or not a number
     └── VideoError               a clip cannot be read or written
 
@@ -32,6 +33,7 @@ __all__ = [
     "InputError",
     "LeakError",
     "NeverCalledError",
+    "NonFiniteError",
     "NonFiniteLossError",
     "OutputTypeError",
     "ShortcutError",
@@ -88,6 +90,10 @@ class InputError(ShortcutError):
 
 class CheckpointError(ShortcutError):
     """A saved block is damaged, of another format, or belongs to another cut or teacher."""
+
+
+class NonFiniteError(ShortcutError):
+    """A picture to be shown holds values that are infinite or not a number; the message counts them."""
 
 
 class NonFiniteLossError(ShortcutError):

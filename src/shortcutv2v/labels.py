@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from shortcutv2v.adapter import Adapter
 from shortcutv2v.errors import InputError
+from shortcutv2v.graph import flatten
 
 __all__ = ["LabelAdapter", "LabelMaps", "Palette", "distinct_colours", "instance_edges", "pack_labels"]
 
@@ -29,8 +30,8 @@ class LabelAdapter(Adapter):
         enc_layer: default cut, as `wrap()` takes it.
         dec_layer: default cut, as `wrap()` takes it.
         reads: `LabelMaps`, or a number of labels without instances; None: the teacher reads the frame itself.
-        writes: `Palette` for outputs (B, K, H, W) of scores, or their number K (distinct colours then); None: the
-            output is a picture itself.
+        writes: `Palette` for scores (B, K, H, W), or their number K for distinct colours. The scores may be an entry of
+            a dictionary or a tuple, as torchvision's networks return them. None: the output is a picture itself.
         range: of the values that are no labels, see `Adapter`.
 
     Examples:
@@ -63,7 +64,16 @@ class LabelAdapter(Adapter):
 
     def image(self, output: Any) -> Tensor:
         """The labels in their colours, or the output."""
-        return super().image(output) if self.writes is None else self.writes(output)
+        return super().image(output) if self.writes is None else self.writes(_scores(output, len(self.writes.colours)))
+
+
+def _scores(output: Any, labels: int) -> Tensor:
+    """Return the first scores per label in an output: the output itself, or an entry of a dictionary or a tuple."""
+    tensors = flatten(output)[0]
+    maps = [tensor for tensor in tensors if tensor.dim() == 4]
+    if not maps:
+        raise InputError(f"the network's output, a {type(output).__name__}, holds no scores (B, {labels}, H, W)")
+    return next((tensor for tensor in maps if tensor.shape[1] == labels), maps[0])
 
 
 @dataclass(frozen=True)

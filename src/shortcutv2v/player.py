@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from shortcutv2v.adapter import Adapter
@@ -45,7 +46,6 @@ class Player:
         state: the adapter's recurrent state for the next frame. It may be replaced, for example to detach it.
 
     Examples:
-        >>> import torch
         >>> player = Player(Adapter(torch.nn.Identity()), torch.nn.Identity())
         >>> player(torch.ones(1, 3, 2, 2)).output.shape
         torch.Size([1, 3, 2, 2])
@@ -55,6 +55,7 @@ class Player:
         self.adapter = adapter
         self.run = run
         self._checked = CheckedAdapter(adapter)
+        self._size = self._padded = torch.Size((1, 1))
         self.reset()
 
     def reset(self) -> None:
@@ -62,7 +63,10 @@ class Player:
         self.state: Any = self.adapter.start()
 
     def __call__(self, frame: Tensor) -> Played:
-        """Play the next frame, (B, C, H, W) in [0, 1]."""
+        """Play the next frame, (B, C, H, W) in [0, 1]; it is padded to a size that the teacher takes."""
+        self._size = frame.shape[-2:]
+        frame = self.adapter.pad(frame)
+        self._padded = frame.shape[-2:]
         output = self._checked.opening(frame, self.state)
         if output is not None:
             played = Played(output, opening=True)
@@ -73,5 +77,13 @@ class Player:
         return played
 
     def picture(self, output: Any) -> Tensor:
-        """Return the picture in an output that belongs to the last frame: (B, 3, H', W'), values not yet clipped."""
-        return self._checked.image(output)
+        """Return the picture in an output that belongs to the last frame, (B, 3, H', W'), values not yet clipped.
+
+        Of a padded frame, the part that belongs to the padding is cropped.
+        """
+        picture = self._checked.image(output)
+        height, width = (
+            -(-side * given // padded)
+            for side, given, padded in zip(picture.shape[-2:], self._size, self._padded, strict=True)
+        )
+        return picture[..., :height, :width]

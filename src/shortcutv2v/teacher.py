@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import inspect
 import warnings
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from types import CodeType
 from typing import Any
-from weakref import WeakSet
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
 
 from shortcutv2v.errors import InputError
 
-__all__ = ["check_teacher", "mode_dependent", "require_module"]
+__all__ = ["check_teacher", "mode_dependent", "require_module", "say_once"]
 
-_warned: WeakSet[nn.Module] = WeakSet()
+_said: WeakKeyDictionary[nn.Module, set[Hashable]] = WeakKeyDictionary()
 _RATES = ("p", "drop_prob", "drop_rate", "dropout")
 _NAMED = 4
+_MODE = "train mode"
 
 
 def check_teacher(teacher: object, *, train_mode: bool = False) -> None:
@@ -36,18 +37,26 @@ def check_teacher(teacher: object, *, train_mode: bool = False) -> None:
     """
     module = require_module(teacher)
     names = [] if train_mode else list(mode_dependent(module))
-    if train_mode:
-        _warned.add(module)
-    elif not names:
-        _warned.discard(module)
-    elif module not in _warned:
-        _warned.add(module)
+    if names:
         more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-        warnings.warn(
+        say_once(
+            module,
+            _MODE,
             f"the teacher is in train mode, in which these of its modules act differently: {', '.join(names[:_NAMED])}"
             f"{more}. Call teacher.eval() first, or set train_mode = True on its Adapter if train mode is meant",
-            stacklevel=3,
         )
+    elif train_mode:
+        _said.setdefault(module, set()).add(_MODE)
+    else:
+        _said.get(module, set()).discard(_MODE)
+
+
+def say_once(teacher: nn.Module, key: Hashable, message: str) -> None:
+    """Give a warning that concerns a teacher, unless one with this key was given before."""
+    said = _said.setdefault(teacher, set())
+    if key not in said:
+        said.add(key)
+        warnings.warn(message, stacklevel=4)
 
 
 def require_module(teacher: object) -> nn.Module:

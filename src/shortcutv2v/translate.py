@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from shortcutv2v.adapter import Adapter
-from shortcutv2v.errors import InputError
+from shortcutv2v.errors import InputError, NonFiniteError
 from shortcutv2v.model import ShortcutV2V, placement
 from shortcutv2v.player import Player
 from shortcutv2v.stream import Stream
@@ -15,17 +15,19 @@ __all__ = ["Translator", "from_uint8", "to_uint8"]
 
 
 class Translator:
-    """One video going through: turns each frame into the teacher's inputs and the output back into a frame.
+    """Translate one video: turn each frame into the teacher's inputs, and the output back into a frame.
 
     Args:
         adapter: how frames become inputs, and outputs frames.
         model: the wrapped teacher; None sends every frame through the teacher itself.
 
     Attributes:
-        stream: the model's stream; None where the teacher does every frame.
+        stream: the model's stream; None if the teacher does every frame.
 
     Raises:
-        InputError: on a frame that is not uint8 (3, H, W).
+        InputError: on a frame that is not uint8 (3, H, W), or if a method of the adapter returned a value of the wrong
+            form.
+        NonFiniteError: on a frame whose picture holds infinite values or NaN.
 
     Examples:
         >>> adapter = Adapter(torch.nn.Identity())
@@ -39,12 +41,17 @@ class Translator:
         self.stream: Stream | None = None if model is None else model.stream()
         self._player = Player(adapter, adapter.teacher if self.stream is None else self.stream)
         self._placement = placement(adapter.teacher)
+        self._frames = 0
 
     @torch.no_grad()
     def __call__(self, frame: Tensor) -> Tensor:
         """Return the picture for the next frame: uint8 (3, H, W) -> uint8 (3, H', W')."""
         played = self._player(from_uint8(frame).to(*self._placement))
-        return to_uint8(self._player.picture(played.output))
+        self._frames += 1
+        try:
+            return to_uint8(self._player.picture(played.output))
+        except NonFiniteError as error:
+            raise NonFiniteError(f"frame {self._frames - 1}: {error}") from None
 
 
 def from_uint8(frame: Tensor) -> Tensor:
@@ -59,5 +66,15 @@ def from_uint8(frame: Tensor) -> Tensor:
 
 
 def to_uint8(picture: Tensor) -> Tensor:
-    """Float (1, 3, H, W) -> uint8 (3, H, W), clipped to [0, 1] and rounded."""
+    """Float (1, 3, H, W) -> uint8 (3, H, W), clipped to [0, 1] and rounded.
+
+    Raises:
+        NonFiniteError: a value is infinite or NaN, which has no colour.
+    """
+    finite = picture.isfinite()
+    if not finite.all():
+        raise NonFiniteError(
+            f"{int((~finite).sum())} of the picture's {finite.numel()} values are infinite or NaN: the teacher "
+            "overflows (half precision does so easily; try float32 or bfloat16), or weights are damaged"
+        )
     return (picture[0].float().clamp(0, 1) * 255).round().byte().cpu()

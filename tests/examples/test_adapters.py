@@ -29,8 +29,8 @@ def test_unsup_values_and_sizes() -> None:
     assert kwargs == {}
     torch.testing.assert_close(x, torch.full((1, 3, 8, 8), -0.5))
     torch.testing.assert_close(adapter.image(x), torch.full((1, 3, 8, 8), 0.25))
-    with pytest.raises(InputError, match="multiples of 4, the frame is 8x10"):
-        adapter.inputs(torch.zeros(1, 3, 8, 10), None)
+    with pytest.warns(UserWarning, match="frames of 8x10 are padded to 8x12.*multiples of 4"):
+        assert Translator(adapter)(torch.zeros(3, 8, 10, dtype=torch.uint8)).shape == (3, 8, 10)
     assert adapter.cuts["high"] == ("model.9", "model.15")
 
 
@@ -163,8 +163,11 @@ def test_vid2vid_generators_of_two_halvings_get_the_low_cut() -> None:
     assert sorted(adapter.cuts) == ["high", "low"]
 
 
-def test_vid2vid_sizes_that_cannot_be_halved_are_refused() -> None:
+def test_vid2vid_frames_that_cannot_be_halved_are_padded_but_not_tiles() -> None:
     adapter = _vid2vid()
+    with pytest.warns(UserWarning, match="frames of 16x20 are padded to 16x24"):
+        assert Translator(adapter)(torch.zeros(3, 16, 20, dtype=torch.uint8)).shape == (3, 16, 20)
+    assert Vid2VidAdapter(adapter.teacher, encode=TiledMaps(4)).multiple == 1
     with pytest.raises(InputError, match="multiples of 8, the maps are 16x20"):
         adapter.inputs(pack_labels(*torch.zeros(2, 1, 16, 20, dtype=torch.long)), adapter.start())
 
@@ -221,8 +224,8 @@ def test_vtoonify_refuses_what_does_not_fit() -> None:
     adapter = VToonifyAdapter(net, torch.zeros(8))
     with pytest.raises(InputError, match="this one has 4"):
         adapter.inputs(torch.zeros(1, 4, 8, 8), None)
-    with pytest.raises(InputError, match="multiples of 8, the frame is 8x12"):
-        adapter.inputs(torch.zeros(1, 3, 8, 12), None)
+    with pytest.warns(UserWarning, match="frames of 8x12 are padded to 8x16"):
+        assert adapter.pad(torch.zeros(1, 3, 8, 12)).shape == (1, 3, 8, 16)
     assert sorted(adapter.cuts) == ["high", "medium"]  # too short for "low"
     assert adapter.channels == 3
 

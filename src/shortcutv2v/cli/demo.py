@@ -98,7 +98,7 @@ def _report(model: ShortcutV2V, adapter: Adapter, clip: video.Frames, scores: di
 
 def _cost_lines(model: ShortcutV2V, adapter: Adapter, clip: video.Frames, scores: dict[str, Scores]) -> Iterator[str]:
     every = Scores([frame for part in scores.values() for frame in part.frames])
-    args, kwargs = adapter.inputs(from_uint8(clip[0]), adapter.start())
+    args, kwargs = adapter.example(from_uint8(clip[0]))
     count = macs(model, *args, **kwargs)
     rows = (
         ("teacher frame", every.teacher_seconds, count.teacher),

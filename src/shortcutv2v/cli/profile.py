@@ -23,5 +23,5 @@ def run(options: argparse.Namespace) -> None:
     frame = torch.rand(1, 3, *size) / 255  # nearly black: a map read from it has labels 0 and 1 only
     frame = frame.to(*placement(adapter.teacher))
     model = load_model(options.block, adapter) if options.block else adapter.wrap(frame)
-    args, kwargs = adapter.inputs(frame, adapter.start())
+    args, kwargs = adapter.example(frame)
     print(profile(model, args, kwargs, cuts=options.cuts))

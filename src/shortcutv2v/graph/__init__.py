@@ -13,6 +13,7 @@ from .facts import Facts
 from .protect import untouched
 from .replay import begin_pass, keep, replays
 from .split import Maps, Split
+from .structure import flatten
 from .suggest import Suggestion, suggest_cuts
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "Split",
     "Suggestion",
     "begin_pass",
+    "flatten",
     "keep",
     "parse_cut",
     "replays",

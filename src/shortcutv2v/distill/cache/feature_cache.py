@@ -146,7 +146,7 @@ class FeatureCache:
         leaves, spec = flatten(features)
         tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
         slots = [store.slot_of(leaf) for leaf in tensors]
-        frame: Any = tuple(clip[0].shape)
+        frame: Any = tuple(self.adapter.pad(clip[0]).shape)
         stored = StoredClip(path, slots, leaves, spec, frame, len(clip) - opening)
         seconds = store.read(path, slots, len(stored))
         if seconds is not None and _close([leaf[0] for leaf in stored.maps()], tensors):

@@ -6,6 +6,7 @@ import functools
 import warnings
 from collections.abc import Callable, Sequence
 
+import torch
 from torch.utils.data import Dataset
 
 from shortcutv2v.distill.cache.crops import Cropper, UncroppableError
@@ -162,5 +163,6 @@ def _cropper(cache: FeatureCache, whole: Features, frame: FrameShape, crop: tupl
         raise InputError(
             f"a clip of {frame[1]}x{frame[2]} is smaller than the crop {crop[0]}x{crop[1]}: give a smaller crop"
         )
-    cropped = (frame[0], *crop)
+    height, width = cache.adapter.pad(torch.empty(frame[0], *crop)).shape[1:]
+    cropped = (frame[0], height, width)
     return Cropper(whole, cache.binder.like(1, cropped), frame, cropped)
