@@ -15,7 +15,7 @@ import shortcutv2v
 SOURCE = Path(shortcutv2v.__file__).parent
 RANKS = [
     {"errors", "py"},
-    {"examples", "memory", "teacher", "types", "wheels"},
+    {"examples", "locks", "memory", "teacher", "types", "wheels"},
     {"graph", "ops", "video"},
     {"blocks"},
     {"lazy", "refresh"},
