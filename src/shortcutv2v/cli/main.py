@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import functools
+import importlib
 import importlib.metadata
 import sys
 import warnings
@@ -11,7 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from shortcutv2v.errors import ShortcutError
+from shortcutv2v.errors import InputError, ShortcutError
 from shortcutv2v.memory import keep_freed_memory
 
 __all__ = ["main"]
@@ -32,6 +33,7 @@ def main(argv: Sequence[str] | None = None, *, adapter: str | None = None) -> in
         keep_freed_memory()
     formatted, warnings.formatwarning = warnings.formatwarning, _warning
     try:
+        _check_text(given)
         if given[:1] == ["train"]:
             return _train(given[1:], adapter)
         options = _parser(adapter).parse_args(given)
@@ -39,12 +41,31 @@ def main(argv: Sequence[str] | None = None, *, adapter: str | None = None) -> in
         return result
     except (ShortcutError, ImportError, OSError) as error:
         return _refuse(str(error))
+    except (MemoryError, RuntimeError) as error:
+        if _out_of_memory(error):
+            return _refuse(f"not enough memory: take a smaller --size or shorter clips ({_first_line(error)})")
+        raise
     except KeyboardInterrupt as stopped:
         if str(stopped):
             print(f"shortcutv2v: {stopped}", file=sys.stderr)
         return 130
     finally:
         warnings.formatwarning = formatted
+
+
+def _check_text(argv: Sequence[str]) -> None:
+    for argument in argv:
+        if "\0" in argument:
+            raise InputError(f"{argument!r} holds a NUL character, which no name of a file may")
+
+
+def _out_of_memory(error: BaseException) -> bool:
+    text = str(error).lower()
+    return isinstance(error, MemoryError) or "out of memory" in text or "allocate memory" in text
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]
 
 
 def _refuse(message: str) -> int:
@@ -119,6 +140,9 @@ def _add_measure(verb: argparse.ArgumentParser, preset: str | None) -> None:
     verb.add_argument("source", type=Path, help="video or folder of frames")
     verb.add_argument("--block", type=Path, required=True, help="folder of a trained block")
     verb.add_argument("--frames", metavar="START:STOP", help="measure this part of the clip")
+    verb.add_argument(
+        "--intervals", metavar="N,N,...", help="print one table with a row for each of these intervals, such as 2,3,4,6"
+    )
     verb.set_defaults(run=_lazily("measure"))
 
 
@@ -143,8 +167,6 @@ def _lazily(command: str) -> Callable[[argparse.Namespace], int]:
     """Import the command's module only when it runs: `--help` needs neither Lightning nor PyAV."""
 
     def run(options: argparse.Namespace) -> int:
-        import importlib
-
         module = importlib.import_module(f"shortcutv2v.cli.{command}")
         module.run(options)
         return 0

@@ -3,26 +3,79 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+
+from torch import Tensor
 
 from shortcutv2v import video
 from shortcutv2v.cli.setup import frame_size, load_model, open_adapter
 from shortcutv2v.errors import InputError
 from shortcutv2v.measure.compare import METHODS, Scores, compare
 
-__all__ = ["quality_table", "run", "time_table"]
+__all__ = ["interval_table", "quality_table", "run", "time_table"]
 
+_LONGEST = 10**6
 NAMES = {"ours": "ours", "reuse": "f_ref reused", "repeat": "last output repeated"}
 
 
 def run(options: argparse.Namespace) -> None:
-    """Translate the clip with teacher and wrapped model, frame by frame in turn, and print two tables."""
+    """Translate the clip with teacher and wrapped model, frame by frame in turn; print tables and the worst frames."""
     start, stop = _frames(options.frames)
+    intervals = _intervals(options.intervals)
     with video.open(options.source, size=frame_size(options.size), start=start, stop=stop) as clip:
         adapter = open_adapter(options)
         model = load_model(options.block, adapter)
-        scores = Scores([pictures.score for pictures in compare(model, adapter, clip)])
-    print("\n".join([*quality_table({options.source.name: scores}), "", *time_table(scores)]))
+        found: dict[int, Scores] = {}
+        for interval in intervals or [0]:
+            frames = _Frames(clip)
+            scores = Scores([pictures.score for pictures in compare(model, adapter, frames, refresh=interval or None)])
+            found[interval] = scores
+    if intervals:
+        print("\n".join([*interval_table(found), ""]))
+        for interval, scores in found.items():
+            print(f"interval {interval}, {_worst(scores, start, frames.times)}")
+    else:
+        tables = [*quality_table({options.source.name: scores}), "", *time_table(scores)]
+        print("\n".join([*tables, "", _worst(scores, start, frames.times)]))
+
+
+@dataclass
+class _Frames:
+    """The frames of a clip, and their times once they were read."""
+
+    clip: video.Clip
+    times: list[Fraction] = field(default_factory=list)
+
+    def __iter__(self) -> Iterator[Tensor]:
+        for time, frame in self.clip.timed():
+            self.times.append(time)
+            yield frame
+
+
+def _worst(scores: Scores, start: int, times: Sequence[Fraction]) -> str:
+    """Name the worst frames, so that they can be looked at."""
+    frames = (
+        f"{start + score.number} at {float(times[score.number]):.2f} s ({score.psnr['ours']:.2f} dB, "
+        f"distance {score.distance})"
+        for score in scores.worst()
+    )
+    return f"worst frames: {', '.join(frames)}"
+
+
+def interval_table(scores: dict[int, Scores]) -> Iterator[str]:
+    """Markdown lines: quality and time by interval, over the shortcut frames, beside the free baselines."""
+    header = ["interval", *(f"{NAMES[method]}, dB" for method in METHODS), "worst frame, dB", "SSIM"]
+    yield f"| {' | '.join([*header, 'ms per frame', 'x faster'])} |"
+    yield f"|{'---:|' * (len(header) + 2)}"
+    for interval, found in scores.items():
+        decibels = [*(found.psnr(method) for method in METHODS), found.worst_psnr("ours")]
+        numbers = " | ".join(f"{value:.2f}" for value in decibels)
+        speed = found.teacher_seconds / found.average_seconds
+        yield (
+            f"| {interval} | {numbers} | {found.ssim('ours'):.4f} | {found.average_seconds * 1000:.0f} | {speed:.2f} |"
+        )
 
 
 def quality_table(scores: dict[str, Scores]) -> Iterator[str]:
@@ -56,6 +109,21 @@ def _frames(text: str | None) -> tuple[int, int | None]:
     if text is None:
         return 0, None
     start, colon, stop = text.partition(":")
-    if not colon or not all(part == "" or part.isdigit() for part in (start, stop)):
-        raise InputError(f"--frames {text!r}: expected START:STOP, such as 43:63")
-    return int(start or 0), int(stop) if stop else None
+    numbers = [int(part) if part.isdecimal() else 0 for part in (start, stop)]
+    right = all(part == "" or part.isdecimal() for part in (start, stop))
+    if not colon or not right or (stop and numbers[0] >= numbers[1]):
+        raise InputError(f"--frames {text!r}: expected START:STOP with START below STOP, such as 43:63")
+    return numbers[0], numbers[1] if stop else None
+
+
+def _intervals(text: str | None) -> list[int]:
+    """The intervals of `--intervals`, in order, each once."""
+    if text is None:
+        return []
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isdecimal() and 2 <= int(part) <= _LONGEST for part in parts):
+        raise InputError(
+            f"--intervals {text}: expected whole numbers of 2 or more between commas, such as 2,3,4,6 (at interval 1 "
+            "every frame is the teacher's)"
+        )
+    return sorted({int(part) for part in parts})

@@ -15,6 +15,9 @@ from shortcutv2v.errors import InputError, near_matches
 from shortcutv2v.model import ShortcutV2V
 from shortcutv2v.refresh import Every
 
+_LARGEST = 16384
+"""Pixels of a side; no codec of ours writes larger pictures."""
+
 __all__ = ["frame_size", "load_model", "open_adapter"]
 
 
@@ -63,8 +66,10 @@ def frame_size(given: str | int | None) -> int | tuple[int, int] | None:
     if given is None:
         return None
     height, times, width = str(given).partition("x")
-    if not all(side.isdecimal() and int(side) for side in (height, width if times else "1")):
-        raise InputError(f"--size {given}: expected HEIGHTxWIDTH, such as 180x320, or a height, such as 180")
+    if not all(side.isdecimal() and 0 < int(side) <= _LARGEST for side in (height, width if times else "1")):
+        raise InputError(
+            f"--size {given}: expected HEIGHTxWIDTH, such as 180x320, or a height, such as 180, each at most {_LARGEST}"
+        )
     return (int(height), int(width)) if times else int(height)
 
 

@@ -15,7 +15,7 @@ from shortcutv2v.adapter import Adapter
 from shortcutv2v.errors import InputError
 from shortcutv2v.measure.latency import synchronise
 from shortcutv2v.measure.quality import psnr, ssim
-from shortcutv2v.model import ShortcutV2V, placement
+from shortcutv2v.model import RefreshLike, ShortcutV2V, placement
 from shortcutv2v.player import Played, Player
 from shortcutv2v.stream import Stream
 from shortcutv2v.translate import from_uint8
@@ -91,6 +91,15 @@ class Scores:
         """PSNR of the worst shortcut frame, in dB."""
         return min(s.psnr[method] for s in self.at())
 
+    def worst(self, count: int = 3) -> list[FrameScore]:
+        """Return the shortcut frames of lowest PSNR, worst first, at most one from each reference to the next."""
+        worst: dict[int, FrameScore] = {}
+        for score in self.at():
+            reference = score.number - score.distance
+            if reference not in worst or score.psnr["ours"] < worst[reference].psnr["ours"]:
+                worst[reference] = score
+        return sorted(worst.values(), key=lambda score: score.psnr["ours"])[:count]
+
     @property
     def teacher_seconds(self) -> float:
         """Median time of a teacher frame."""
@@ -116,21 +125,24 @@ class Scores:
         return found
 
 
-def compare(model: ShortcutV2V, adapter: Adapter, frames: Iterable[Tensor]) -> Iterator[Pictures]:
+def compare(
+    model: ShortcutV2V, adapter: Adapter, frames: Iterable[Tensor], *, refresh: RefreshLike | None = None
+) -> Iterator[Pictures]:
     """Run teacher and wrapped model over a clip, frame by frame in turn: one run, one machine, one state.
 
     A recurrent teacher gets its own outputs back, and the wrapped model its own. Frames that the adapter makes without
     the teacher (`Adapter.opening`, the first frames of vid2vid) are made alike for both and not scored.
 
     Args:
-        model: the wrapped teacher, refreshing by its own policy.
+        model: the wrapped teacher.
         adapter: how frames become inputs, and outputs frames.
         frames: uint8 (3, H, W), in order.
+        refresh: a policy or an interval instead of the model's.
 
     Yields:
         `Pictures`, one per frame. Collect `.score` in a `Scores`.
     """
-    stream = model.stream()
+    stream = model.stream(refresh)
     timed_teacher, timed_stream = Timed(adapter.teacher), Timed(stream)
     teacher, own = Player(adapter, timed_teacher), Player(adapter, timed_stream)
     where = placement(adapter.teacher)
