@@ -83,7 +83,10 @@ def training_data(model: ShortcutV2V, adapter: Adapter, clip: video.Frames, fold
     cache = FeatureCache(folder, model, adapter)
     pairs = FeaturePairs(cache, clips, INTERVAL - 1, crop=(CROP, CROP), length=BATCH * EVERY_STEP)
     loader = DataLoader(pairs, BATCH, collate_fn=collate)
-    return loader, cache.report().seconds + cache.report().saved
+    clock = folder / "seconds"  # features that are found again took their time in an earlier run
+    if cache.seconds:
+        clock.write_text(str(cache.seconds))
+    return loader, float(clock.read_text())
 
 
 class Stop(pl.Callback):

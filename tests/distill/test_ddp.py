@@ -15,7 +15,7 @@ from torch import Tensor, nn
 import shortcutv2v
 from shortcutv2v.distill import Distiller, LossWeights
 from shortcutv2v.distill.adversarial import Adversary
-from shortcutv2v.distill.cache import store
+from shortcutv2v.distill.cache.store import StoredClip
 from shortcutv2v.distill.callbacks import EMA, NaNGuard, StepSeed
 from shortcutv2v.distill.datamodule import ClipData
 from shortcutv2v.distill.progress import quiet_lightning
@@ -99,15 +99,15 @@ def test_two_processes_equal_one(chain: nn.Module) -> None:
 def test_only_one_process_computes_the_features(
     chain: nn.Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write = store.write
+    write = StoredClip.write
 
-    def noted(*args: Any) -> float:
+    def noted(self: StoredClip, frames: Any) -> None:
         with (tmp_path / "written").open("a") as file:
             file.write("x")
         time.sleep(1)  # long enough for another process to begin, too
-        return write(*args)
+        write(self, frames)
 
-    monkeypatch.setattr(store, "write", noted)
+    monkeypatch.setattr(StoredClip, "write", noted)
     train(chain, 2, devices=2, strategy="ddp_fork", cache=tmp_path / "features")
     assert (tmp_path / "written").read_text() == "x"
 

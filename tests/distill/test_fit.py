@@ -24,8 +24,8 @@ from shortcutv2v.distill import (
     Sequences,
     fit,
     fitting,
+    pace,
 )
-from shortcutv2v.distill.cache import worth
 from shortcutv2v.distill.datamodule import ClipData, _From
 from shortcutv2v.distill.progress import quiet_lightning
 from shortcutv2v.distill.settings import weights_of
@@ -69,7 +69,7 @@ def test_recurrent_teachers_get_sequences(chain: nn.Module) -> None:
 def test_cached_features_train_as_the_teacher_does(chain: nn.Module, tmp_path: Path) -> None:
     live, cached = run(chain, lr=0.0), run(chain, lr=0.0, cache=tmp_path / "features")
     assert isinstance(cached.trainer.datamodule.pairs, FeaturePairs)
-    assert [path.suffix for path in (tmp_path / "features").glob("*.safetensors")] == [".safetensors"]
+    assert [path.suffix for path in (tmp_path / "features").iterdir()] == [".features"]
     losses = [float(each.trainer.callback_metrics["train/loss"]) for each in (live, cached)]
     assert losses[1] == pytest.approx(losses[0], rel=0.5)  # other samples: nothing is flipped
     trained = run(chain, cache=tmp_path / "features", validation=clip(), adapter=None, max_steps=4)
@@ -82,7 +82,7 @@ def test_features_are_kept_where_it_pays(chain: nn.Module, tmp_path: Path, monke
     assert isinstance(run(chain, **short).trainer.datamodule.pairs, Pairs)  # ends by steps: nothing is known
     assert isinstance(run(chain, minutes=9.0, folder=tmp_path, **short).trainer.datamodule.pairs, FeaturePairs)
     assert not (tmp_path / "features").exists()  # the run has ended, its checkpoint remembers the choice
-    monkeypatch.setattr(worth, "LIMIT_GB", 1e-6)
+    monkeypatch.setattr(pace, "LIMIT_GB", 1e-6)
     assert isinstance(run(chain, minutes=9.0, **short).trainer.datamodule.pairs, Pairs)
     resumed = run(chain, minutes=9.0, cache="auto", max_steps=2, folder=tmp_path, resume=tmp_path / "last.ckpt")
     assert isinstance(resumed.trainer.datamodule.pairs, FeaturePairs)
@@ -94,11 +94,11 @@ def test_what_is_kept_is_measured_as_it_is_stored(chain: nn.Module, tmp_path: Pa
     bytes_stored = sum(map(size_of_leaf, live_leaves(model))) * 9
     with pytest.MonkeyPatch.context() as patch:
         for share, expected in ((1.01, True), (0.99, False)):
-            patch.setattr(worth, "LIMIT_GB", share * bytes_stored / 1e9)
-            assert worth.caching_pays(model, adapter, [clip()], 9.0, tmp_path) is expected
+            patch.setattr(pace, "LIMIT_GB", share * bytes_stored / 1e9)
+            assert pace.caching_pays(model, adapter, [clip()], 9.0, tmp_path) is expected
     cached = FeatureCache(tmp_path, model)
     cached.features(clip())
-    assert cached.report().bytes == pytest.approx(bytes_stored, abs=2000)  # the header
+    assert cached.bytes == pytest.approx(bytes_stored, rel=0.01)  # tensors begin at multiples of 64
 
 
 def live_leaves(model: shortcutv2v.ShortcutV2V) -> list[Tensor]:

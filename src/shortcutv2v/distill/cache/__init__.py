@@ -4,13 +4,13 @@
     pairs = FeaturePairs(cache, clips, max_interval=3, crop=(128, 128))
     trainer.fit(Distiller(model), DataLoader(pairs, batch_size=8, collate_fn=collate))
 
-A step on frames runs the teacher's head and middle on every frame of every sample; a step on cached features runs
-neither, only the tails. Filling the cache costs head and middle once per frame, so it pays when a run sees more pixels
-than the clips have: for 100 frames of 320x180, at 8 pairs of 96x96 a step, after 39 steps.
+A step on frames runs the teacher's head and middle on every frame of every sample; a step on cached features runs only
+the tails. Filling the cache costs head and middle once per frame, so it pays if a run sees more pixels than the clips
+have: for 100 frames of 320x180, at 8 pairs of 96x96 a step, after 39 steps.
 """
 
-from shortcutv2v.distill.cache.feature_cache import CacheReport, FeatureCache
+from shortcutv2v.distill.cache.feature_cache import FeatureCache
 from shortcutv2v.distill.cache.features import Features, collate
 from shortcutv2v.distill.cache.samples import FeaturePairs, FeatureSequences
 
-__all__ = ["CacheReport", "FeatureCache", "FeaturePairs", "FeatureSequences", "Features", "collate"]
+__all__ = ["FeatureCache", "FeaturePairs", "FeatureSequences", "Features", "collate"]

@@ -1,88 +1,61 @@
-"""The folder of cached features: what is found again, what is computed, what makes room."""
+"""The folder of cached features: finds a clip's file again, or computes it."""
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
 import itertools
-import os
 import shutil
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from shortcutv2v import video
 from shortcutv2v.adapter import Adapter
-from shortcutv2v.distill.cache import store
 from shortcutv2v.distill.cache.features import Binder, Features, features_of, flatten
-from shortcutv2v.distill.cache.keys import clip_key, teacher_key
-from shortcutv2v.distill.cache.store import StoredClip
-from shortcutv2v.distill.checks import check_number
-from shortcutv2v.distill.clips import FrameSource
+from shortcutv2v.distill.cache.store import SUFFIX, StoredClip, as_bytes
+from shortcutv2v.distill.clips import FrameSource, Mirrored, Part
 from shortcutv2v.errors import InputError
 from shortcutv2v.model import ShortcutV2V
 
-__all__ = ["LIMIT_GB", "CacheReport", "FeatureCache", "without_autocast"]
+__all__ = ["FeatureCache", "without_autocast"]
 
-LIMIT_GB = 8.0
-"""Of a cache's folder, unless one is given."""
-
-SUFFIX = ".features.safetensors"
 _ABANDONED = 600.0
 """Seconds without a write after which an unfinished file is that of a run that was killed."""
 _TOLERANCE = 0.02
-"""Of a leaf's largest value: more than bfloat16 and another device's rounding make, less than another teacher makes."""
-
-
-@dataclass
-class CacheReport:
-    """What a cache holds and has saved.
-
-    Attributes:
-        clips: clips asked for.
-        hits: those of them that were on disk already.
-        frames: frames of these clips.
-        bytes: what these clips take on disk.
-        seconds: spent computing and writing features.
-        saved: seconds that computing the hits had taken when they were written.
-    """
-
-    clips: int = 0
-    hits: int = 0
-    frames: int = 0
-    bytes: int = 0
-    seconds: float = 0.0
-    saved: float = 0.0
+"""Share of a tensor's largest value: more than rounding by bfloat16 and other devices, less than another teacher."""
 
 
 class FeatureCache:
     """Carry and `f` of every frame of a clip, on disk.
 
     Clips go through the teacher frame by frame with the adapter's recurrent state, without autocast, one file per
-    clip. Floats are stored as bfloat16, pictures as they are (see `slot_of`): a frame of 320x180 takes 26 MB with
-    Real-ESRGAN x2, 15 for 64 channels each of `a` and `f` and 11 for the enlarged input, and the teacher's pictures
-    come back at 81 dB. Memory holds one frame's features while they are written, and none afterwards: files are mapped,
-    and the operating system drops what it needs. Neither grows with the length of a clip.
+    clip. Floats are stored as bfloat16, pictures as they are (see `stored_dtype`): a frame of 320x180 takes 26 MB with
+    Real-ESRGAN x2, and the teacher's pictures come back at 81 dB. Files are mapped into memory, so that memory does not
+    grow with the length of a clip.
 
-    A file is found again under a key of the teacher (class, every parameter and buffer), its training flags, the cut,
-    the adapter, and the clip (file, size, time of change; content for tensors). What the key cannot see, such as edited
-    source code, is noticed where it changes the first frame by 2 %, which is computed anew and compared. Files that a
-    killed run left unfinished do not count; damaged ones are found by their checksum (opening a file reads it once) and
-    made again.
+    A file is found again by a key of the teacher's weights, training flags and cut, of the adapter's plain attributes,
+    and of the clip (file, size and time of change; the content of a tensor). Its first frame is computed anew and
+    compared, which shows changes that the key does not cover, such as edited source code.
 
     Args:
         folder: where files go; several models and runs may share it.
         model: a wrapped teacher.
         adapter: how frames become its inputs; default: the frame itself.
-        limit_gb: how many GB (10^9 bytes) the folder may hold. Files that were not used for longest, and not by this
-            object, are deleted to make room. Runs that share a folder need a limit that serves them all.
+        watch: called with every number of frames that are there now: one per computed frame, all of a found clip.
+
+    Attributes:
+        clips: number of clips asked for; `found` of them were on disk already.
+        frames: frames of these clips.
+        bytes: size of these clips on disk.
+        seconds: time spent computing and writing features.
 
     Raises:
-        InputError: the folder cannot be made, or the limit is not above 0.
+        InputError: the folder cannot be made.
 
     Examples:
         >>> import shortcutv2v, tempfile
@@ -91,136 +64,132 @@ class FeatureCache:
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     cache = FeatureCache(folder, model)
         ...     features = cache.features(torch.zeros(5, 3, 8, 8, dtype=torch.uint8))
-        >>> len(features), cache.report().frames
+        >>> len(features), cache.frames
         (5, 5)
     """
 
     def __init__(
-        self, folder: str | Path, model: ShortcutV2V, adapter: Adapter | None = None, *, limit_gb: float = LIMIT_GB
+        self,
+        folder: str | Path,
+        model: ShortcutV2V,
+        adapter: Adapter | None = None,
+        *,
+        watch: Callable[[int], object] = lambda frames: None,
     ) -> None:
-        check_number("limit_gb", limit_gb, 0, inside=True)
-        self.folder, self.model, self.limit = Path(folder), model, limit_gb * 1e9
+        self.folder, self.model, self.watch = Path(folder), model, watch
         self.adapter = adapter or Adapter.of(model)
         self.binder = Binder(model, self.adapter)
-        self._report = CacheReport()
-        self._open: dict[str, StoredClip] = {}
+        self.clips, self.found, self.frames, self.bytes, self.seconds = 0, 0, 0, 0, 0.0
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise InputError(f"no folder for cached features {folder}: {error.strerror or error}") from None
-        self._key = teacher_key(model, self.adapter)
+        self._key = _teacher_key(model, self.adapter)
         for path in self.folder.glob(f".*{SUFFIX}.*.partial"):
             with contextlib.suppress(OSError):
                 if time.time() - path.stat().st_mtime > _ABANDONED:
                     path.unlink()
 
     def features(self, clip: FrameSource) -> StoredClip:
-        """The features of a clip, from disk, computed now if they are not there.
+        """Return the features of a clip, from disk; compute them first if they are not there.
 
         Frames that the adapter opens with (`Adapter.opening`) have none and are left out.
 
         Raises:
             InputError: the teacher runs on no frame, its features change in shape or structure from frame to frame,
-                or they do not fit into the limit or on the disk.
+                or they do not fit on the disk.
         """
-        key = hashlib.sha256(f"{self._key} {clip_key(clip)}".encode()).hexdigest()[:32]
-        if key not in self._open:
-            with torch.no_grad(), without_autocast():
-                stored = self._find(self.folder / f"{key}{SUFFIX}", clip)
-            self._open[key] = stored
-            self._report.clips += 1
-            self._report.frames += len(stored)
-            self._report.bytes += stored.path.stat().st_size
-        return self._open[key]
-
-    def report(self) -> CacheReport:
-        """What the clips asked for so far take, and what having them saved."""
-        return replace(self._report)
+        key = hashlib.sha256(f"{self._key} {_clip_key(clip)}".encode()).hexdigest()[:32]
+        with torch.no_grad(), without_autocast():
+            stored = self._find(self.folder / f"{key}{SUFFIX}", clip)
+        self.clips += 1
+        self.frames += len(stored)
+        self.bytes += stored.nbytes
+        return stored
 
     def _find(self, path: Path, clip: FrameSource) -> StoredClip:
+        begun = time.perf_counter()
         run = features_of(self.model, self.adapter, (clip[number][None] for number in range(len(clip))))
         first = next(run, None)
         if first is None:
             raise InputError(f"the teacher runs on none of the clip's {len(clip)} frames: there is nothing to cache")
         opening, features = first
-        leaves, spec = flatten(features)
-        tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
-        slots = [store.slot_of(leaf) for leaf in tensors]
         frame: Any = tuple(self.adapter.pad(clip[0]).shape)
-        stored = StoredClip(path, slots, leaves, spec, frame, len(clip) - opening)
-        seconds = store.read(path, slots, len(stored))
-        if seconds is not None and _close([leaf[0] for leaf in stored.maps()], tensors):
-            with contextlib.suppress(OSError):  # a folder that may only be read
-                os.utime(path)
-            self._report.hits += 1
-            self._report.saved += seconds
+        stored = StoredClip(path, features, frame, len(clip) - opening)
+        if stored.is_whole and _close(stored[0], features):
+            self.found += 1
+            self.watch(len(clip))
             return stored
-        self._make_room(store.size_of(slots, len(stored)), path, len(stored))
-        stored = StoredClip(path, slots, leaves, spec, frame, len(stored))
-        self._report.seconds += store.write(path, slots, _checked(itertools.chain([first], run), features), len(stored))
+        stored = StoredClip(path, features, frame, len(stored))  # which has mapped nothing yet
+        if shutil.disk_usage(self.folder).free < stored.nbytes:
+            raise InputError(
+                f"the features of {len(stored)} frames take {stored.nbytes / 1e9:.2f} GB, more than is free on the "
+                f"disk of {self.folder}: read the clip at a smaller size, or take a Part of it"
+            )
+        self.watch(opening)
+        stored.write(self._each(itertools.chain([first], run)))
+        self.seconds += time.perf_counter() - begun
         return stored
 
-    def _make_room(self, need: int, path: Path, frames: int) -> None:
-        """Delete the files longest unused until `need` bytes fit."""
-        wanted = f"the features of {frames} frames take {need / 1e9:.2f} GB"
-        advice = "read the clip at a smaller size, take a Part of it, or raise limit_gb"
-        path.unlink(missing_ok=True)
-        ours = {stored.path for stored in self._open.values()}
-        files = _oldest_first(self.folder)
-        total = sum(size for _, size in files)
-        for file, size in files:
-            if need > self.limit or total + need <= self.limit:
-                break
-            if file not in ours:
-                total -= size
-                file.unlink(missing_ok=True)
-        if total + need > self.limit:
-            used = f", and {total / 1e9:.2f} GB are in use" if need <= self.limit else ""
-            raise InputError(f"{wanted}, the limit is {self.limit / 1e9:.2f} GB{used}: {advice}")
-        if shutil.disk_usage(self.folder).free < need:
-            raise InputError(f"{wanted}, more than is free on the disk of {self.folder}: {advice.rsplit(',', 1)[0]}")
+    def _each(self, run: Iterator[tuple[int, Features]]) -> Iterator[Features]:
+        """Yield the features of frames that follow each other."""
+        before: int | None = None
+        for number, features in run:
+            if before is not None and number != before + 1:
+                raise InputError(f"the adapter opens frame {before + 1} after others: train on frames, with cache=None")
+            yield features
+            self.watch(1)
+            before = number
 
 
-def _oldest_first(folder: Path) -> list[tuple[Path, int]]:
-    """The files of a folder with their sizes, longest unused first; other runs may delete some meanwhile."""
-    found = []
-    for file in folder.glob(f"*{SUFFIX}"):
-        with contextlib.suppress(FileNotFoundError):
-            about = file.stat()
-            found.append((about.st_mtime, file, about.st_size))
-    return [(file, size) for _, file, size in sorted(found)]
-
-
-def _checked(run: Iterator[tuple[int, Features]], like: Features) -> Iterator[list[Tensor]]:
-    """The tensors of every frame's features, once they are of the first one's structure."""
-    expected, spec = flatten(like)
-    after: int | None = None
-    for number, features in run:
-        leaves, found = flatten(features)
-        same = found == spec and all(_alike(a, b) for a, b in zip(leaves, expected, strict=True))
-        if not same or (after is not None and number != after):
-            raise InputError(
-                f"the teacher's features at frame {number} are of another structure, shape or constants than before: "
-                "they make no cache; train on frames"
-            )
-        after = number + 1
-        yield [leaf for leaf in leaves if isinstance(leaf, Tensor)]
-
-
-def _alike(leaf: Any, expected: Any) -> bool:
-    if isinstance(leaf, Tensor):
-        return isinstance(expected, Tensor) and (leaf.shape, leaf.dtype) == (expected.shape, expected.dtype)
-    return bool(leaf == expected)
-
-
-def _close(stored: Sequence[Tensor], live: Sequence[Tensor]) -> bool:
-    """Whether features are what the teacher makes now, but for rounding."""
-    pairs = [(a.double(), b.double().cpu()) for a, b in zip(stored, live, strict=True) if b.numel()]
+def _close(stored: Features, live: Features) -> bool:
+    """Whether features are those that the teacher makes now, except for rounding."""
+    leaves = zip(flatten(stored)[0], flatten(live)[0], strict=True)
+    pairs = [(a.double(), b.double().cpu()) for a, b in leaves if isinstance(b, Tensor) and b.numel()]
     return all(torch.allclose(a, b, rtol=0, atol=_TOLERANCE * float(b.abs().max()) + 1e-12) for a, b in pairs)
+
+
+def _teacher_key(model: ShortcutV2V, adapter: Adapter) -> str:
+    """Return a key of the teacher, its training flags, the cut and the adapter.
+
+    Buffers of modules in train mode are left out: batch norm collects statistics in them that it does not use.
+    """
+    own = {name: value for name, value in vars(adapter).items() if value is not model.teacher}
+    plain = {name: value for name, value in own.items() if isinstance(value, str | int | float | tuple | None)}
+    digest = hashlib.sha256(f"{model.cut.short} {model.cut.layout} {model.capture.on_leak}".encode())
+    digest.update(f"{type(adapter).__qualname__} {sorted(plain.items())}".encode())
+    networks = [model.teacher, *(value for value in own.values() if isinstance(value, nn.Module))]
+    tensors = [(name, value) for name, value in own.items() if isinstance(value, Tensor)]
+    for name, part in itertools.chain.from_iterable(network.named_modules() for network in networks):
+        digest.update(f"{name} {type(part).__qualname__} {part.training} {part.extra_repr()}".encode())
+        tensors += part.named_parameters(recurse=False)
+        tensors += [] if part.training else part.named_buffers(recurse=False)
+    for name, tensor in tensors:
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(as_bytes(tensor))
+    return digest.hexdigest()
+
+
+def _clip_key(clip: FrameSource) -> str:
+    """Return a key of a clip: of a file path, size, time of change and the size it is read at; of others the pixels."""
+    if isinstance(clip, Part):
+        return f"{_clip_key(clip.clip)}[{clip.start}:{clip.stop}]"
+    if isinstance(clip, Mirrored):
+        return f"{_clip_key(clip.clip)} mirrored"
+    if isinstance(clip, video.Frames):
+        files = sorted(clip.path.iterdir()) if clip.path.is_dir() else [clip.path]
+        states = [(str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+        return hashlib.sha256(repr((clip.size, states)).encode()).hexdigest()
+    digest = hashlib.sha256()
+    for number in range(len(clip)):
+        frame = clip[number]
+        digest.update(f"{tuple(frame.shape)}".encode())
+        digest.update(as_bytes(frame))
+    return digest.hexdigest()
 
 
 @contextlib.contextmanager
 def without_autocast() -> Iterator[None]:
-    """Features do not depend on the precision of the run that makes them."""
+    """Switch autocast off, so that features do not depend on the precision of the run that makes them."""
     with torch.autocast("cpu", enabled=False), torch.autocast("cuda", enabled=False):
         yield

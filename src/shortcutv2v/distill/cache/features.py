@@ -1,10 +1,9 @@
-"""What the teacher makes of a frame, away from the teacher: batched, cut out, and given back to it."""
+"""The teacher's features of a frame as data: computed, batched, and given back to the model."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -17,42 +16,25 @@ from shortcutv2v.model import ShortcutV2V, placement
 from shortcutv2v.player import Player
 from shortcutv2v.types import Carry
 
-__all__ = [
-    "Binder",
-    "Features",
-    "FrameShape",
-    "Unbound",
-    "collate",
-    "features_of",
-    "flatten",
-    "teach",
-    "unflatten",
-]
+__all__ = ["Binder", "Features", "FrameShape", "Unbound", "collate", "features_of", "flatten", "teach", "unflatten"]
 
 FrameShape = tuple[int, int, int]
 """(C, H, W)"""
 _OPENING = 64
 
 
-@dataclass(frozen=True)
-class Unbound:
-    """Stands for the signature of a carry that came from disk; a `Binder` puts the real one in its place.
-
-    Attributes:
-        frame: (C, H, W) of the frame that the features belong to.
-    """
+class Unbound(NamedTuple):
+    """The shape of the frame, instead of the signature of a carry that came from disk; a `Binder` replaces it."""
 
     frame: FrameShape
 
 
 class Features:
-    """The teacher's work on one frame: unpacks as `carry, f`.
-
-    No tuple and no dataclass, so that Lightning moves it as a whole, by `to()`.
+    """The teacher's work on one frame: unpacks as `carry, f`. Lightning moves it as a whole, by `to()`.
 
     Args:
-        carry: what `model.head()` hands on.
-        f: what `model.middle()` returns.
+        carry: the result of `model.head()`.
+        f: the result of `model.middle()`.
 
     Examples:
         >>> made = Features(Carry((torch.zeros(1, 4, 8, 8),), ()), (torch.zeros(1, 4, 8, 8),))
@@ -70,27 +52,27 @@ class Features:
         return iter((self.carry, self.f))
 
     def to(self, *args: Any, **kwargs: Any) -> Features:
-        """Every tensor moved or cast as `Tensor.to` does."""
+        """Move or cast every tensor as `Tensor.to` does."""
         return self.map(lambda tensor: tensor.to(*args, **kwargs))
 
     def pin_memory(self) -> Features:
-        """Every tensor in pinned memory; `DataLoader(pin_memory=True)` calls it."""
+        """Pin the memory of every tensor; `DataLoader(pin_memory=True)` calls it."""
         return self.map(Tensor.pin_memory)
 
     def map(self, change: Callable[[Tensor], Tensor]) -> Features:
-        """Every tensor changed by `change`."""
+        """Change every tensor by `change`."""
         leaves, spec = flatten(self)
         changed = [change(leaf) if isinstance(leaf, Tensor) else leaf for leaf in leaves]
         return unflatten(changed, spec, self.carry.signature)
 
 
 def flatten(features: Features) -> tuple[list[Any], pytree.TreeSpec]:
-    """The leaves of `features` (tensors and constants) and their structure, the signature left out."""
+    """Return the leaves of `features` (tensors and constants) and their structure, without the signature."""
     return pytree.tree_flatten((features.carry.a, features.carry.kept, features.f))
 
 
 def unflatten(leaves: Sequence[Any], spec: pytree.TreeSpec, signature: Any) -> Features:
-    """The reverse of `flatten`."""
+    """Undo `flatten`."""
     a, kept, f = pytree.tree_unflatten(leaves, spec)
     return Features(Carry(a, kept, signature), f)
 
@@ -98,7 +80,7 @@ def unflatten(leaves: Sequence[Any], spec: pytree.TreeSpec, signature: Any) -> F
 def teach(
     model: ShortcutV2V, adapter: Adapter, frames: Iterable[Tensor]
 ) -> Iterator[tuple[Tensor, Features | None, Any]]:
-    """The teacher's work on a video, frame after frame, with the adapter's recurrent state.
+    """Run the teacher on a video, frame after frame, with the adapter's recurrent state, under `torch.no_grad()`.
 
     Args:
         model: a wrapped teacher.
@@ -106,8 +88,8 @@ def teach(
         frames: (B, C, H, W) each, in [0, 1], as the teacher takes them.
 
     Yields:
-        The frame; its features, None where the adapter opens with something else; and the output where there is one:
-        the adapter's own, or that of a recurrent teacher, whose tail has to run. Consume it under `torch.no_grad()`.
+        The frame; its features, None if the adapter opens with an output of its own; and the output if there is one:
+        the adapter's own, or that of a recurrent teacher, whose tail has to run.
     """
     features: Features | None = None
 
@@ -125,12 +107,9 @@ def teach(
 
 
 def features_of(model: ShortcutV2V, adapter: Adapter, frames: Iterable[Tensor]) -> Iterator[tuple[int, Features]]:
-    """Number and features of every frame that the teacher makes; those that the adapter opens with are passed over.
+    """Yield number and features of every frame that the teacher makes, from uint8 frames (B, C, H, W).
 
-    Args:
-        model: a wrapped teacher.
-        adapter: how frames become its inputs.
-        frames: uint8 (B, C, H, W) each. Consume the result under `torch.no_grad()`.
+    Frames that the adapter opens with are left out. Consume the result under `torch.no_grad()`.
     """
     device, dtype = placement(model.teacher)
     pictures = ((frame.to(device).float() / 255).to(dtype) for frame in frames)
@@ -142,8 +121,8 @@ def features_of(model: ShortcutV2V, adapter: Adapter, frames: Iterable[Tensor]) 
 def collate(samples: Sequence[Sequence[Features]]) -> list[Features]:
     """Stack samples of T `Features` each to a batch: T `Features` of batch size `len(samples)`.
 
-    For `DataLoader(collate_fn=...)`. Values stay in the dtype of the cache until a `Binder` casts them, so that only
-    half of the bytes travels between processes and to the device.
+    For `DataLoader(collate_fn=...)`. Values stay in the dtype of the cache, half as many bytes, until a `Binder` casts
+    them.
 
     Raises:
         InputError: the samples differ in size, or a feature is not per frame and cannot be stacked.
@@ -174,17 +153,17 @@ def _joined(leaves: Sequence[Any]) -> Any:
         return torch.cat(list(leaves))
     if not all(torch.equal(first, leaf) for leaf in leaves[1:]):
         raise InputError(
-            f"the teacher hands on a tensor {tuple(first.shape)} without batch dimension that changes from frame to "
-            "frame: its frames make no batch; give batch_size=1"
+            f"a tensor {tuple(first.shape)} of the head has no batch dimension and changes from frame to frame, so "
+            "frames make no batch: give batch_size=1"
         )
     return first.clone()
 
 
 class Binder:
-    """Gives cached features back to a model: as its own head would hand them on now.
+    """Turns cached features into those that the model's own head would return now.
 
-    The signature of a carry names batch size, device, autocast state and training flags, which are known in the
-    training process alone; so do the dtypes. The head runs once on a blank batch for each of them, then never again.
+    The signature of a carry names batch size, device, autocast state and training flags, which only the training
+    process knows. The head runs once on a blank batch for each combination.
 
     Args:
         model: the wrapped teacher.
@@ -206,9 +185,9 @@ class Binder:
 
     @torch.no_grad()
     def __call__(self, features: Features) -> Features:
-        """The features on the model's device, in its dtypes, with a carry that `tail()` and `predict()` accept.
+        """Return the features on the model's device, in its dtypes, with a carry that `tail()` and `predict()` accept.
 
-        Features that never were on disk come back as they are.
+        Features that were never on disk come back unchanged.
 
         Raises:
             InputError: they are not of this model.
@@ -227,12 +206,7 @@ class Binder:
 
     @torch.no_grad()
     def like(self, batch: int, frame: FrameShape) -> Features:
-        """Features of `batch` blank frames of shape `frame`: right in all but their values, which are not kept.
-
-        Args:
-            batch: batch size.
-            frame: (C, H, W).
-        """
+        """Return features of `batch` blank frames of shape `frame`: shapes and dtypes are right, values are not."""
         where, dtype = placement(self.model.teacher)
         key = (batch, frame, where, dtype, modes(list(self.model.teacher.modules())), autocast_state())
         if key not in self._known:
@@ -246,7 +220,7 @@ class Binder:
 
 
 def _fitted(stored: Any, own: Any) -> Any:
-    """A leaf of cached features as the model's own: constants of a capture are the model's."""
+    """Return a leaf of cached features as the model's own; constants of a capture are the model's."""
     if not isinstance(own, Tensor):
         return own
     if own.dim() and own.shape[0] == 1 < stored.shape[0]:

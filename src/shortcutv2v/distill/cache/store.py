@@ -1,68 +1,51 @@
-"""One clip's features on disk: a safetensors file, written frame by frame and read through a memory map.
+"""One clip's features on disk: a file of equal records, one per frame, read through a memory map.
 
-Each tensor of the file holds one leaf for all frames, (N, *shape). The file appears under its name when it is whole; a
-checksum over all bytes notices what a crash of the machine or the disk has done to it.
+A record holds the tensors of a frame one after the other. The file appears under its name once it is whole; it is whole
+if it has the size that its records take.
 """
 
 from __future__ import annotations
 
-import contextlib
-import json
 import os
-import time
-import zlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils import _pytree as pytree
 
-from shortcutv2v.distill.cache.features import Features, FrameShape, Unbound, unflatten
+from shortcutv2v.distill.cache.features import Features, FrameShape, Unbound, flatten, unflatten
 from shortcutv2v.errors import InputError
 
-__all__ = ["Slot", "StoredClip", "as_bytes", "read", "size_of", "slot_of", "write"]
+__all__ = ["SUFFIX", "StoredClip", "as_bytes", "stored_dtype"]
 
-_NAMES = {
-    "BOOL": torch.bool, "U8": torch.uint8, "I8": torch.int8, "I16": torch.int16, "I32": torch.int32,
-    "I64": torch.int64, "F16": torch.float16, "BF16": torch.bfloat16, "F32": torch.float32, "F64": torch.float64,
-}  # fmt: skip
-_DTYPES = {dtype: name for name, dtype in _NAMES.items()}
+SUFFIX = ".features"
+_ALIGNED = 64
 _PICTURE = 4
-_FORMAT = "1"
 
 
-@dataclass(frozen=True)
-class Slot:
-    """How one leaf of one frame is stored: shape and dtype on disk."""
+class _Slot(NamedTuple):
+    """Place of one tensor: its number among the leaves, its shape and dtype, and where it lies in the record."""
 
-    shape: tuple[int, ...]
+    leaf: int
+    shape: torch.Size
     dtype: torch.dtype
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of one frame."""
-        return self.dtype.itemsize * torch.Size(self.shape).numel()
+    start: int
+    stop: int
 
 
-def slot_of(leaf: Tensor) -> Slot:
-    """Floats go to bfloat16, apart from pictures: maps of at most four channels, whose eight bits it would cut short.
+def stored_dtype(leaf: Tensor) -> torch.dtype:
+    """Return the dtype on disk: bfloat16 for floats, except pictures: bfloat16 would cut their eight bits short.
 
-    Raises:
-        InputError: a complex tensor.
+    A picture is a map of at most four channels.
 
     Examples:
-        >>> slot_of(torch.zeros(1, 64, 8, 8)).dtype, slot_of(torch.zeros(1, 3, 8, 8)).dtype
+        >>> stored_dtype(torch.zeros(1, 64, 8, 8)), stored_dtype(torch.zeros(1, 3, 8, 8))
         (torch.bfloat16, torch.float32)
     """
     picture = leaf.dim() < 2 or leaf.shape[1] <= _PICTURE
     wide = leaf.is_floating_point() and leaf.element_size() > 2 and not picture
-    dtype = torch.bfloat16 if wide else leaf.dtype
-    if dtype not in _DTYPES:
-        raise InputError(f"the feature cache holds no {dtype} tensors: train without it")
-    return Slot(tuple(leaf.shape), dtype)
+    return torch.bfloat16 if wide else leaf.dtype
 
 
 class StoredClip(Sequence[Features]):
@@ -72,30 +55,32 @@ class StoredClip(Sequence[Features]):
 
     Args:
         path: the file.
-        slots: of the tensor leaves.
-        example: leaves of one frame; tensors are not kept, constants are.
-        spec: structure of the leaves.
+        example: features of one frame; of its tensors only shapes and dtypes are kept.
         frame: (C, H, W) of the frames.
         count: number of frames.
+
+    Attributes:
+        nbytes: size of the file.
 
     Shape:
         each entry is a `Features` of batch size 1 in the dtypes of the disk; its tensors share the map's memory and
         must not be written into.
     """
 
-    def __init__(
-        self,
-        path: Path,
-        slots: Sequence[Slot],
-        example: Sequence[Any],
-        spec: pytree.TreeSpec,
-        frame: FrameShape,
-        count: int,
-    ) -> None:
-        self.path, self.slots, self.spec, self.frame, self._count = path, tuple(slots), spec, frame, count
-        self.leaves = [None if isinstance(leaf, Tensor) else leaf for leaf in example]
-        self.places = [i for i, leaf in enumerate(example) if isinstance(leaf, Tensor)]
-        self._maps: list[Tensor] | None = None
+    def __init__(self, path: Path, example: Features, frame: FrameShape, count: int) -> None:
+        leaves, self.spec = flatten(example)
+        self.path, self.frame, self._count = path, frame, count
+        self.constants = [None if isinstance(leaf, Tensor) else leaf for leaf in leaves]
+        self._slots: list[_Slot] = []
+        self._record = 0
+        for place, leaf in enumerate(leaves):
+            if isinstance(leaf, Tensor):
+                dtype = stored_dtype(leaf)
+                end = self._record + leaf.numel() * dtype.itemsize
+                self._slots.append(_Slot(place, leaf.shape, dtype, self._record, end))
+                self._record = -(-end // _ALIGNED) * _ALIGNED
+        self.nbytes = count * self._record
+        self._map: Tensor | None = None
 
     def __len__(self) -> int:
         return self._count
@@ -111,121 +96,62 @@ class StoredClip(Sequence[Features]):
             return [self[i] for i in range(*number.indices(len(self)))]
         if not -len(self) <= number < len(self):
             raise IndexError(number)
-        leaves = list(self.leaves)
-        for place, stored in zip(self.places, self.maps(), strict=True):
-            leaves[place] = stored[number]
+        record, leaves = self._records()[number], list(self.constants)
+        for slot in self._slots:
+            leaves[slot.leaf] = record[slot.start : slot.stop].view(slot.dtype).view(slot.shape)
         return unflatten(leaves, self.spec, Unbound(self.frame))
 
-    def maps(self) -> list[Tensor]:
-        """Every tensor leaf of all frames, (N, *shape), mapped from disk."""
-        if self._maps is None:
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_map": None}
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the file is there, with as many bytes as its records take."""
+        return self.path.is_file() and self.path.stat().st_size == self.nbytes
+
+    def _records(self) -> Tensor:
+        if self._map is None:
             try:
-                self._maps = _map(self.path, self.slots, self._count)
+                data = torch.from_file(str(self.path), shared=False, size=self.nbytes, dtype=torch.uint8)
             except (OSError, RuntimeError) as error:
                 raise InputError(f"cannot read cached features {self.path}: {error}") from None
-        return self._maps
+            self._map = data.view(self._count, self._record)
+        return self._map
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_maps": None}
+    def write(self, frames: Iterable[Features]) -> None:
+        """Write the features of all frames, whole or not at all; memory holds one frame at a time.
 
+        Raises:
+            InputError: the disk is full or not writable, or the features of a frame have another structure.
+        """
+        partial = self.path.with_name(f".{self.path.name}.{os.getpid()}.partial")
+        try:
+            with partial.open("wb") as file:
+                for number, features in enumerate(frames):
+                    for slot, leaf in zip(self._slots, self._tensors(features, number), strict=True):
+                        file.seek(number * self._record + slot.start)
+                        file.write(as_bytes(leaf.to(slot.dtype)))
+                file.truncate(self.nbytes)
+            partial.replace(self.path)
+        except OSError as error:
+            raise InputError(f"cannot write the feature cache {self.path}: {error.strerror or error}") from None
+        finally:
+            partial.unlink(missing_ok=True)
 
-def write(path: Path, slots: Sequence[Slot], frames: Iterable[Sequence[Tensor]], count: int) -> float:
-    """Write `count` frames of leaves to `path`, whole or not at all; memory holds one frame at a time.
-
-    Args:
-        path: the file.
-        slots: of the leaves.
-        frames: the leaves of frame after frame.
-        count: how many frames there are.
-
-    Returns:
-        Seconds it took, the making of `frames` included; the file says so too.
-
-    Raises:
-        InputError: the disk is full or not writable.
-    """
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    offsets = _offsets(slots, count)
-    checksum, began = 0, time.perf_counter()
-    try:
-        with partial.open("wb") as file:
-            start = file.write(_header(slots, count, 0, 0.0))
-            for number, leaves in enumerate(frames):
-                for slot, offset, leaf in zip(slots, offsets, leaves, strict=True):
-                    data = as_bytes(leaf.to(slot.dtype))
-                    checksum = zlib.crc32(data, checksum)
-                    file.seek(start + offset + number * slot.nbytes)
-                    file.write(data)
-            seconds = time.perf_counter() - began
-            file.seek(0)
-            file.write(_header(slots, count, checksum, seconds))
-        os.replace(partial, path)
-    except OSError as error:
-        raise InputError(f"cannot write the feature cache {path}: {error.strerror or error}") from None
-    finally:
-        partial.unlink(missing_ok=True)
-    return seconds
-
-
-def read(path: Path, slots: Sequence[Slot], count: int) -> float | None:
-    """Check a file byte by byte against what `write` would have written.
-
-    Returns:
-        Seconds that writing it took; None where it is damaged, missing, or holds something else.
-    """
-    with contextlib.suppress(OSError, RuntimeError, ValueError, KeyError):
-        with path.open("rb") as file:
-            about = json.loads(file.read(int.from_bytes(file.read(8), "little")))["__metadata__"]
-            seconds = float(about["seconds"])
-            file.seek(0)
-            header = _header(slots, count, int(about["checksum"], 16), seconds)
-            if file.read(len(header)) != header or path.stat().st_size != len(header) + size_of(slots, count):
-                return None
-        maps, checksum = _map(path, slots, count), 0
-        for number in range(count):
-            for leaf in maps:
-                checksum = zlib.crc32(as_bytes(leaf[number]), checksum)
-        return seconds if int(about["checksum"], 16) == checksum else None
-    return None
-
-
-def size_of(slots: Sequence[Slot], count: int) -> int:
-    """Bytes that `count` frames take, the header left out."""
-    return count * sum(slot.nbytes for slot in slots)
-
-
-def _offsets(slots: Sequence[Slot], count: int) -> list[int]:
-    """Where each leaf begins: the widest types first, so that all are aligned."""
-    offsets, end = [0] * len(slots), 0
-    for i in sorted(range(len(slots)), key=lambda i: -slots[i].dtype.itemsize):
-        offsets[i] = end
-        end += count * slots[i].nbytes
-    return offsets
-
-
-def _header(slots: Sequence[Slot], count: int, checksum: int, seconds: float) -> bytes:
-    """The header of a safetensors file; equally long for all checksums and times."""
-    about = {"format": _FORMAT, "checksum": f"{checksum:08x}", "seconds": f"{seconds:012.3f}"}
-    entries: dict[str, Any] = {"__metadata__": about}
-    for i, (slot, offset) in enumerate(zip(slots, _offsets(slots, count), strict=True)):
-        span = [offset, offset + count * slot.nbytes]
-        entries[f"leaf.{i}"] = {"dtype": _DTYPES[slot.dtype], "shape": [count, *slot.shape], "data_offsets": span}
-    text = json.dumps(entries).encode()
-    text += b" " * (-len(text) % 64 + 56)  # data begins at a multiple of 64
-    return len(text).to_bytes(8, "little") + text
-
-
-def _map(path: Path, slots: Sequence[Slot], count: int) -> list[Tensor]:
-    with path.open("rb") as file:
-        start = 8 + int.from_bytes(file.read(8), "little")
-    data = torch.from_file(str(path), shared=False, size=path.stat().st_size, dtype=torch.uint8)
-    return [
-        data[start + offset : start + offset + count * slot.nbytes].view(slot.dtype).view(count, *slot.shape)
-        for slot, offset in zip(slots, _offsets(slots, count), strict=True)
-    ]
+    def _tensors(self, features: Features, number: int) -> list[Tensor]:
+        leaves, spec = flatten(features)
+        tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
+        constants = [None if isinstance(leaf, Tensor) else leaf for leaf in leaves]
+        shapes = [(leaf.shape, stored_dtype(leaf)) for leaf in tensors]
+        if (spec, constants) != (self.spec, self.constants) or shapes != [(s.shape, s.dtype) for s in self._slots]:
+            raise InputError(
+                f"the teacher's features at frame {number} are of another structure, shape or constants than before: "
+                "they cannot be cached; train on frames, with cache=None"
+            )
+        return tensors
 
 
 def as_bytes(tensor: Tensor) -> memoryview:
-    """The bytes of a tensor, copied only where they must be."""
+    """Return the bytes of a tensor, copied only where they must be."""
     flat: Any = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
     return memoryview(flat)

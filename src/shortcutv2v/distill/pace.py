@@ -1,4 +1,4 @@
-"""Whether keeping the teacher's features pays, before a frame of them is computed."""
+"""How long the work of a run takes on this machine, measured before training, and what follows from it."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from shortcutv2v.adapter import Adapter
-from shortcutv2v.distill.cache.feature_cache import LIMIT_GB, SUFFIX
-from shortcutv2v.distill.cache.features import features_of, flatten
-from shortcutv2v.distill.cache.store import size_of, slot_of
+from shortcutv2v.distill.cache.features import features_of
+from shortcutv2v.distill.cache.store import SUFFIX, StoredClip
 from shortcutv2v.distill.clips import FrameSource
 from shortcutv2v.model import ShortcutV2V
 
-__all__ = ["caching_pays", "drop_features"]
+__all__ = ["LIMIT_GB", "caching_pays", "drop_features"]
 
+LIMIT_GB = 8.0
+"""Largest size of the features that are cached automatically."""
 _SHARE = 0.2
-"""Of the run's time, at most, for computing features; a step on them takes about two thirds of the time of another."""
+"""Largest share of the run's time for computing features; a step on them takes about two thirds of the time."""
 _FRAMES = 8
 
 
@@ -53,31 +53,34 @@ def caching_pays(
     frame = clips[0][0]
     frames = [frame[None]] * _FRAMES
     made = next((features for _, features in features_of(model, adapter, frames)), None)
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    begun = time.perf_counter()
+    begun = _now()
     if made is None or next(features_of(model, adapter, frames), None) is None:
         return False
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    seconds = time.perf_counter() - begun
+    seconds = _now() - begun
     scale = sum(len(clip) * clip[0][0].numel() for clip in clips) / frame[0].numel()
-    needed = scale * size_of([slot_of(leaf) for leaf in flatten(made)[0] if isinstance(leaf, Tensor)], 1)
+    needed = scale * StoredClip(Path(), made, (0, 0, 0), 1).nbytes
     room = min(LIMIT_GB * 1e9, shutil.disk_usage(_existing(Path(folder))).free / 2)
     return scale * seconds < _SHARE * 60 * minutes and needed < room
 
 
 def drop_features(folder: Path | None) -> None:
-    """Delete the features that a run which has ended had kept for itself, and the folder if it held nothing else.
+    """Delete the features that a run has kept for itself, and the folder if it held nothing else.
 
     Args:
-        folder: None where it kept none.
+        folder: None if it kept none.
     """
     if folder is not None:
-        for path in folder.glob(f"*{SUFFIX}"):
+        for path in [*folder.glob(f"*{SUFFIX}"), *folder.glob(f".*{SUFFIX}.*.partial")]:
             path.unlink(missing_ok=True)
         with contextlib.suppress(OSError):
             folder.rmdir()
+
+
+def _now() -> float:
+    """Seconds on a clock, with the work on the GPU done."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter()
 
 
 def _existing(folder: Path) -> Path:
