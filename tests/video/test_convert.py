@@ -41,13 +41,16 @@ def left(folder: Path) -> list[str]:
     return sorted(os.listdir(folder))
 
 
+@pytest.mark.filterwarnings("ignore:.*does not say how long it is")
 @pytest.mark.parametrize("name", SOURCES)
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".mov"])
 def test_count_times_and_order_are_kept(tmp_path: Path, name: str, suffix: str) -> None:
     source, target = encode(tmp_path / name, **SOURCES[name]), tmp_path / f"out{suffix}"
     assert video.convert(source, target, same, progress=False) == 12
-    # Matroska counts in milliseconds, whatever one gives it.
-    expected = [Fraction(round(at * 1000), 1000) for at in times(source)] if suffix == ".mkv" else times(source)
+    # Time counts from the file's beginning. Matroska counts in milliseconds, whatever one gives it.
+    expected = [at - times(source)[0] for at in times(source)]
+    if suffix == ".mkv":
+        expected = [Fraction(round(at * 1000), 1000) for at in expected]
     assert times(target) == expected
     assert numbers(video.open(target)) == list(range(12))
     assert sorted(left(tmp_path)) == sorted([name, f"out{suffix}"])
@@ -128,8 +131,11 @@ def test_sound_is_copied_bit_for_bit(tmp_path: Path, source: str, target: str, s
 def test_late_sound_stays_beside_its_frames(tmp_path: Path) -> None:
     path = encode(tmp_path / "clip.mp4", 25, ticks=range(100, 125), sound=["aac"])
     video.convert(path, tmp_path / "out.mp4", same, progress=False)
-    assert packets(tmp_path / "out.mp4") == packets(path)
-    assert times(tmp_path / "out.mp4") == times(path)
+    (before,), (after,) = packets(path), packets(tmp_path / "out.mp4")
+    begin = times(path)[0] - times(tmp_path / "out.mp4")[0]
+    assert begin > Fraction(39, 10)  # both tracks begin at 4 s, the target at 0
+    assert [content for _, content in after] == [content for _, content in before]
+    assert all(abs(old - new - begin) < Fraction(1, 1000) for (old, _), (new, _) in zip(before, after, strict=True))
 
 
 def test_cut_takes_picture_and_sound(tmp_path: Path) -> None:
@@ -147,13 +153,6 @@ def test_sound_can_be_left_out(tmp_path: Path) -> None:
     path = encode(tmp_path / "clip.mp4", 25, sound=["aac"])
     video.convert(path, tmp_path / "out.mp4", same, audio=False, progress=False)
     assert packets(tmp_path / "out.mp4") == []
-
-
-def test_sound_that_does_not_fit_says_where_it_would(tmp_path: Path) -> None:
-    path = encode(tmp_path / "clip.avi", 25, sound=["wmav2"])
-    with pytest.raises(VideoError, match=r"\.mp4 cannot hold the wmav2 sound of .*write a \.mkv file.*audio=False"):
-        video.convert(path, tmp_path / "out.mp4", same, progress=False)
-    assert left(tmp_path) == ["clip.avi"]
 
 
 def test_one_frame(tmp_path: Path) -> None:
@@ -319,8 +318,8 @@ def _write_all(out: video.Writer, frames: list[Tensor], at: list[Fraction | None
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full, a disk without room")
 def test_disk_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out = video.create(tmp_path / "out.mp4", preset="ultrafast")
-    out._temporary.unlink()
-    out._temporary.symlink_to("/dev/full")
+    out._part.path.unlink()
+    out._part.path.symlink_to("/dev/full")
     noise = [torch.randint(0, 256, (3, 64, 64), dtype=torch.uint8) for _ in range(30)]
     with pytest.raises(VideoError, match="cannot be written"):
         _write_all(out, noise, [None] * 30)

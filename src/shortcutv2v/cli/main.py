@@ -132,6 +132,8 @@ def _add_translate(verb: argparse.ArgumentParser, preset: str | None) -> None:
     verb.add_argument("--block", type=Path, help="folder of a trained block; without it the teacher does every frame")
     verb.add_argument("--interval", type=int, help="frames from one refresh to the next, instead of the saved value")
     verb.add_argument("--crf", type=float, default=16, help="H.264 quality, 0 is lossless (default: %(default)s)")
+    verb.add_argument("--no-audio", action="store_true", help="leave the sound out")
+    verb.add_argument("--frames", metavar="START:STOP", help="translate this part of the clip")
     verb.set_defaults(run=_lazily("translate"))
 
 

@@ -10,7 +10,7 @@ from fractions import Fraction
 from torch import Tensor
 
 from shortcutv2v import video
-from shortcutv2v.cli.setup import frame_size, load_model, open_adapter
+from shortcutv2v.cli.setup import frame_range, frame_size, load_model, open_adapter
 from shortcutv2v.errors import InputError
 from shortcutv2v.measure.compare import METHODS, Scores, compare
 
@@ -22,7 +22,7 @@ NAMES = {"ours": "ours", "reuse": "f_ref reused", "repeat": "last output repeate
 
 def run(options: argparse.Namespace) -> None:
     """Translate the clip with teacher and wrapped model, frame by frame in turn; print tables and the worst frames."""
-    start, stop = _frames(options.frames)
+    start, stop = frame_range(options.frames)
     intervals = _intervals(options.intervals)
     with video.open(options.source, size=frame_size(options.size), start=start, stop=stop) as clip:
         adapter = open_adapter(options)
@@ -103,17 +103,6 @@ def time_table(scores: Scores) -> Iterator[str]:
     }
     for name, seconds in rows.items():
         yield f"| {name} | {seconds * 1000:.0f} | {teacher / seconds:.2f} |"
-
-
-def _frames(text: str | None) -> tuple[int, int | None]:
-    if text is None:
-        return 0, None
-    start, colon, stop = text.partition(":")
-    numbers = [int(part) if part.isdecimal() else 0 for part in (start, stop)]
-    right = all(part == "" or part.isdecimal() for part in (start, stop))
-    if not colon or not right or (stop and numbers[0] >= numbers[1]):
-        raise InputError(f"--frames {text!r}: expected START:STOP with START below STOP, such as 43:63")
-    return numbers[0], numbers[1] if stop else None
 
 
 def _intervals(text: str | None) -> list[int]:

@@ -18,7 +18,7 @@ from shortcutv2v.refresh import Every
 _LARGEST = 16384
 """Pixels of a side; no codec of ours writes larger pictures."""
 
-__all__ = ["frame_size", "load_model", "open_adapter"]
+__all__ = ["frame_range", "frame_size", "load_model", "open_adapter"]
 
 
 def open_adapter(options: Any) -> Adapter:
@@ -71,6 +71,29 @@ def frame_size(given: str | int | None) -> int | tuple[int, int] | None:
             f"--size {given}: expected HEIGHTxWIDTH, such as 180x320, or a height, such as 180, each at most {_LARGEST}"
         )
     return (int(height), int(width)) if times else int(height)
+
+
+def frame_range(text: str | None) -> tuple[int, int | None]:
+    """Return first frame and the frame to stop before, as they are typed.
+
+    Args:
+        text: "43:63", "43:", ":63", or None for the whole clip.
+
+    Raises:
+        InputError: it is none of these.
+
+    Examples:
+        >>> frame_range("43:63"), frame_range(":63"), frame_range(None)
+        ((43, 63), (0, 63), (0, None))
+    """
+    if text is None:
+        return 0, None
+    start, colon, stop = text.partition(":")
+    numbers = [int(part) if part.isdecimal() else 0 for part in (start, stop)]
+    right = all(part == "" or part.isdecimal() for part in (start, stop))
+    if not colon or not right or (stop and numbers[0] >= numbers[1]):
+        raise InputError(f"--frames {text!r}: expected START:STOP with START below STOP, such as 43:63")
+    return numbers[0], numbers[1] if stop else None
 
 
 def _device(name: str) -> torch.device:

@@ -1,6 +1,6 @@
-"""The one door to PyAV.
+"""The only place that opens files with PyAV.
 
-PyAV is an optional dependency, so it is imported where it is first needed and never at import time of the package.
+PyAV is an optional dependency, so it is imported when it is first needed and never when the package is imported.
 """
 
 from __future__ import annotations
@@ -15,15 +15,25 @@ from shortcutv2v.errors import VideoError
 
 if TYPE_CHECKING:
     from av.container.input import InputContainer
+    from av.stream import Stream
     from av.video.stream import VideoStream
 
-__all__ = ["PathLike", "load", "opened", "reason"]
+__all__ = ["PathLike", "animated_webp", "is_cover", "load", "opened", "reason"]
 
 PathLike = str | os.PathLike[str]
 
+# Playlists, text and devices are left out: some open other files, and FFmpeg draws any text file as a video.
+_FORMATS = (
+    "mov,matroska,avi,mpegts,mpeg,mpegvideo,m4v,h264,hevc,vvc,obu,av1,ivf,flv,live_flv,asf,ogg,gif,apng,yuv4mpegpipe,"
+    "mxf,nut,rm,dv,wtv,h261,h263,mjpeg,mpjpeg,vc1,vc1test,dirac,gxf,nsv,nuv,pva,ty,dhav,cavsvideo,avs2,avs3,amv,mjpeg_2000,"
+    "dnxhd,bink,smk,roq,flic,r3d,cine,swf,vivo,lxf,ismv,xmv,png_pipe,jpeg_pipe,webp_pipe,bmp_pipe,tiff_pipe,ppm_pipe,"
+    "jpegxl_pipe,j2k_pipe,exr_pipe,jpegxl_anim"
+)
+_DEFAULT, _ATTACHED_PICTURE, _TIMED_THUMBNAILS = 0x1, 0x400, 0x800
+
 
 def load() -> Any:
-    """The `av` module.
+    """Return the `av` module.
 
     Raises:
         VideoError: PyAV is not installed; the message says what to type.
@@ -32,46 +42,82 @@ def load() -> Any:
         import av
     except ImportError as error:
         raise VideoError('reading and writing video needs PyAV; type: pip install "shortcutv2v[video]"') from error
-    # PyAV's log level stays at its default, off: at any other, decoder threads report through Python, and closing a
-    # decoder while one of them waits for the interpreter never ends.
+    # PyAV's log level stays at its default, off. At any other level, decoder threads report through Python, and
+    # closing a decoder while one of them waits for the interpreter never ends.
     return av
 
 
 def reason(error: BaseException) -> str:
-    """What FFmpeg says about `error`, without its number and path."""
+    """Return FFmpeg's text for `error`, without its number and path."""
     return str(getattr(error, "strerror", None) or error)
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
-    """Open `path` for demuxing and pick its first real video stream; closed again at the end.
+def opened(path: Path, file: Path | None = None) -> Iterator[tuple[InputContainer, VideoStream]]:
+    """Open a video for demuxing, choose its picture stream, and close the file at the end.
+
+    Args:
+        path: the name for messages.
+        file: the file to open if it is not `path`.
 
     Raises:
-        VideoError: no such file, no video in it, or nothing that FFmpeg can read.
+        VideoError: there is no such file, no video in it, or FFmpeg cannot read it.
     """
     av = load()
-    if not path.exists():
-        raise VideoError(f"{path}: no such file or folder; check the spelling")
-    try:
-        # "file:" keeps FFmpeg from reading a colon in the name as a protocol and a percent sign as a pattern.
-        container = av.open(f"file:{path}")
-    except av.error.FFmpegError as error:
+    file = file or path
+    if "\0" in str(path) or not file.exists():
         raise VideoError(
-            f"{path}: not a readable video ({reason(error)}); expected a complete video file (mp4, mkv, webm...) "
-            "or a folder of frames"
-        ) from error
+            f"{str(path)!r}: no such file or folder; check the spelling"
+            if "\0" in str(path)
+            else f"{path}: no such file or folder; check the spelling"
+        )
+    options = {"format_whitelist": _FORMATS, "protocol_whitelist": "file"}
     try:
-        streams = [s for s in container.streams.video if not _is_cover(s)]
-        if not streams:
-            raise VideoError(
-                f"{path}: no video stream in this file; expected a video, not only sound or a cover picture"
-            )
-        yield container, streams[0]
+        # "file:" keeps FFmpeg from reading a colon in the name as a protocol and a percent sign as a pattern. Titles of
+        # old files are often not UTF-8.
+        container = av.open(f"file:{file}", container_options=options, metadata_errors="replace")
+    except (av.error.FFmpegError, OSError) as error:
+        raise _unreadable(path, file, error) from error
+    try:
+        yield container, _picture(path, container)
     finally:
         container.close()
 
 
-def _is_cover(stream: VideoStream) -> bool:
-    """Whether the stream is the cover picture of a music file, which containers store as a video stream."""
-    disposition = getattr(stream, "disposition", None)
-    return disposition is not None and "attached_pic" in str(disposition)
+def _unreadable(path: Path, file: Path, error: Exception) -> VideoError:
+    """Return the error for a file that FFmpeg refuses to open."""
+    if animated_webp(file):
+        return VideoError(f"{path}: animated WebP, which FFmpeg does not decode; convert it to a GIF or a video first")
+    why = "no known video format" if isinstance(error, load().error.ArgumentError) else reason(error)
+    expected = "expected a complete video file (mp4, mkv, webm...) or a folder of frames"
+    return VideoError(f"{path}: not a readable video ({why}); {expected}")
+
+
+def animated_webp(file: Path) -> bool:
+    """Return whether `file` is a WebP image of several frames."""
+    try:
+        with file.open("rb") as opened_file:
+            head = opened_file.read(21)
+    except OSError:
+        return False
+    return head[:4] == b"RIFF" and head[8:16] == b"WEBPVP8X" and len(head) == 21 and bool(head[20] & 2)
+
+
+def _picture(path: Path, container: InputContainer) -> VideoStream:
+    """Return the stream that FFmpeg's own program would take: the largest, or the default one among equals."""
+    streams = [s for s in container.streams.video if not is_cover(s)]
+    if not streams:
+        raise VideoError(f"{path}: no video stream in this file; expected a video, not only sound or a cover picture")
+    known = [s for s in streams if s.codec_context is not None]
+    if not known:
+        raise VideoError(f"{path}: FFmpeg does not know the codec of its pictures; convert it where it was made")
+    return max(known, key=lambda s: s.width * s.height + 5_000_000 * (_disposition(s) & _DEFAULT))
+
+
+def _disposition(stream: Stream) -> int:
+    return int(getattr(stream, "disposition", 0) or 0)
+
+
+def is_cover(stream: Stream) -> bool:
+    """Return whether a video stream is the cover of a music file, or the previews of a player's time line."""
+    return bool(_disposition(stream) & (_ATTACHED_PICTURE | _TIMED_THUMBNAILS))

@@ -14,33 +14,51 @@ from collections.abc import Callable, Generator, Iterator
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
 from shortcutv2v.errors import VideoError
-from shortcutv2v.video import _stream
-from shortcutv2v.video._av import PathLike, opened
-from shortcutv2v.video.picture import IMAGE_SUFFIXES, Size, ToTensor, quarter_turns, read_image, upright_size
+from shortcutv2v.video import _clock, _stream
+from shortcutv2v.video._av import PathLike, is_cover, opened, reason
+from shortcutv2v.video._pipe import is_pipe, spooled
+from shortcutv2v.video.picture import (
+    IMAGE_SUFFIXES,
+    SDR,
+    VIDEO_SUFFIXES,
+    Colour,
+    Size,
+    ToTensor,
+    quarter_turns,
+    read_image,
+    upright_size,
+)
 
 if TYPE_CHECKING:
-    from av.video.frame import VideoFrame
+    from av.container.input import InputContainer
+    from av.video.stream import VideoStream
 
 __all__ = ["Clip", "FolderClip", "VideoClip", "list_frames", "open"]
 
 
 class Clip(ABC):
-    """A video file or a folder of frames, to be read in order, as often as one likes.
+    """A video file or a folder of frames, read in order, as often as you like.
 
     Iterating yields uint8 tensors of shape (3, H, W), RGB. `timed` yields the time stamps too.
 
     Attributes:
         path: where it was opened.
-        size: (H, W) of the frames as they come out, after rotation and resizing.
-        rate: frames per second; the average where the rate varies.
-        frames: how many will come, as far as the container says; None when it does not.
+        size: (H, W) of the frames that come out, after rotation and resizing.
+        rate: frames per second; the average if the rate varies.
+        frames: how many frames will come, if the container says so; else None.
         time_base: the unit, in seconds, of which every time stamp is a whole multiple.
-        pixel_aspect: width of a pixel by its height; 1 but for anamorphic video read at its own shape.
+        pixel_aspect: width of a pixel by its height; 1 unless the video is anamorphic and read at its own shape.
+        begin: the time, in seconds, at which the file begins; None if it states no times.
+        colour: how the pixel values are to be shown.
+        lost: kinds of content in the file that frames and sound do not carry, such as subtitles.
+        sounds: how many sound tracks the file has.
+        last: how long the last frame read is shown, in seconds; 0 if the file does not say.
+        ends: whether the file says where it ends, so that a missing end is noticed; known after reading it.
     """
 
     path: Path
@@ -48,26 +66,33 @@ class Clip(ABC):
     rate: Fraction
     time_base: Fraction
     pixel_aspect: Fraction = Fraction(1)
+    begin: Fraction | None = Fraction(0)
+    colour: Colour = SDR
+    sounds: int = 0
+    last: Fraction = Fraction(0)
+    ends: bool = True
 
-    def __init__(self, path: Path, start: int, stop: int | None) -> None:
+    def __init__(self, path: Path, size: Size, multiple: int, start: int, stop: int | None) -> None:
         if start < 0 or (stop is not None and stop <= start):
             raise VideoError(f"{path}: start={start}, stop={stop} is no frame range; expected 0 <= start < stop")
         self.path = path
         self.start, self.stop = start, stop
-        # Weak: an abandoned iteration must be freed, decoder threads and all, at once and not by the garbage collector,
-        # which might first run in a forked worker and wait there for threads that stayed in the parent.
+        self.lost: list[str] = []
+        self._convert = ToTensor(size, multiple)
+        # Weak: an abandoned iteration must be freed at once, with its decoder threads. The garbage collector might
+        # first run in a forked worker, and wait there for threads that stayed in the parent.
         self._running: weakref.WeakSet[Generator[tuple[Fraction, Tensor]]] = weakref.WeakSet()
 
     @property
     def frames(self) -> int | None:
-        """How many frames will come, as far as the container says; None when it does not."""
+        """How many frames will come, if the container says so; else None."""
         total = self._total()
         if total is None:
             return None
         return max(0, min(total, total if self.stop is None else self.stop) - self.start)
 
     def timed(self) -> Iterator[tuple[Fraction, Tensor]]:
-        """Yields (time, frame): seconds as an exact fraction, strictly rising, and uint8 (3, H, W).
+        """Yield (time, frame): seconds as an exact fraction, strictly rising, and uint8 (3, H, W).
 
         Raises:
             VideoError: a frame cannot be decoded or has another size, or the clip ends before it should.
@@ -84,10 +109,15 @@ class Clip(ABC):
             if self.stop is not None and number + 1 >= self.stop:
                 return
         if number < self.start:
-            raise VideoError(f"{self.path}: has only {number + 1} frames; start={self.start} lies behind them")
+            raise VideoError(f"{self.path}: has only {number + 1} frames; start={self.start} lies after them")
+
+    @property
+    def transparent(self) -> bool:
+        """Whether a frame so far had pixels that are not opaque; their hidden colours come out."""
+        return self._convert.transparent
 
     def __iter__(self) -> Iterator[Tensor]:
-        """The frames alone."""
+        """Yield the frames alone."""
         return (frame for _, frame in self.timed())
 
     def __enter__(self) -> Clip:
@@ -99,35 +129,42 @@ class Clip(ABC):
         self.close()
 
     def close(self) -> None:
-        """Ends every iteration still under way and closes its file; the clip can be iterated anew."""
+        """End every running iteration and close its file; the clip can be iterated anew."""
         for run in list(self._running):
             run.close()
         self._running.clear()
 
     @abstractmethod
     def _total(self) -> int | None:
-        """Frames in the whole clip, range ignored."""
+        """Return the number of frames in the whole clip; ignore the range."""
 
     @abstractmethod
     def _decode(self) -> Iterator[tuple[Fraction, Callable[[], Tensor]]]:
-        """Time of every frame, and what converts it: frames before the range are never converted."""
+        """Yield the time of every frame and a function that converts it: frames before the range are not converted."""
 
 
 class VideoClip(Clip):
     """A video file; see `open`."""
 
-    def __init__(self, path: Path, size: Size, start: int, stop: int | None) -> None:
-        super().__init__(path, start, stop)
-        self._convert = ToTensor(size)
-        with opened(path) as (container, stream):
-            self.rate, self.time_base = _stream.rate(stream), _stream.time_base(stream)
+    def __init__(self, path: Path, size: Size, multiple: int, start: int, stop: int | None) -> None:
+        super().__init__(path, size, multiple, start, stop)
+        self.file = path
+        if is_pipe(path):
+            spool = spooled(path)
+            self.file = Path(spool.name)
+            weakref.finalize(self, spool.close)
+        with opened(path, self.file) as (container, stream):
+            self.rate, self.time_base = _clock.rate(container, stream), _clock.time_base(stream)
+            self.begin = _clock.begin_of(container, [stream, *container.streams.audio])
+            self.lost, self.sounds = _extras(container, stream), len(container.streams.audio)
             self._promise = _stream.promised(container, stream)
-            # The first frame is decoded at once: its size and rotation count, and an unusable file fails here.
+            # Decode the first frame at once: its size and rotation count, and an unusable file fails here.
             first = next(_stream.decode(path, container, stream), None)
             if first is None:
-                raise _stream.nothing_came(path, self._promise)
+                raise _stream.no_frames(path, self._promise)
             self.size = self._convert.size(first)
             self._stored = upright_size(first)
+            self.colour = Colour.of(first)
             if size is None or isinstance(size, int):
                 aspect = Fraction(stream.sample_aspect_ratio or 1)
                 self.pixel_aspect = 1 / aspect if quarter_turns(first) % 2 else aspect
@@ -136,28 +173,38 @@ class VideoClip(Clip):
         return self._promise
 
     def _decode(self) -> Iterator[tuple[Fraction, Callable[[], Tensor]]]:
-        with opened(self.path) as (container, stream):
+        with opened(self.path, self.file) as (container, stream):
             stream.thread_type = "AUTO"
-            clock = _stream.Clock(container, stream)
-            count = 0
-            for frame in _stream.decode(self.path, container, stream):
-                self._same_size(frame, count)
+            clock = _clock.Clock(container, stream)
+            count, end = 0, None
+            for frame in _stream.decode(self.path, container, stream, beside=container.streams.audio):
+                if upright_size(frame) != self._stored:
+                    raise _size_changed(self.path, count, upright_size(frame), self._stored)
                 count += 1
+                lasts = getattr(frame, "duration", 0) or 0
+                end = None if frame.pts is None else frame.pts + lasts
+                self.last = lasts * self.time_base
                 yield clock(frame) * self.time_base, lambda frame=frame: self._convert(frame)  # type: ignore[misc]
-            _stream.check_complete(self.path, stream, self._promise, count, clock.span)
+            self.ends = _stream.check_complete(self.path, self.file, (container, stream), self._promise, count, end)
 
-    def _same_size(self, frame: VideoFrame, number: int) -> None:
-        if upright_size(frame) != self._stored:
-            raise _size_changed(self.path, number, upright_size(frame), self._stored)
+
+def _extras(container: InputContainer, picture: VideoStream) -> list[str]:
+    """Return what a container holds that is neither the picture nor its sound, in words."""
+    pictures = sum(not is_cover(s) for s in container.streams.video) - 1
+    counts = {"other picture tracks": pictures}
+    for kind, word in (("subtitles", "subtitle tracks"), ("attachments", "attachments"), ("data", "data tracks")):
+        counts[word] = len(getattr(container.streams, kind, ()))
+    chapters: Any = getattr(container, "chapters", list)
+    counts["chapters"] = len(chapters())
+    return [f"{word} ({count})" for word, count in counts.items() if count > 0]
 
 
 class FolderClip(Clip):
     """A folder of numbered images; see `open`."""
 
-    def __init__(self, path: Path, size: Size, start: int, stop: int | None, rate: Fraction) -> None:
-        super().__init__(path, start, stop)
+    def __init__(self, path: Path, size: Size, multiple: int, start: int, stop: int | None, rate: Fraction) -> None:
+        super().__init__(path, size, multiple, start, stop)
         self.files = list_frames(path)
-        self._convert = ToTensor(size)
         self.rate, self.time_base = rate, 1 / rate
         first = read_image(self.files[0])
         self.size = self._convert.size(first)
@@ -171,7 +218,7 @@ class FolderClip(Clip):
             yield number * self.time_base, lambda number=number: self.read(number)  # type: ignore[misc]
 
     def read(self, number: int) -> Tensor:
-        """Frame `number` of the folder (range ignored), uint8 (3, H, W)."""
+        """Return frame `number` of the folder, uint8 (3, H, W); ignore the range."""
         frame = read_image(self.files[number])
         if upright_size(frame) != self._stored:
             raise _size_changed(self.files[number], number, upright_size(frame), self._stored)
@@ -186,32 +233,46 @@ def _size_changed(path: Path, number: int, new: tuple[int, int], old: tuple[int,
 
 
 def list_frames(folder: Path) -> list[Path]:
-    """The image files of a folder in natural order (frame2 before frame10); hidden files are left out.
+    """Return the image files of a folder in natural order (frame2 before frame10), without hidden files.
 
     Raises:
-        VideoError: there are none.
+        VideoError: there are none, or the folder cannot be read.
     """
-    files = [p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith(".")]
-    if not files:
+    try:
+        inside = [p for p in folder.iterdir() if not p.name.startswith(".")]
+    except OSError as error:
+        raise VideoError(f"{folder}: cannot be read ({reason(error)})") from error
+    files = [p for p in inside if p.suffix.lower() in IMAGE_SUFFIXES]
+    if files:
+        return sorted(files, key=_natural)
+    videos = [p for p in inside if p.suffix.lower() in VIDEO_SUFFIXES]
+    if videos:
         raise VideoError(
-            f"{folder}: no frames in this folder; expected images named {', '.join(sorted(IMAGE_SUFFIXES))}"
+            f"{folder}: a folder of videos, not of frames; give one of its {len(videos)} videos, such as {min(videos)}"
         )
-    return sorted(files, key=_natural)
+    raise VideoError(f"{folder}: no frames in this folder; expected images named {', '.join(sorted(IMAGE_SUFFIXES))}")
 
 
 def _natural(path: Path) -> list[tuple[int, int, str]]:
     parts = re.split(r"(\d+)", path.name)
-    return [(1, int(part), "") if part.isdigit() else (0, 0, part) for part in parts]
+    return [(1, int(part), "") if part.isdecimal() else (0, 0, part) for part in parts]
 
 
 def open(  # noqa: A001 - called as video.open, like gzip.open
-    path: PathLike, *, size: Size = None, start: int = 0, stop: int | None = None, rate: Fraction | float | None = None
+    path: PathLike,
+    *,
+    size: Size = None,
+    multiple: int = 1,
+    start: int = 0,
+    stop: int | None = None,
+    rate: Fraction | float | None = None,
 ) -> Clip:
     """Open a video file or a folder of frames for reading in order.
 
     Args:
-        path: a video file of any kind FFmpeg reads, or a folder of images.
+        path: a video file that FFmpeg reads, a named pipe with such a file, or a folder of images.
         size: read at this size: a height (the width follows), an (H, W), or None for the stored size.
+        multiple: with `size` as a height, round height and width to multiples of this number.
         start: first frame to read, counted from 0.
         stop: the frame to stop before; None for the end.
         rate: frames per second of a folder (25 if not given); a video file states its own.
@@ -232,7 +293,8 @@ def open(  # noqa: A001 - called as video.open, like gzip.open
     """
     path = Path(path)
     if path.is_dir():
-        return FolderClip(path, size, start, stop, Fraction(25) if rate is None else _stream.as_rate(rate))
+        frame_rate = Fraction(25) if rate is None else _stream.as_rate(rate)
+        return FolderClip(path, size, multiple, start, stop, frame_rate)
     if rate is not None:
         raise VideoError(f"{path}: rate={rate} is for folders of frames; a video file keeps the rate it states")
-    return VideoClip(path, size, start, stop)
+    return VideoClip(path, size, multiple, start, stop)

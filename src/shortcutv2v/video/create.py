@@ -1,4 +1,4 @@
-"""From a target's name to what writes it: a video file, or a folder of images."""
+"""From a target's name to its writer: a video file, or a folder of images."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from shortcutv2v.errors import VideoError
 from shortcutv2v.video._av import PathLike
 from shortcutv2v.video._stream import as_rate
 from shortcutv2v.video.audio import AudioCopy
-from shortcutv2v.video.picture import IMAGE_SUFFIXES
-from shortcutv2v.video.write import VIDEO_SUFFIXES, FolderWriter, VideoWriter, Writer
+from shortcutv2v.video.picture import IMAGE_SUFFIXES, SDR, Colour
+from shortcutv2v.video.write import WRITABLE, FolderWriter, VideoWriter, Writer
 
 __all__ = ["create", "is_folder", "writer_for"]
 
@@ -37,15 +37,15 @@ def create(
         rate: frames per second.
         time_base: unit of the time stamps in seconds; default one frame.
         crf: H.264 quality, 0 (lossless apart from colour) to 51; 16 is hard to tell from the original.
-        preset: x264's trade of time for size, `ultrafast` to `veryslow`.
+        preset: x264's trade between time and size, `ultrafast` to `placebo`.
         image: kind of images in a folder, `.png` or `.jpg`.
 
     Returns:
         A `Writer` to use in a `with` block.
 
     Raises:
-        VideoError: a suffix that cannot be written, no such folder to write in, no access, a folder already filled, or
-            another argument out of its range.
+        VideoError: the suffix cannot be written, there is no folder to write in, no access, a target folder is not
+            empty, another run is writing the target, or an argument is out of its range.
 
     Examples:
         ```python
@@ -69,8 +69,9 @@ def writer_for(
     names: list[str] | None = None,
     sound: AudioCopy | None = None,
     pixel_aspect: Fraction = Fraction(1),
+    colour: Colour = SDR,
 ) -> Writer:
-    """What writes `target`; the options of the other kind of target are without effect.
+    """Return the writer of `target`; the options of the other kind of target have no effect.
 
     Args:
         target: as in `create`.
@@ -80,8 +81,9 @@ def writer_for(
         preset: as in `create`.
         image: as in `create`.
         names: of a folder's images, without suffix; default: six digits.
-        sound: what a video file gets beside the frames.
+        sound: the sound for a video file.
         pixel_aspect: width of a video's pixel by its height.
+        colour: how the pixel values are to be shown.
 
     Raises:
         VideoError: as `create`.
@@ -95,19 +97,19 @@ def writer_for(
         raise VideoError(f"crf={crf}: no H.264 quality; expected 0 (best) to 51 (worst)")
     if preset not in _PRESETS:
         raise VideoError(f"preset={preset!r}: unknown to x264; expected one of {', '.join(_PRESETS)}")
-    return VideoWriter(target, rate, time_base, crf, preset, sound, pixel_aspect)
+    return VideoWriter(target, rate, time_base, crf, preset, sound, pixel_aspect, colour)
 
 
 def is_folder(target: Path) -> bool:
-    """Whether a target means a folder of frames."""
+    """Return whether a target means a folder of frames."""
     return target.is_dir() or not target.suffix
 
 
 def _check_suffix(target: Path) -> None:
     """Refuse suffixes that H.264 cannot go into."""
-    if target.suffix.lower() in VIDEO_SUFFIXES:
+    if target.suffix.lower() in WRITABLE:
         return
     hint = "; for single frames give a folder, a name without suffix" if target.suffix.lower() in IMAGE_SUFFIXES else ""
     raise VideoError(
-        f"{target}: cannot write {target.suffix} files; expected {', '.join(sorted(VIDEO_SUFFIXES))}, or a folder{hint}"
+        f"{target}: cannot write {target.suffix} files; expected {', '.join(sorted(WRITABLE))}, or a folder{hint}"
     )

@@ -11,16 +11,9 @@ from shortcutv2v.errors import VideoError
 from shortcutv2v.video._av import PathLike, load
 from shortcutv2v.video.clip import list_frames
 from shortcutv2v.video.frames import Frames
-from shortcutv2v.video.picture import IMAGE_SUFFIXES, check_image
+from shortcutv2v.video.picture import IMAGE_SUFFIXES, VIDEO_SUFFIXES, check_image
 
 __all__ = ["find_clips"]
-
-# fmt: off
-_READABLE = frozenset({
-    ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".ts", ".m2ts", ".mts", ".mpg", ".mpeg", ".flv", ".wmv", ".3gp",
-    ".ogv", ".gif", ".y4m", ".mxf", ".h264", ".hevc",
-})
-# fmt: on
 
 
 def find_clips(paths: PathLike | Iterable[PathLike], *, min_frames: int = 1) -> list[Path]:
@@ -68,7 +61,7 @@ def find_clips(paths: PathLike | Iterable[PathLike], *, min_frames: int = 1) -> 
 def _expand(folder: Path) -> Iterator[Path]:
     """The clips below a folder."""
     inside = sorted(p for p in folder.iterdir() if not p.name.startswith("."))
-    videos = [p for p in inside if p.is_file() and p.suffix.lower() in _READABLE]
+    videos = [p for p in inside if p.is_file() and p.suffix.lower() in VIDEO_SUFFIXES]
     if not videos and any(p.is_file() and p.suffix.lower() in IMAGE_SUFFIXES for p in inside):
         yield folder
     yield from videos

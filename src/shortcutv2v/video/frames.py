@@ -164,7 +164,7 @@ class Frames:
         else:
             stamp = self._index.stamps[key]
             container.seek(stamp, stream=stream)
-            run.frames = self._numbered(_stream.decode(self.path, container, stream, stamp, key))
+            run.frames = self._numbered(_stream.decode(self.path, container, stream, since=stamp, first=key))
         return run
 
     def _numbered(self, frames: Iterator[VideoFrame]) -> Iterator[tuple[int, VideoFrame]]:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
 
 __all__ = [
     "IMAGE_SUFFIXES",
+    "SDR",
+    "VIDEO_SUFFIXES",
+    "Colour",
     "ImageEncoder",
     "Size",
     "ToTensor",
@@ -45,12 +49,20 @@ Size = tuple[int, int] | int | None
 """A size to read at: (H, W); one int, the height, with the width following the aspect ratio; None, as stored."""
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".ppm"})
+# fmt: off
+VIDEO_SUFFIXES = frozenset({
+    ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".ts", ".m2ts", ".mts", ".mpg", ".mpeg", ".flv", ".wmv", ".3gp",
+    ".ogv", ".gif", ".y4m", ".mxf", ".h264", ".hevc",
+})
+# fmt: on
 
 # Without ACCURATE, swscale's quick tables make every picture about one grey level too dark.
 # The numbers of libswscale/swscale.h: PyAV hands integers through, while its enum has changed between releases.
 _BICUBIC, _FULL_CHROMA_OUT, _FULL_CHROMA_IN, _ACCURATE = 4, 0x2000, 0x4000, 0x40000
 _FLAGS = _BICUBIC | _FULL_CHROMA_OUT | _FULL_CHROMA_IN | _ACCURATE
-_BT709, _BT601, _UNSPECIFIED, _LIMITED = 1, 5, 2, 1
+_BT709, _BT601, _BT2020, _UNSPECIFIED, _LIMITED = 1, 5, 9, 2, 1
+_HDR = {16: "PQ", 18: "HLG"}
+_MOST_PIXELS = 2**31 // 8  # av_image_check_size
 
 _MAGIC = {
     b"\x89PNG": "png",
@@ -63,63 +75,115 @@ _MAGIC = {
 }
 
 
-def fit(size: Size, stored: tuple[int, int]) -> tuple[int, int]:
-    """The (H, W) that frames of `stored` size come out with when read at `size`.
+def fit(size: Size, stored: tuple[int, int], multiple: int = 1) -> tuple[int, int]:
+    """Return the (H, W) that frames of `stored` size have when they are read at `size`.
+
+    Args:
+        size: see `Size`.
+        stored: (H, W) as stored.
+        multiple: with a height as size, round both sides to multiples of this number.
 
     Raises:
-        VideoError: `size` is no positive height or pair.
+        VideoError: `size` is no positive height or pair, or larger than FFmpeg can scale.
 
     >>> fit(180, (720, 1280))
     (180, 320)
+    >>> fit(256, (720, 1280)), fit(256, (720, 1280), multiple=4)
+    ((256, 455), (256, 456))
     >>> fit((64, 64), (720, 1280))
     (64, 64)
     """
     if size is None:
         return stored
-    pair = (size, max(1, round(stored[1] * size / stored[0]))) if isinstance(size, int) else size
+    pair: Any = size
+    if isinstance(size, int):
+        sides = (Fraction(size), Fraction(stored[1] * size, stored[0]))
+        pair = tuple(max(1, round(side / multiple)) * multiple for side in sides) if size > 0 else (size, size)
     if not isinstance(pair, Sequence) or len(pair) != 2 or not all(isinstance(n, int) and n > 0 for n in pair):
         raise VideoError(
             f"size={size!r} is no size; expected a height, as in size=180, or a pair, as in size=(180, 320)"
         )
+    if (pair[0] + 128) * (pair[1] + 128) >= _MOST_PIXELS:
+        raise VideoError(f"size={size!r}: {pair[0]}x{pair[1]} frames are too large for FFmpeg; expected a smaller size")
     return pair[0], pair[1]
+
+
+@dataclass(frozen=True)
+class Colour:
+    """How pixel values are to be shown, by the numbers of ITU-T H.273; they are kept and not converted.
+
+    Attributes:
+        primaries: which red, green and blue; 1 is BT.709, 9 is BT.2020.
+        transfer: from value to light; 1 is BT.709, 16 is PQ, 18 is HLG.
+    """
+
+    primaries: int = 1
+    transfer: int = 1
+
+    @staticmethod
+    def of(frame: VideoFrame) -> Colour:
+        """Return the colour that a frame states; where it is not HDR, that of BT.709."""
+        transfer = int(getattr(frame, "color_trc", 2))
+        return Colour(int(getattr(frame, "color_primaries", 9)), transfer) if transfer in _HDR else Colour()
+
+    @property
+    def hdr(self) -> str:
+        """The name of the HDR transfer; empty if it is none."""
+        return _HDR.get(self.transfer, "")
+
+    @property
+    def matrix(self) -> int:
+        """The YUV matrix that goes with it."""
+        return _BT2020 if self.primaries == _BT2020 else _BT709
+
+
+SDR = Colour()
 
 
 class ToTensor:
     """Turns decoded frames into uint8 RGB tensors of one size, upright.
 
     Args:
-        size: what to read at, see `Size`.
+        size: the size to read at, see `Size`.
+        multiple: see `fit`.
+
+    Attributes:
+        transparent: whether a frame so far had pixels that are not opaque.
     """
 
-    def __init__(self, size: Size = None) -> None:
-        self._size = size
+    def __init__(self, size: Size = None, multiple: int = 1) -> None:
+        self._size, self._multiple = size, multiple
+        self.transparent = False
         self._scaler: Any = None
         self._process = 0
 
     def size(self, frame: VideoFrame) -> tuple[int, int]:
-        """The (H, W) that `frame` comes out with."""
-        return fit(self._size, upright_size(frame))
+        """Return the (H, W) that `frame` comes out with."""
+        return fit(self._size, upright_size(frame), self._multiple)
 
     def __call__(self, frame: VideoFrame) -> Tensor:
-        """`frame` as uint8 (3, H, W), RGB in 0..255, its display rotation applied."""
+        """Return `frame` as uint8 (3, H, W), RGB in 0..255, its display rotation applied."""
         turns = quarter_turns(frame)
         height, width = self.size(frame)[::-1] if turns % 2 else self.size(frame)
         if self._process != os.getpid():
             self._renew()
         # Planar, because swscale has a fast exact path there, and the planes need no transposing.
+        wanted = "gbrap" if _has_alpha(frame) else "gbrp"
         planar = self._scaler.reformat(
-            frame,
+            _deepened(frame),
             width=width,
             height=height,
-            format="gbrp",
+            format=wanted,
             src_colorspace=_matrix(frame),
             interpolation=_FLAGS,
             **_one_thread(),
         )
-        pixels = torch.empty(3, height, width, dtype=torch.uint8)
-        for channel, plane in enumerate(planar.planes[place] for place in (2, 0, 1)):
+        pixels = torch.empty(len(planar.planes), height, width, dtype=torch.uint8)
+        for channel, plane in enumerate(planar.planes[place] for place in (2, 0, 1, 3)[: len(planar.planes)]):
             rows = torch.frombuffer(plane, dtype=torch.uint8)[: height * plane.line_size]
             pixels[channel] = rows.view(height, plane.line_size)[:, :width]
+        self.transparent = self.transparent or (len(pixels) == 4 and bool((pixels[3] < 255).any()))
+        pixels = pixels[:3]
         return torch.rot90(pixels, turns, (1, 2)).contiguous() if turns else pixels
 
     def _renew(self) -> None:
@@ -133,18 +197,31 @@ class ToTensor:
         self._scaler, self._process = VideoReformatter(), os.getpid()
 
 
+def _deepened(frame: VideoFrame) -> VideoFrame:
+    """Return RGB frames of fewer than 8 bits with 8: scaled directly, white would become 248."""
+    components = frame.format.components
+    if not frame.format.is_rgb or frame.format.has_palette or all(c.bits >= 8 for c in components):
+        return frame
+    return frame.reformat(format="rgb24", **_one_thread())
+
+
+def _has_alpha(frame: VideoFrame) -> bool:
+    """Return whether pixels of `frame` may be transparent."""
+    return frame.format.has_palette or any(c.is_alpha for c in frame.format.components)
+
+
 def quarter_turns(frame: VideoFrame) -> int:
-    """How many quarter turns counterclockwise bring the stored picture upright (phones store videos lying)."""
+    """Return the quarter turns counterclockwise that make the picture upright (phones store videos lying)."""
     return round(getattr(frame, "rotation", 0) / 90) % 4
 
 
 def upright_size(frame: VideoFrame) -> tuple[int, int]:
-    """The (H, W) of the picture once it is upright."""
+    """Return the (H, W) of the picture once it is upright."""
     return (frame.width, frame.height) if quarter_turns(frame) % 2 else (frame.height, frame.width)
 
 
 def _matrix(frame: VideoFrame) -> int:
-    """The YUV matrix to decode with; where the file does not say, what players assume: BT.709 from 720 lines up."""
+    """Return the YUV matrix to decode with; if the file does not say, as players assume: BT.709 from 720 lines up."""
     stated = int(frame.colorspace)
     if stated != _UNSPECIFIED:
         return stated
@@ -175,8 +252,8 @@ def check_frame(frame: Tensor, name: str) -> Tensor:
     return frame.detach().cpu()
 
 
-def to_frame(picture: Tensor, pixel_format: str = "rgb24", scaler: Any = None) -> VideoFrame:
-    """A uint8 (3, H, W) tensor as an FFmpeg frame; with a scaler, as YUV by the BT.709 matrix in limited range."""
+def to_frame(picture: Tensor, pixel_format: str = "rgb24", scaler: Any = None, colour: Colour = SDR) -> VideoFrame:
+    """Return a uint8 (3, H, W) tensor as an FFmpeg frame; with a scaler, as YUV in limited range."""
     av = load()
     frame: VideoFrame = av.VideoFrame.from_ndarray(picture.permute(1, 2, 0).contiguous().numpy(), format="rgb24")
     if scaler is None:
@@ -184,8 +261,8 @@ def to_frame(picture: Tensor, pixel_format: str = "rgb24", scaler: Any = None) -
     converted: VideoFrame = scaler.reformat(
         frame,
         format=pixel_format,
-        src_colorspace=_BT709,
-        dst_colorspace=_BT709,
+        src_colorspace=colour.matrix,
+        dst_colorspace=colour.matrix,
         dst_color_range=_LIMITED,
         interpolation=_FLAGS,
         **_one_thread(),

@@ -1,15 +1,12 @@
-"""Writing a clip: to a temporary name first, to its own name only when it is whole.
+"""Writing a clip: under a temporary name first, under its own name only when it is whole.
 
 H.264 holds 4:2:0 colour (yuv420p), which every player shows, only at even sizes. A clip of odd height or width is
 written with full colour resolution (yuv444p) instead, at exactly its size. Rejected: padding or cropping by a line,
-since then the file would not hold what the model made; scaling, for the same reason.
+because then the file would not hold what the model made; scaling, for the same reason.
 """
 
 from __future__ import annotations
 
-import os
-import secrets
-import shutil
 from abc import ABC, abstractmethod
 from fractions import Fraction
 from pathlib import Path
@@ -19,13 +16,14 @@ from typing import Any
 from torch import Tensor
 
 from shortcutv2v.errors import VideoError
-from shortcutv2v.video._av import load, reason
+from shortcutv2v.video._av import load
+from shortcutv2v.video._part import FilePart, FolderPart, Part
 from shortcutv2v.video.audio import AudioCopy
-from shortcutv2v.video.picture import ImageEncoder, check_frame, to_frame
+from shortcutv2v.video.picture import SDR, Colour, ImageEncoder, check_frame, to_frame
 
-__all__ = ["VIDEO_SUFFIXES", "FolderWriter", "VideoWriter", "Writer"]
+__all__ = ["WRITABLE", "FolderWriter", "VideoWriter", "Writer"]
 
-VIDEO_SUFFIXES = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska"}
+WRITABLE = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska"}
 _CONTAINER_OPTIONS = {
     # The index goes to the front, so that a browser can begin to play before it has the whole file.
     "mp4": {"movflags": "+faststart"},
@@ -33,26 +31,26 @@ _CONTAINER_OPTIONS = {
     # AAC sound begins a moment before 0; by default the picture would be moved instead.
     "matroska": {"avoid_negative_ts": "disabled"},
 }
-_TAGGED_BT709 = {"colorspace": 1, "color_primaries": 1, "color_trc": 1, "color_range": 1}
+_LIMITED = 1
 
 
 class Writer(ABC):
-    """Takes frames one by one; the target appears when the `with` block ends well, and not at all when it does not.
+    """Takes frames one by one; the target appears when the `with` block ends well, and not at all if it fails.
 
     Attributes:
         target: the final path.
         count: frames written so far.
+        last: how long the last frame is to be shown, in seconds; 0 for one frame at the given rate.
     """
 
-    def __init__(self, target: Path) -> None:
+    def __init__(self, part: Part) -> None:
         load()
-        self.target = target
+        self.target = part.target
         self.count = 0
+        self.last = Fraction(0)
         self.size: tuple[int, int] | None = None
         self._ended = False
-        self._temporary = target.parent / f".{target.name}.{secrets.token_hex(4)}.part"
-        if not target.parent.is_dir():
-            raise VideoError(f"{target}: the folder {target.parent} does not exist; create it first")
+        self._part = part
 
     def write(self, frame: Tensor, time: Fraction | None = None) -> None:
         """Append a frame.
@@ -102,14 +100,9 @@ class Writer(ABC):
                 raise VideoError(f"{self.target}: no frame was written; expected at least one")
             self._finish()
         except OSError as error:
-            raise self._refused(error) from error
+            raise self._part.refused(error) from error
         finally:
             self.discard()
-
-    def _refused(self, error: BaseException) -> VideoError:
-        return VideoError(
-            f"{self.target}: cannot be written ({reason(error)}); choose a place with write access and room"
-        )
 
     @abstractmethod
     def _write(self, frame: Tensor, time: Fraction | None) -> None:
@@ -120,13 +113,9 @@ class Writer(ABC):
         """Complete the temporary and rename it."""
 
     def discard(self) -> None:
-        """Give up: what was written under the temporary name is removed."""
+        """Give up: remove the temporary with the frames written so far."""
         self._ended = True
-        self._remove()
-
-    @abstractmethod
-    def _remove(self) -> None:
-        """Remove the temporary, if it is still there."""
+        self._part.remove()
 
 
 class VideoWriter(Writer):
@@ -141,21 +130,17 @@ class VideoWriter(Writer):
         preset: str,
         audio: AudioCopy | None = None,
         pixel_aspect: Fraction = Fraction(1),
+        colour: Colour = SDR,
     ) -> None:
-        super().__init__(target)
+        super().__init__(FilePart(target))
         self._rate = rate.limit_denominator(1_000_000)
         self._base, self._crf, self._preset, self._audio = time_base, crf, preset, audio
-        self._pixel_aspect = pixel_aspect
+        self._pixel_aspect, self._colour = pixel_aspect, colour
         self._container: Any = None
         self._stream: Any = None
         self._scaler: Any = None
         self._held: tuple[Any, int] | None = None
         self._durations: dict[int, int] = {}
-        try:
-            with self._temporary.open("xb"):
-                pass
-        except OSError as error:
-            raise self._refused(error) from error
 
     def _write(self, frame: Tensor, time: Fraction | None) -> None:
         av = load()
@@ -164,17 +149,17 @@ class VideoWriter(Writer):
                 self._start(av, frame.shape[1], frame.shape[2])
             tick = self._tick(time)
             self._encode_held(tick)
-            picture = to_frame(frame, self._stream.pix_fmt, self._scaler)
+            picture = to_frame(frame, self._stream.pix_fmt, self._scaler, self._colour)
             picture.pts, picture.time_base = tick, self._base
             self._held = picture, tick
         except av.error.FFmpegError as error:
-            raise self._refused(error) from error
+            raise self._part.refused(error) from error
 
     def _start(self, av: Any, height: int, width: int) -> None:
         from av.video.reformatter import VideoReformatter
 
-        kind = VIDEO_SUFFIXES[self.target.suffix.lower()]
-        self._container = av.open(f"file:{self._temporary}", "w", format=kind, options=_CONTAINER_OPTIONS[kind])
+        kind = WRITABLE[self.target.suffix.lower()]
+        self._container = av.open(f"file:{self._part.path}", "w", format=kind, options=_CONTAINER_OPTIONS[kind])
         try:
             self._stream = self._container.add_stream("libx264", rate=self._rate)
         except ValueError as error:
@@ -187,8 +172,9 @@ class VideoWriter(Writer):
         self._stream.codec_context.time_base = self._base
         if self._pixel_aspect != 1:
             self._stream.codec_context.sample_aspect_ratio = self._pixel_aspect
-        for name, value in _TAGGED_BT709.items():
-            setattr(self._stream.codec_context, name, value)
+        codec = self._stream.codec_context
+        codec.color_primaries, codec.color_trc = self._colour.primaries, self._colour.transfer
+        codec.colorspace, codec.color_range = self._colour.matrix, _LIMITED
         self._scaler = VideoReformatter()
         if self._audio is not None:
             self._audio.attach(self._container, self.target)
@@ -221,58 +207,44 @@ class VideoWriter(Writer):
     def _finish(self) -> None:
         av = load()
         try:
-            last = self._held[1] if self._held else 0
-            self._encode_held(last + max(1, round(1 / self._rate / self._base)))
+            tick = self._held[1] if self._held else 0
+            self._encode_held(tick + max(1, round((self.last or 1 / self._rate) / self._base)))
             self._mux(self._stream.encode(None))
             if self._audio is not None:
                 self._audio.write_until(self._container, None)
             self._container.close()
             self._container = None
         except av.error.FFmpegError as error:
-            raise self._refused(error) from error
-        self._temporary.replace(self.target)
+            raise self._part.refused(error) from error
+        self._part.finish()
 
-    def _remove(self) -> None:
+    def discard(self) -> None:
+        """Give up: remove the temporary with the frames written so far."""
         if self._container is not None:
             container, self._container = self._container, None
             try:
                 container.close()
             except load().error.FFmpegError:
                 pass
-        self._temporary.unlink(missing_ok=True)
+        super().discard()
 
 
 class FolderWriter(Writer):
     """Writes one image per frame; made by `writer_for`."""
 
     def __init__(self, target: Path, suffix: str, names: list[str] | None = None) -> None:
-        super().__init__(target)
-        if target.is_file():
-            raise VideoError(
-                f"{target}: is a file already, and a name without suffix means a folder of frames; choose another name"
-            )
-        if target.exists() and any(target.iterdir()):
-            raise VideoError(f"{target}: the folder is not empty; choose another name, or empty it yourself first")
+        super().__init__(FolderPart(target))
         self._suffix, self._names = suffix, names
         self._encoder: ImageEncoder | None = None
-        try:
-            self._temporary.mkdir()
-        except OSError as error:
-            raise self._refused(error) from error
 
     def _write(self, frame: Tensor, time: Fraction | None) -> None:
         if self._encoder is None:
             self._encoder = ImageEncoder(self._suffix, (frame.shape[1], frame.shape[2]))
         stem = f"{self.count:06d}" if self._names is None else self._names[self.count]
         try:
-            (self._temporary / f"{stem}{self._suffix}").write_bytes(self._encoder(frame))
+            (self._part.path / f"{stem}{self._suffix}").write_bytes(self._encoder(frame))
         except OSError as error:
-            raise self._refused(error) from error
+            raise self._part.refused(error) from error
 
     def _finish(self) -> None:
-        if self.target.is_dir():
-            self.target.rmdir()  # empty, or this refuses
-        os.replace(self._temporary, self.target)
-
-    def _remove(self) -> None:
-        shutil.rmtree(self._temporary, ignore_errors=True)
+        self._part.finish()
