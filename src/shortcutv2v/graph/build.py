@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from torch.fx import Graph, Node
 from torch.utils.weak import TensorWeakRef, WeakTensorKeyDictionary
 
+from .frozen import parts
 from .inplace import rebind
 from .runtime import after, blank, call, constant, rebuilt, tensors_of, under_autocast
 from .signature import autocast_state
@@ -18,7 +20,7 @@ from .structure import flatten
 from .traced import Const, Untraceable, memory, meta_of
 from .twin import Twin
 
-__all__ = ["Builder"]
+__all__ = ["Builder", "attributes"]
 
 # Functions of which one tensor argument gives nothing but its shape, dtype and device: its position.
 _SHAPE_ONLY = {
@@ -26,6 +28,7 @@ _SHAPE_ONLY = {
     **dict.fromkeys(("new_zeros", "new_ones", "new_empty", "new_full", "new_tensor"), 0),
     **dict.fromkeys(("expand_as", "view_as", "reshape_as", "type_as"), 1),
 }
+_OWN = frozenset(vars(nn.Module()))  # torch's own attributes
 _OPERATORS = {"__getitem__": operator.getitem, "__setitem__": operator.setitem}
 
 
@@ -40,8 +43,9 @@ class Builder:
     def __init__(self, twin: Twin) -> None:
         self.graph: Any = Graph()
         teacher, self.origin = twin.teacher, twin.origin
-        self.attributes = _attributes(teacher)
+        self.attributes = attributes(teacher)
         self.owned = {memory(t) for t in (*teacher.parameters(), *teacher.buffers())}
+        self.leaves: set[str] = set()
         self.nodes: Any = WeakTensorKeyDictionary()
         self.storages: dict[int, list[TensorWeakRef]] = {}
         self.ambient = autocast_state()
@@ -98,6 +102,7 @@ class Builder:
 
     def emit_module(self, name: str, method: str = "") -> Callable[..., Any]:
         """How a call of a module (or, past its hooks, of one of its methods) becomes a node."""
+        self.leaves.add(name)
 
         def emit(args: Any, kwargs: Any) -> Any:
             state = autocast_state()
@@ -184,15 +189,21 @@ class Builder:
         return [t for t in (ref() for ref in refs) if t is not None]
 
 
-def _attributes(teacher: nn.Module) -> dict[int, str]:
-    """Where the teacher's own tensors live: parameters, buffers, and plain tensors held as attributes."""
+def attributes(teacher: nn.Module) -> dict[int, str]:
+    """Paths to the teacher's tensors: parameters, buffers, and tensors in attributes, also inside containers."""
     found: dict[int, str] = {}
     for prefix, module in teacher.named_modules():
         own = {**module._parameters, **module._buffers}
-        own.update((k, v) for k, v in vars(module).items() if isinstance(v, Tensor))
-        for name, tensor in own.items():
-            if tensor is not None:
-                found.setdefault(id(tensor), f"{prefix}.{name}" if prefix else name)
+        own.update((k, v) for k, v in vars(module).items() if k not in _OWN)
+        queue = deque((f"{prefix}.{name}" if prefix else name, value) for name, value in own.items())
+        entered: set[int] = set()
+        while queue:
+            path, value = queue.popleft()
+            if isinstance(value, Tensor):
+                found.setdefault(id(value), path)
+            elif id(value) not in entered:
+                entered.add(id(value))
+                queue.extend((f"{path}.{way}", item) for way, _, item in parts(value))
     return found
 
 

@@ -8,11 +8,13 @@ import warnings
 from collections.abc import Hashable
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from ..errors import CaptureError, CutError, InputError, LeakError, NeverCalledError
 from ..types import Carry
 from .cut import Cut
+from .frozen import Frozen
 from .protect import capturing
 from .signature import signature, take_apart
 from .split import Split
@@ -21,7 +23,7 @@ from .structure import Structure
 from .suggest import nearest
 from .traced import Untraceable
 from .twin import Twin
-from .verify import expect
+from .verify import Expected, expect
 
 __all__ = ["Capture"]
 
@@ -72,6 +74,7 @@ class Capture:
         self.forced = capture
         self.on_leak = on_leak
         self._splits: dict[Hashable, Split] = {}
+        self._known: dict[Hashable, tuple[Split, ...]] = {}
         self._compile: dict[str, Any] | None = None
         if args is not None or kwargs is not None:
             self.at(tuple(args or ()), kwargs)
@@ -80,22 +83,33 @@ class Capture:
         """The split for the signature of these inputs, captured and verified now if it is new."""
         tensors, structure = take_apart(args, kwargs or {})
         key = signature(self._modules, tensors, structure)
-        split = self._splits.get(key)
+        split = self._find(key)
         if split is None:
             with capturing():  # another thread may have captured the same while this one waited
-                split = self._splits.get(key) or self._add(key, [t.detach().clone() for t in tensors], structure)
+                split = self._find(key) or self._add(key, [t.detach().clone() for t in tensors], structure)
         return split
 
+    def _find(self, key: Hashable) -> Split | None:
+        known = self._known.get(key, ())
+        for split in known:
+            if torch.compiler.is_dynamo_compiling() or split.frozen.holds():
+                if split is not known[0]:
+                    self._known[key] = (split, *(s for s in known if s is not split))
+                return split
+        return None
+
     def _add(self, key: Hashable, tensors: list[Tensor], structure: Structure) -> Split:
+        known = self._known.get(key, ())
+        name = (key, len(known)) if known else key
         try:
-            split = self._capture(Twin(self.teacher), tensors, structure, key)
+            split = self._capture(Twin(self.teacher), tensors, structure, name)
         except (InputError, NeverCalledError):
             # Objects that cannot be copied may lead from the copy back into the teacher: run the teacher itself.
-            split = self._capture(Twin(self.teacher, copied=False), tensors, structure, key)
-        split.bind(self.teacher)
+            split = self._capture(Twin(self.teacher, copied=False), tensors, structure, name)
         if self._compile is not None:
             split.compile(**self._compile)
-        self._splits[key] = split
+        self._splits[name], self._known[key] = split, (split, *known)
+        self._modules = list(self.teacher.modules())
         if len(self._splits) == _MANY:
             warnings.warn(_MANY_TEXT, stacklevel=4)
         if self.cut.facts is None:
@@ -113,7 +127,7 @@ class Capture:
 
     def __getstate__(self) -> dict[str, Any]:
         """Splits hold generated code; a copy captures anew when it is first used."""
-        return {**self.__dict__, "_splits": {}}
+        return {**self.__dict__, "_splits": {}, "_known": {}}
 
     def of(self, carry: Carry) -> Split:
         """The split that made this carry.
@@ -134,7 +148,7 @@ class Capture:
         wrong: CutError | None = None
         for name in (self.forced,) if self.forced else STRATEGIES:
             try:
-                return _with_reasons(attempt(name, job, "error"), tried)
+                return self._finished(attempt(name, job, "error"), expected, tried)
             except LeakError as error:
                 # One strategy may see a dependency that is none, so a leak is final only if another one agrees.
                 tried[name], leaks[name] = "it found features that go around f", error
@@ -154,13 +168,14 @@ class Capture:
             raise LeakError(f"{first}{_advice(job)}") from first
         for name in leaks:
             with contextlib.suppress(Untraceable):
-                return _with_reasons(attempt(name, job, "reuse"), tried)
+                return self._finished(attempt(name, job, "reuse"), expected, tried)
         raise first
 
-
-def _with_reasons(split: Split, tried: dict[str, str]) -> Split:
-    split.facts = dataclasses.replace(split.facts, passed_over=tuple(tried.items()))
-    return split
+    def _finished(self, split: Split, expected: Expected, tried: dict[str, str]) -> Split:
+        split.facts = dataclasses.replace(split.facts, passed_over=tuple(tried.items()))
+        split.frozen = Frozen(self.teacher, split.leaves, expected.changed)
+        split.bind(self.teacher)
+        return split
 
 
 def _advice(job: Job) -> str:

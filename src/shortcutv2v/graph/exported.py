@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.fx import Graph, Node
 from torch.fx.node import map_arg
 
+from .build import attributes
 from .cost import MacCounter
 from .structure import Structure, flatten
 from .traced import Call, Const, Traced, Untraceable
@@ -192,6 +193,7 @@ class _Import:
     def __init__(self, program: Any, twin: Twin, names: list[str], kinds: list[Any], result: Structure) -> None:
         self.program = program
         self.twin = twin
+        self.attributes = attributes(twin.teacher)
         self.names = names
         self.kinds = kinds
         self.result = result
@@ -225,7 +227,9 @@ class _Import:
                 self.new[node] = self.graph.get_attr(spec.target.removeprefix("teacher."))
             else:
                 value = self.program.constants.get(spec.target, self.program.state_dict.get(spec.target))
-                self.new[node] = self.graph.call_function(_same, (Const(self.twin.origin(value)),))
+                path = self.attributes.get(id(value))
+                constant = Const(self.twin.origin(value))
+                self.new[node] = self.graph.get_attr(path) if path else self.graph.call_function(_same, (constant,))
             self.add(node, self.new[node])
             if self.new[node].op == "placeholder":
                 self.new[node].meta["owner"] = f"input {len(inputs) - 1}"

@@ -12,6 +12,7 @@ from ..errors import InputError
 from ..types import Carry
 from .calls import patched_calls
 from .facts import graph_facts
+from .frozen import Frozen
 from .partition import Partition
 from .signature import take_apart
 from .split import Maps
@@ -59,6 +60,8 @@ class _Pass(CallWatcher):
 class HookSplit:
     """A split that runs the teacher's own code (see `Split`)."""
 
+    frozen: Frozen
+
     def __init__(
         self, teacher: nn.Module, plan: Plan, part: Partition, maps: Maps, structure: Structure, key: Hashable
     ):
@@ -66,6 +69,7 @@ class HookSplit:
         self._plan = plan
         self._structure = structure
         self.strategy = "hooks"
+        self.leaves = plan.traced.leaves
         self.limits = plan.traced.limits
         self.maps = maps
         self.signature = key

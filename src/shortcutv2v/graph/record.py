@@ -88,8 +88,10 @@ class _Recorder(TorchFunctionMode):
             out = self.teacher(*args, **kwargs)
         found, result = flatten(out)
         outputs = [self.builder.node_of(t) for t in found]
-        random = [str(n.meta["owner"]) for n in self.builder.graph.nodes if n.meta.get("random")]
-        return Traced(self.builder.graph, inputs, outputs, result, self.calls, "fx", random=list(dict.fromkeys(random)))
+        graph = self.builder.graph
+        random = dict.fromkeys(str(n.meta["owner"]) for n in graph.nodes if n.meta.get("random"))
+        leaves = self.builder.leaves
+        return Traced(graph, inputs, outputs, result, self.calls, "fx", random=list(random), leaves=leaves)
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}

@@ -13,6 +13,7 @@ from torch.fx.node import map_arg
 
 from ..types import Carry
 from .facts import Facts, graph_facts
+from .frozen import Frozen
 from .layout import Layout
 from .partition import Partition
 from .signature import take_apart
@@ -30,6 +31,8 @@ class Split(Protocol):
         maps: the shapes of `a` and `f`.
         facts: what the cut saves.
         signature: what the split is valid for.
+        leaves: names of the modules that run as a whole in every pass, None if none does.
+        frozen: the Python values that the split has frozen.
     """
 
     strategy: str
@@ -37,6 +40,8 @@ class Split(Protocol):
     maps: Maps
     facts: Facts
     signature: Hashable
+    leaves: set[str] | None
+    frozen: Frozen
 
     def bind(self, teacher: nn.Module) -> None:
         """Run on this teacher from now on, instead of the copy that was captured."""
@@ -108,9 +113,12 @@ class Maps:
 class GraphSplit:
     """A split made of three generated functions (strategies "fx" and "export")."""
 
+    frozen: Frozen
+
     def __init__(self, teacher: nn.Module, traced: Traced, part: Partition, maps: Maps, signature: Hashable) -> None:
         self._teacher = teacher
         self._result = traced.result
+        self.leaves = traced.leaves
         kept = _kept(traced, part)
         self._eager = self._programs = _programs(traced, part, kept)
         self.strategy = traced.strategy

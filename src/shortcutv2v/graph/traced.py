@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import keyword
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -63,6 +64,8 @@ class Traced:
         calls: the module calls in order.
         strategy: "fx" or "export".
         limits: what this capture cannot do, in sentences.
+        random: the layers that draw random numbers.
+        leaves: names of the modules that run as a whole; None if no code of the teacher runs in a pass.
     """
 
     graph: Graph
@@ -73,6 +76,7 @@ class Traced:
     strategy: str
     limits: tuple[str, ...] = ()
     random: list[str] = field(default_factory=list)
+    leaves: set[str] | None = None
 
     def calls_of(self, name: str) -> list[Call]:
         """The calls of one module, in order."""
@@ -159,9 +163,12 @@ class _Writer:
 
 
 def attribute(root: str, path: str) -> str:
-    """Python for a dotted name that may hold numbers: `getattr(self.layers, '0').weight`."""
+    """Python for a dotted name, which may hold numbers and items: `getattr(self.layers, '0').table.['key']`."""
     text = root
     for part in path.split(".") if path else []:
+        if part.startswith("["):
+            text += part
+            continue
         plain = part.isidentifier() and not keyword.iskeyword(part)
         text = f"{text}.{part}" if plain else f"getattr({text}, {part!r})"
     return text
@@ -171,7 +178,7 @@ def lookup(root: nn.Module, path: str) -> Any:
     """The object that `attribute` names."""
     value: Any = root
     for part in path.split(".") if path else []:
-        value = getattr(value, part)
+        value = value[ast.literal_eval(part[1:-1])] if part.startswith("[") else getattr(value, part)
     return value
 
 

@@ -103,12 +103,13 @@ class Twin:
         return new
 
     def _function(self, item: types.FunctionType) -> Any:
-        """The function, over copies of what it closes over."""
-        if not item.__closure__:
+        """The function, over copies of what it closes over and of its defaults."""
+        defaults = self._copy(item.__defaults__)
+        if not item.__closure__ and defaults is item.__defaults__ and not item.__kwdefaults__:
             return item
-        cells = tuple(map(self._copy, item.__closure__))
-        made = types.FunctionType(item.__code__, item.__globals__, item.__name__, item.__defaults__, cells)
-        made.__kwdefaults__ = item.__kwdefaults__
+        cells = tuple(map(self._copy, item.__closure__ or ()))
+        made = types.FunctionType(item.__code__, item.__globals__, item.__name__, defaults, cells)
+        made.__kwdefaults__ = item.__kwdefaults__ and {k: self._copy(v) for k, v in item.__kwdefaults__.items()}
         vars(made).update(vars(item))
         return made
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ..errors import CaptureError, InputError
+from .frozen import Frozen, Label, volatile
 from .protect import untouched
 from .split import Split
 from .structure import Structure, flatten
@@ -28,10 +29,12 @@ class Expected:
         cases: pairs of input tensors and output tensors, for two different inputs (one, if the teacher rejects the
             second).
         random: whether the output depends on torch's random generators; the runs above had them tamed.
+        changed: labels of the attributes and variables that a call changes.
     """
 
     cases: tuple[tuple[list[Tensor], list[Tensor]], ...]
     random: bool
+    changed: frozenset[Label]
 
 
 def expect(teacher: nn.Module, tensors: list[Tensor], structure: Structure) -> Expected:
@@ -43,7 +46,9 @@ def expect(teacher: nn.Module, tensors: list[Tensor], structure: Structure) -> E
     """
     try:
         with untouched(teacher):
+            before = Frozen(teacher)
             first = _call(teacher, tensors, structure, tame=False, seed=0)
+            changed = volatile(before, Frozen(teacher))
             again = _call(teacher, tensors, structure, tame=False, seed=0)
     except Exception as error:
         raise InputError(
@@ -63,7 +68,7 @@ def expect(teacher: nn.Module, tensors: list[Tensor], structure: Structure) -> E
     with contextlib.suppress(Exception):
         other = [_changed(t) for t in tensors]
         cases.append((other, _run(teacher, other, structure, tame=random)))
-    return Expected(tuple(cases), random)
+    return Expected(tuple(cases), random, changed)
 
 
 def verify(teacher: nn.Module, split: Split, structure: Structure, expected: Expected) -> None:

@@ -221,7 +221,8 @@ def watch(teacher: nn.Module, tensors: list[Tensor], structure: Structure, marke
             outputs.append(node)
     for node, sources_of in needs.items():
         node.args = tuple(n for n in sources_of if n is not node)
-    traced = Traced(graph, inputs, outputs, result, recording.calls, "hooks", _LIMITS, list(recording.random))
+    random, called = list(recording.random), {name for name, _ in recording.steps} - leaves.inside
+    traced = Traced(graph, inputs, outputs, result, recording.calls, "hooks", _LIMITS, random, called)
     return Plan(traced, recording.steps, leaves)
 
 
