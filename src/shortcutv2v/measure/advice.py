@@ -1,4 +1,4 @@
-"""From measured times to plain sentences: does skipping pay on this device, and what would help."""
+"""Turn measured times into plain sentences: does skipping pay on this device, and what would help?"""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Times:
 
 
 def advise(times: Times, interval: int, cuts: Sequence[Candidate] = ()) -> tuple[str, ...]:
-    """Sentences for the user.
+    """Return sentences for the user.
 
     Args:
         times: one measurement.
@@ -55,7 +55,7 @@ def advise(times: Times, interval: int, cuts: Sequence[Candidate] = ()) -> tuple
 
 
 def pays(times: Times, interval: int) -> bool:
-    """Whether a video runs at least five percent faster than with the teacher alone."""
+    """Return True if a video runs at least five percent faster than with the teacher alone."""
     return _gain(times, interval, times.shortcut) >= _WORTH
 
 
@@ -82,7 +82,7 @@ def _shares(times: Times) -> str:
 
 
 def _width(times: Times, interval: int) -> str:
-    """Whether a narrower block would pay at this cut."""
+    """Say whether a narrower block would pay at this cut."""
     kept = times.head + times.tail
     if _gain(times, interval, kept) < _WORTH:
         return f"no width helps at this cut: head and tail alone take {kept / times.teacher:.0%} of a teacher frame"
@@ -97,13 +97,13 @@ def _width(times: Times, interval: int) -> str:
 
 
 def _cut(cuts: Sequence[Candidate]) -> str:
-    """Whether another cut would pay."""
+    """Say whether another cut would pay."""
     if not cuts:
-        return "no other cut was found that promises more; shortcutv2v.suggest_cuts lists them all"
+        return "no other cut promises more; shortcutv2v.suggest_cuts lists them all"
     best = cuts[0]
     if (best.speedup or 0) >= _WORTH:
         return (
             f"another cut would pay: enc_layer={best.enc_layer!r}, dec_layer={best.dec_layer!r}, "
-            f"channels={best.channels} ran at {best.speedup:.2f}x (how well it predicts, only distillation tells)"
+            f"channels={best.channels} ran at {best.speedup:.2f}x (train it to see how well it predicts)"
         )
-    return f"of the cuts that promise more none pays either; the best was {best}"
+    return f"of the cuts that promise more, none pays either; the best was {best}"

@@ -1,4 +1,4 @@
-"""Other cuts of a wrapped teacher: what their multiply-adds allow, and what they take on this device."""
+"""Other cuts of a wrapped teacher: the speedup that their multiply-adds allow, and their time on this device."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 from shortcutv2v import graph, ops
 from shortcutv2v.blocks import ShortcutBlock
 from shortcutv2v.errors import CaptureError, CutError
-from shortcutv2v.measure.cost import cost
+from shortcutv2v.measure.cost import amortised, cost
 from shortcutv2v.measure.latency import latency
 from shortcutv2v.wrap import wrap
 
@@ -21,19 +21,20 @@ if TYPE_CHECKING:
 
 __all__ = ["Candidate", "candidates", "gain", "timed"]
 
-_NARROWEST = 4  # of maps, against those of the present cut: narrower ones are nearly pictures, not features
+_NARROWEST = 4
+"""Feature maps with fewer channels than this share of the present cut's are nearly pictures, and no candidates."""
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """Another cut, its block as wide relative to `f` as the present one. Says nothing about quality.
+    """Another cut, with a block of the same width relative to `f` as the present one. It says nothing about quality.
 
     Attributes:
         enc_layer: name to give to `wrap` for `a`.
         dec_layer: name to give to `wrap` for `f`.
         channels: width h of its block.
-        bound: how many times as fast as the teacher the multiply-adds allow the video to be, block included.
-        speedup: how many times as fast it ran; None where it was not measured.
+        bound: the speedup of a video over the teacher that the multiply-adds allow, block included.
+        speedup: the measured speedup; None before it is measured.
     """
 
     enc_layer: str
@@ -48,28 +49,28 @@ class Candidate:
 
 
 def gain(teacher: float, reference: float, shortcut: float, interval: int) -> float:
-    """How many times as fast a video is than with the teacher alone; seconds or multiply-adds per frame.
+    """Return how many times as fast a video is as with the teacher alone; seconds or multiply-adds per frame.
 
     >>> gain(10, 10, 2.5, 3)
     2.0
     """
-    return teacher * interval / max(reference + (interval - 1) * shortcut, 1e-12)
+    return teacher / max(amortised(reference, shortcut, interval), 1e-12)
 
 
 def candidates(
     model: ShortcutV2V, args: tuple[Any, ...], kwargs: Mapping[str, Any], interval: int, count: int = 3
 ) -> list[Candidate]:
-    """The cuts that promise most, one per size of feature maps: those without leaks, priced with a block.
+    """Return the cuts that promise most, one per size of feature maps: those without leaks, priced with a block.
 
     Args:
         model: the wrapped teacher; its block sets variant, relative width and the narrowest maps considered.
         args: positional inputs of the teacher.
         kwargs: keyword inputs of the teacher.
         interval: frames from one refresh to the next.
-        count: at most so many.
+        count: return at most this many.
 
     Returns:
-        Best bound first; the present cut is left out. Empty where the teacher cannot be surveyed.
+        Best bound first, without the present cut; empty if the teacher cannot be captured.
 
     Examples:
         >>> import shortcutv2v
@@ -112,9 +113,9 @@ def timed(
     runs: int = 5,
     seconds: float = 30.0,
 ) -> list[Candidate]:
-    """The candidates with `speedup`: each wrapped with an untrained block, all timed beside the teacher in one run.
+    """Return the candidates with their `speedup`, best first, without those that `wrap` refuses.
 
-    A candidate that `wrap` refuses is left out. Best first.
+    Each is wrapped with an untrained block, and all are timed beside the teacher in one run.
     """
     work: dict[str, Callable[[], Any]] = {"teacher": lambda: model.teacher(*args, **kwargs)}
     wrapped: dict[int, Candidate] = {}
@@ -133,7 +134,7 @@ def timed(
 
 
 def _pricer(variant: str) -> Callable[[tuple[int, ...], tuple[int, ...], int], tuple[int, int]]:
-    """Multiply-adds of a block per refresh and per frame, from shapes alone: nothing is computed."""
+    """Return a function that counts a block's multiply-adds per refresh and per frame, from shapes alone."""
 
     @cache
     def price(a_shape: tuple[int, ...], f_shape: tuple[int, ...], width: int) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""Teacher and wrapped model side by side on a clip, beside the two baselines that cost nothing."""
+"""Run teacher and wrapped model side by side on a clip, with the two baselines that cost nothing."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ class FrameScore:
         distance: frames since the reference, 0 at a reference frame.
         psnr: by method, in dB against the teacher's output on this frame; empty at reference frames.
         ssim: by method, in [-1, 1]; empty at reference frames.
-        teacher_seconds: what the teacher took for this frame.
-        seconds: what the wrapped model took for it.
-        opening: the adapter made this frame (`Adapter.opening`), neither teacher nor block ran: it has no scores, and
-            its times do not count.
+        teacher_seconds: the teacher's time for this frame.
+        seconds: the wrapped model's time for it.
+        opening: the adapter made this frame (`Adapter.opening`), and neither teacher nor block ran: it has no scores,
+            and its times do not count.
     """
 
     number: int
@@ -52,7 +52,7 @@ class FrameScore:
 
 @dataclass(frozen=True)
 class Pictures:
-    """What one frame looked like: `frame` (3, H, W), the rest (3, H', W'), all float in [0, 1]."""
+    """The pictures of one frame: `frame` (3, H, W), the others (3, H', W'), all float in [0, 1]."""
 
     score: FrameScore
     frame: Tensor
@@ -68,7 +68,7 @@ class Scores:
     frames: list[FrameScore] = field(default_factory=list)
 
     def at(self, distance: int | None = None) -> list[FrameScore]:
-        """The shortcut frames, all or those at one distance from the reference.
+        """Return the shortcut frames, all or those at one distance from the reference.
 
         Raises:
             InputError: there is none.
@@ -80,15 +80,15 @@ class Scores:
         return found
 
     def psnr(self, method: str, distance: int | None = None) -> float:
-        """Mean PSNR in dB over the shortcut frames, all or at one distance."""
+        """Return the mean PSNR in dB over the shortcut frames, all or at one distance."""
         return mean(s.psnr[method] for s in self.at(distance))
 
     def ssim(self, method: str, distance: int | None = None) -> float:
-        """Mean SSIM over the shortcut frames, all or at one distance."""
+        """Return the mean SSIM over the shortcut frames, all or at one distance."""
         return mean(s.ssim[method] for s in self.at(distance))
 
     def worst_psnr(self, method: str) -> float:
-        """PSNR of the worst shortcut frame, in dB."""
+        """Return the PSNR of the worst shortcut frame, in dB."""
         return min(s.psnr[method] for s in self.at())
 
     def worst(self, count: int = 3) -> list[FrameScore]:
@@ -112,13 +112,13 @@ class Scores:
 
     @property
     def average_seconds(self) -> float:
-        """Mean time of a frame of the video, each kind of frame at its median; opening frames left out."""
+        """Mean time of a frame of the video, each kind of frame at its median, without opening frames."""
         full = [s.seconds for s in self._timed() if not s.distance]
         short = self.at()
         return (median(full) * len(full) + self.shortcut_seconds * len(short)) / (len(full) + len(short))
 
     def _timed(self) -> list[FrameScore]:
-        """The frames that teacher and model made themselves."""
+        """Return the frames that teacher and model made themselves."""
         found = [s for s in self.frames if not s.opening]
         if not found:
             raise InputError("the teacher made no frame: give a clip that is longer than the adapter's opening")

@@ -17,8 +17,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from shortcutv2v import ops as _ops  # registers what deformable convolutions cost
 from shortcutv2v.errors import InputError
+from shortcutv2v.model import ShortcutV2V
 
-__all__ = ["Convention", "Cost", "cost", "uncompiled"]
+__all__ = ["Convention", "Cost", "Macs", "amortised", "cost", "macs", "uncompiled"]
 
 Convention = Literal["true", "paper"]
 _ = _ops
@@ -26,7 +27,7 @@ _ = _ops
 
 @dataclass(frozen=True)
 class Cost:
-    """What one call takes.
+    """The cost of one call.
 
     Attributes:
         macs: multiply-adds.
@@ -72,16 +73,84 @@ def cost(function: Callable[..., Any], *args: Any, convention: Convention = "tru
         with torch.no_grad(), uncompiled(), _PaperCounter() as paper:
             function(*args, **kwargs)
         return Cost(paper.macs, paper.parameters)
+    return _counted(function, *args, **kwargs)[1]
+
+
+def _counted(function: Callable[..., Any], *args: Any, **kwargs: Any) -> tuple[Any, Cost]:
     with torch.no_grad(), uncompiled(), _Parameters() as seen, FlopCounterMode(display=False) as flops:
-        function(*args, **kwargs)
-    return Cost(flops.get_total_flops() // 2, seen.parameters)
+        result = function(*args, **kwargs)
+    return result, Cost(flops.get_total_flops() // 2, seen.parameters)
+
+
+@dataclass(frozen=True)
+class Macs:
+    """Multiply-adds of each part of a wrapped model, for one call.
+
+    Attributes:
+        head: runs on every frame.
+        middle: runs at reference frames only.
+        tail: runs on every frame.
+        reference: of the blocks, once per refresh: all that depends on the reference alone.
+        block: of the blocks, on every shortcut frame.
+    """
+
+    head: int
+    middle: int
+    tail: int
+    reference: int
+    block: int
+
+    @property
+    def teacher(self) -> int:
+        """A frame of the teacher."""
+        return self.head + self.middle + self.tail
+
+    @property
+    def refresh(self) -> int:
+        """A reference frame: the teacher, and the state that the blocks prepare."""
+        return self.teacher + self.reference
+
+    @property
+    def shortcut(self) -> int:
+        """A shortcut frame."""
+        return self.head + self.block + self.tail
+
+    def amortised(self, interval: int) -> float:
+        """An average frame of a video with a refresh every `interval` frames."""
+        return amortised(self.refresh, self.shortcut, interval)
+
+
+def macs(model: ShortcutV2V, *args: Any, **kwargs: Any) -> Macs:
+    """Count the parts of a wrapped model on the teacher's inputs.
+
+    Examples:
+        >>> import shortcutv2v
+        >>> teacher = torch.nn.Sequential(*(torch.nn.Conv2d(3, 3, 3, padding=1) for _ in range(4)))
+        >>> frame = torch.rand(1, 3, 10, 10)
+        >>> macs(shortcutv2v.wrap(teacher, "0", "2", example_inputs=(frame,)), frame).teacher == 4 * 81 * 100
+        True
+    """
+    carry, head = _counted(model.head, *args, **kwargs)
+    f, middle = _counted(model.middle, carry)
+    reference, state = _counted(model.make_reference, carry, f)
+    parts = (head, middle, cost(model.tail, carry, f), state, cost(model.predict, reference, carry))
+    return Macs(*(part.macs for part in parts))
+
+
+def amortised(reference: float, shortcut: float, interval: int) -> float:
+    """Return the mean of one reference frame and `interval - 1` shortcut frames, in seconds or multiply-adds.
+
+    >>> amortised(10, 2.5, 3)
+    5.0
+    """
+    return (reference + (interval - 1) * shortcut) / interval
 
 
 @contextmanager
 def uncompiled() -> Iterator[None]:
-    """Compiled and fused code runs operator by operator inside: else nobody could count it.
+    """Run compiled and fused code operator by operator, so that it can be counted.
 
-    Fused is the fast path that `nn.MultiheadAttention` and `nn.TransformerEncoder` take in eval mode.
+    Fused code is the fast path that `nn.MultiheadAttention` and `nn.TransformerEncoder` take in eval mode.
     """
     fused = torch.backends.mha.get_fastpath_enabled()
     with warnings.catch_warnings(), torch.compiler.set_stance("force_eager"):
@@ -95,7 +164,7 @@ def uncompiled() -> Iterator[None]:
 
 
 class _Parameters(TorchDispatchMode):
-    """Notes the parameters that operators read."""
+    """Collect the parameters that operators read."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -33,12 +33,12 @@ class Latency:
 
     @property
     def median(self) -> float:
-        """The middle run: what to quote."""
+        """The middle run: the number to quote."""
         return statistics.median(self.times)
 
     @property
     def best(self) -> float:
-        """The fastest run: what the machine can do when nothing else runs on it."""
+        """The fastest run: the machine's time when nothing else runs on it."""
         return min(self.times)
 
     @property
@@ -79,7 +79,7 @@ def latency(
         work: a callable without arguments, or several by name.
         warmup: runs that do not count (kernels are chosen, memory is taken).
         runs: rounds that count.
-        seconds: stop after so much time, but not before three rounds.
+        seconds: stop after this time, but not before three rounds.
 
     Returns:
         A `Latency`, or one by name.
@@ -119,7 +119,7 @@ def _time(call: Work) -> float:
 
 
 def synchronise() -> None:
-    """Wait for every GPU that holds anything; a clock read before that reads too early."""
+    """Wait for every GPU in use, so that the clock is not read too early."""
     for device in _gpus():
         torch.cuda.synchronize(device)
     if torch.backends.mps.is_available():
@@ -127,17 +127,17 @@ def synchronise() -> None:
 
 
 def _gpus() -> list[int]:
-    """CUDA devices in use, current or not; asking an idle one to synchronise would set it up first."""
+    """Return the CUDA devices in use, current or not. Synchronising an idle one would set it up first."""
     if not (torch.cuda.is_available() and torch.cuda.is_initialized()):
         return []
     return [device for device in range(torch.cuda.device_count()) if torch.cuda.memory_reserved(device)]
 
 
 def peak_memory(work: Work) -> int:
-    """Bytes that one run holds at most, beyond what was held before it.
+    """Return the largest number of bytes that one run holds, beyond those held before it.
 
-    On CUDA from the caching allocator, all devices in use together; on the CPU the tensors alive between operators are
-    counted, which leaves out what a kernel takes for itself while it runs.
+    On CUDA the caching allocator reports it, for all devices in use together. On the CPU the tensors alive between
+    operators are counted; memory that a kernel takes for itself while it runs is not.
 
     Example:
         >>> x = torch.zeros(1024)
@@ -160,7 +160,7 @@ def peak_memory(work: Work) -> int:
 
 
 class _Alive(TorchDispatchMode):
-    """Follows the storages that operators make, until they are freed."""
+    """Mode that follows the storages that operators make, until they are freed."""
 
     def __init__(self) -> None:
         super().__init__()

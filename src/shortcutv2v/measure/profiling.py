@@ -1,4 +1,4 @@
-"""One table for a wrapped teacher: what each part and each kind of frame costs, and whether skipping pays here."""
+"""`profile()`: one table of the cost of each part and each kind of frame, and whether skipping pays on this device."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from torch import Tensor
 from shortcutv2v.errors import InputError
 from shortcutv2v.graph import keep, untouched
 from shortcutv2v.measure.advice import Times, advise, pays
-from shortcutv2v.measure.candidates import Candidate, candidates, gain, timed
-from shortcutv2v.measure.cost import Cost, cost
+from shortcutv2v.measure.candidates import Candidate, candidates, timed
+from shortcutv2v.measure.cost import Cost, amortised, cost
 from shortcutv2v.measure.latency import Latency, latency, peak_memory
 from shortcutv2v.model import ShortcutV2V
 
@@ -46,13 +46,13 @@ class Row:
 
 @dataclass(frozen=True)
 class Profile:
-    """What `profile` found; `print` it.
+    """The result of `profile()`; `print` it.
 
     Attributes:
         rows: frames first (teacher, reference, shortcut), then the parts.
         interval: frames from one refresh to the next.
-        device: where it ran, in words.
-        advice: plain sentences: whether skipping pays on this device, what holds the time, what would help.
+        device: the device that it ran on, in words.
+        advice: plain sentences: whether skipping pays on this device, which part takes the time, what would help.
         cuts: other cuts that were tried, the fastest first.
     """
 
@@ -63,7 +63,7 @@ class Profile:
     cuts: tuple[Candidate, ...] = ()
 
     def __getitem__(self, name: str) -> Row:
-        """The row of that name.
+        """Return the row of that name.
 
         Raises:
             InputError: there is none.
@@ -76,32 +76,32 @@ class Profile:
     @property
     def seconds_per_frame(self) -> float:
         """Mean time per frame of a video: one reference frame and `interval - 1` shortcut frames."""
-        return self._mean(lambda row: row.latency.median)
+        return self._per_frame(_seconds)[1]
 
     @property
     def macs_per_frame(self) -> float:
         """Mean multiply-adds per frame of a video."""
-        return self._mean(lambda row: float(row.cost.macs))
+        return self._per_frame(_macs)[1]
 
     @property
     def speedup(self) -> float:
-        """How much faster the video is than with the teacher alone."""
-        return self._gain(lambda row: row.latency.median)
+        """How many times as fast the video is as with the teacher alone."""
+        teacher, mean = self._per_frame(_seconds)
+        return teacher / mean
 
     @property
     def bound(self) -> float:
-        """The same ratio in multiply-adds: what a device would give that ran all operators equally well."""
-        return self._gain(lambda row: float(row.cost.macs))
+        """The same ratio in multiply-adds: the speedup on a device that ran all operators equally well."""
+        teacher, mean = self._per_frame(_macs)
+        return teacher / mean
 
-    def _gain(self, value: Callable[[Row], float]) -> float:
+    def _per_frame(self, value: Callable[[Row], float]) -> tuple[float, float]:
+        """Return a frame's value with the teacher alone, and the mean in a video."""
         teacher, reference, shortcut = (value(self[name]) for name in _FRAMES)
-        return gain(teacher, reference, shortcut, self.interval)
-
-    def _mean(self, value: Callable[[Row], float]) -> float:
-        return (value(self["reference frame"]) + (self.interval - 1) * value(self["shortcut frame"])) / self.interval
+        return teacher, amortised(reference, shortcut, self.interval)
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything as plain numbers, for JSON."""
+        """Return everything as plain numbers, for JSON."""
         rows = [
             {
                 "name": row.name,
@@ -147,9 +147,8 @@ class Profile:
             f"{_milliseconds(self.seconds_per_frame):>10}"
             f"{'':>17}{self.speedup:>7.2f}x   (multiply-adds allow {self.bound:.2f}x)"
         )
-        lines += (
-            ["other cuts, the block as wide relative to f:", *(f"  {cut}" for cut in self.cuts)] if self.cuts else []
-        )
+        if self.cuts:
+            lines += ["other cuts, with blocks of the same width relative to f:", *(f"  {cut}" for cut in self.cuts)]
         return "\n".join([*lines, *self.advice])
 
 
@@ -165,18 +164,18 @@ def profile(
 ) -> Profile:
     """Count and time a wrapped teacher on one set of inputs, all parts side by side in one run.
 
-    The blocks are put into eval mode while it runs, and back afterwards. The teacher runs with the flags it has; its
-    buffers, such as the running statistics of a teacher in train mode, are put back too.
+    The blocks are in eval mode while it runs, and get their mode back afterwards. The teacher runs in the mode that it
+    has; its buffers, such as the running statistics of a teacher in train mode, are restored.
 
     Args:
-        model: what `wrap` returned. The block need not be trained: its cost does not depend on its weights.
-        args: positional inputs of the teacher; a single tensor may stand alone.
+        model: a wrapped teacher. The block need not be trained: its cost does not depend on its weights.
+        args: positional inputs of the teacher, or a single tensor.
         kwargs: keyword inputs of the teacher.
-        interval: frames from one refresh to the next; default the model's own, or 3.
-        cuts: how many other cuts to try: those whose multiply-adds allow most are wrapped and timed too. Default 3
-            where skipping does not pay, else none.
+        interval: frames from one refresh to the next; default: the model's own.
+        cuts: how many other cuts to wrap and time, those whose multiply-adds promise most first. Default: 3 if skipping
+            does not pay, else none.
         runs: timed rounds.
-        seconds: stop timing after about so long.
+        seconds: stop timing after about this time.
 
     Returns:
         A `Profile`; `print` shows the table and the verdict.
@@ -209,17 +208,17 @@ def profile(
 
 
 def _cautions(model: ShortcutV2V, found: Profile) -> Iterator[str]:
-    """What makes the numbers less than they seem."""
+    """Warn of conditions that make the numbers less reliable."""
     frames = [found[name].latency for name in _FRAMES]
     spread = max(times.spread for times in frames)
     if found.bound > 1 > found.speedup and frames[0].median < _TINY:
         yield (
-            "so small a frame measures how long operators take to start, not what they compute: "
-            "profile the size that you will run"
+            "the frame is so small that the times are mostly those of starting operators: profile the size that you "
+            "will run"
         )
     if spread > _UNSTEADY:
         yield (
-            f"TAKE THE TIMES WITH CARE: those of one frame spread by {spread:.0%} of their median; "
+            f"TAKE THE TIMES WITH CARE: the times of one frame spread by {spread:.0%} of their median; "
             "quit other programs and measure again"
         )
     if any(module.training for module in model.teacher.modules()):
@@ -230,21 +229,22 @@ def _milliseconds(seconds: float) -> str:
     return f"{seconds * 1e3:.2f}" if seconds < 0.01 else f"{seconds * 1e3:.1f}"
 
 
+def _seconds(row: Row) -> float:
+    return row.latency.median
+
+
+def _macs(row: Row) -> float:
+    return row.cost.macs
+
+
 def _times(found: dict[str, float], narrow: tuple[str, ...]) -> Times:
-    return Times(
-        teacher=found["teacher frame"],
-        reference=found["reference frame"],
-        shortcut=found["shortcut frame"],
-        head=found["head"],
-        block=found["block"],
-        tail=found["tail"],
-        narrow=tuple((name, found[name]) for name in narrow),
-    )
+    teacher, reference, shortcut, head, block, tail = (found[name] for name in (*_FRAMES, "head", "block", "tail"))
+    return Times(teacher, reference, shortcut, head, block, tail, tuple((name, found[name]) for name in narrow))
 
 
 @contextmanager
 def _inference(model: ShortcutV2V) -> Iterator[None]:
-    """No gradients, blocks in eval mode; every block module's flag comes back, and so does the teacher's state."""
+    """Run without gradients and with blocks in eval mode; restore every block's mode and the teacher's state."""
     flags = [(module, module.training) for module in model.blocks.modules()]
     model.blocks.eval()
     try:
@@ -258,7 +258,7 @@ def _inference(model: ShortcutV2V) -> Iterator[None]:
 def _work(
     model: ShortcutV2V, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> tuple[dict[str, Callable[[], Any]], dict[str, Callable[[], Any]]]:
-    """What is measured, by name; and the block alone at smaller widths."""
+    """Return the callables to measure, by name; and those of the block alone at smaller widths."""
     _, reference = model.reference(*args, **kwargs)
     carry = keep(model.head(*args, **kwargs))  # copies: a model compiled to CUDA graphs overwrites its results
     f = keep(model.middle(carry))
@@ -279,7 +279,7 @@ def _work(
 def _narrower(
     model: ShortcutV2V, f_ref: tuple[Tensor, ...], a: tuple[Tensor, ...], factor: int
 ) -> Callable[[], list[Tensor]]:
-    """The blocks' work at 1/factor of their width, with fresh weights."""
+    """Return a callable that runs the blocks at 1/factor of their width, with fresh weights."""
     ready = []
     for block, f, current in zip(model.blocks, f_ref, a, strict=False):
         small = type(block)(block.a_channels, block.f_channels, max(1, block.channels // factor))

@@ -1,4 +1,4 @@
-"""How near a picture is to the teacher's: PSNR and SSIM (kornia's), and flicker. kornia is imported on first use."""
+"""Distance of pictures to the teacher's: PSNR and SSIM (kornia's), and flicker. kornia is imported on first use."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _LEAST = 6
 
 
 def psnr(output: Tensor, teacher: Tensor, max_value: float = 1.0) -> float:
-    """Peak signal-to-noise ratio in dB over all pictures together; infinite where they are equal.
+    """Return the peak signal-to-noise ratio in dB over all pictures together; infinite if they are equal.
 
     Args:
         output: pictures of any shape, values in [0, max_value].
@@ -34,7 +34,7 @@ def psnr(output: Tensor, teacher: Tensor, max_value: float = 1.0) -> float:
 
 
 def ssim(output: Tensor, teacher: Tensor, max_value: float = 1.0) -> float:
-    """Structural similarity, mean over pictures and channels, window 11; 1 where they are equal.
+    """Return the structural similarity, mean over pictures and channels, window 11; 1 if they are equal.
 
     Args:
         output: pictures (B, C, H, W), values in [0, max_value].
@@ -58,7 +58,7 @@ def ssim(output: Tensor, teacher: Tensor, max_value: float = 1.0) -> float:
 
 
 def flicker(output: Tensor, teacher: Tensor) -> float:
-    """Temporal error: mean absolute difference between the frame-to-frame changes of both videos.
+    """Return the temporal error: mean absolute difference between the frame-to-frame changes of both videos.
 
     A constant error does not flicker; one that jumps at every refresh does.
 
