@@ -16,6 +16,7 @@ SOURCE = Path(shortcutv2v.__file__).parent
 RANKS = [
     {"errors", "py"},
     {"examples", "locks", "memory", "teacher", "types", "wheels"},
+    {"fingerprint", "pair"},
     {"graph", "ops", "video"},
     {"blocks"},
     {"lazy", "refresh"},

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from shortcutv2v.errors import InputError
 
-__all__ = ["locked"]
+__all__ = ["held", "locked"]
 
 try:
     import fcntl
@@ -54,6 +54,11 @@ def locked(folder: Path, refusal: str) -> Iterator[None]:
     finally:
         _held.discard(handle)
         os.close(handle)
+
+
+def held(folder: Path) -> bool:
+    """Whether this process holds the lock of the folder. Always true where the system has no such locks."""
+    return fcntl is None or any(os.path.samestat(os.fstat(handle), folder.stat()) for handle in _held)
 
 
 def _let_go() -> None:

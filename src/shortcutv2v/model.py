@@ -108,7 +108,8 @@ class ShortcutV2V(LazyBlocks):
         """
         with materialising, torch.inference_mode(False):
             if not self.materialised:
-                self.make_blocks(self.capture.at(args, kwargs).maps, *placement(self.teacher))
+                maps, (device, dtype) = self.capture.at(args, kwargs).maps, placement(self.teacher)
+                self.make_blocks(maps, device, torch.promote_types(dtype, maps.dtype))
                 if self._compile_options is not None:
                     self.compile(**self._compile_options)
         return self
@@ -143,9 +144,18 @@ class ShortcutV2V(LazyBlocks):
         return keep(output) if self._replays else output
 
     def make_reference(self, carry: Carry, f: tuple[Tensor, ...]) -> Reference:
-        """The reference that a full pass leaves: `a`, `f`, and all that the blocks compute from them alone."""
+        """Return the reference that a full pass leaves: `a`, `f`, and all that the blocks compute from them alone.
+
+        Raises:
+            InputError: the features have other channels than the blocks take.
+        """
+        taken = [(block.a_channels, block.f_channels) for block in self.blocks]
+        given = [(a.shape[1], f_ref.shape[1]) for a, f_ref in zip(carry.a, f, strict=False)]
+        if taken != given:
+            raise InputError(f"the blocks take features of {taken} channels (a, f), but the cut gives {given}")
         state = tuple(
-            block.encode_reference(f_ref, a_ref) for block, f_ref, a_ref in zip(self.blocks, f, carry.a, strict=False)
+            block.encode_reference(block.own_dtype(f_ref), block.own_dtype(a_ref))
+            for block, f_ref, a_ref in zip(self.blocks, f, carry.a, strict=False)
         )
         reference = Reference(carry.a, f, state)
         return keep(reference) if self._replays else reference
@@ -158,7 +168,8 @@ class ShortcutV2V(LazyBlocks):
         """
         _check_fits(reference, carry)
         predicted = tuple(
-            block.predict(state, a) for block, state, a in zip(self.blocks, reference.state, carry.a, strict=True)
+            _in_dtype_of(f, block.predict(state, block.own_dtype(a)))
+            for block, state, a, f in zip(self.blocks, reference.state, carry.a, reference.f, strict=False)
         )
         return predicted + reference.f[len(predicted) :]
 
@@ -166,7 +177,8 @@ class ShortcutV2V(LazyBlocks):
         """Predict as `predict` does; return a full `Prediction` per branch, for losses, policies and pictures."""
         _check_fits(reference, carry)
         return tuple(
-            block.analyse(state, a) for block, state, a in zip(self.blocks, reference.state, carry.a, strict=True)
+            _cast_prediction(f, block.analyse(state, block.own_dtype(a)))
+            for block, state, a, f in zip(self.blocks, reference.state, carry.a, reference.f, strict=False)
         )
 
     def compose(self, reference: Reference, carry: Carry, predictions: tuple[Prediction, ...]) -> tuple[Tensor, ...]:
@@ -265,6 +277,16 @@ class ShortcutV2V(LazyBlocks):
         """The cut and the policy."""
         pending = "" if self.materialised else ", blocks made at the first frame"
         return f"{self.cut.short}, refresh={self.refresh}{pending}"
+
+
+def _in_dtype_of(f: Tensor, predicted: Tensor) -> Tensor:
+    """The prediction in the dtype that the tail expects; under autocast as it is."""
+    autocast = f.device.type != "meta" and torch.is_autocast_enabled(f.device.type)
+    return predicted if autocast else predicted.to(f.dtype)
+
+
+def _cast_prediction(f: Tensor, made: Prediction) -> Prediction:
+    return made._replace(f_hat=_in_dtype_of(f, made.f_hat), f_star=_in_dtype_of(f, made.f_star))
 
 
 def _check_fits(reference: Reference, carry: Carry) -> None:

@@ -185,6 +185,16 @@ class ShortcutBlock(nn.Module, metaclass=_Choice):
         """Predict as `predict` does, and return what the losses and pictures need beside it."""
         raise NotImplementedError
 
+    def own_dtype(self, x: Tensor) -> Tensor:
+        """Return a feature map in the dtype of the block's weights; under autocast as it is.
+
+        Features may be of another dtype than the weights: in teachers of mixed precision, after `teacher.half()`, or
+        when a block was saved in half precision. Whoever calls a block with a teacher's features casts them by this.
+        """
+        weight = next(self.parameters(), None)
+        autocast = x.device.type != "meta" and torch.is_autocast_enabled(x.device.type)
+        return x if weight is None or autocast else x.to(weight.dtype)
+
     def forward(self, f_ref: Tensor, a_ref: Tensor, a_t: Tensor) -> Tensor:
         """Predict in one call; see the class for shapes."""
         return self.predict(self.encode_reference(f_ref, a_ref), a_t)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+
+import torch
 from torch import Tensor
 
 from ..errors import AmbiguousCallError, NeverCalledError, OutputTypeError, SpatialMismatchError
@@ -59,9 +62,14 @@ def find_maps(points: Points, cut: Cut, tensors: list[Tensor]) -> Maps:
     """The layouts and shapes of `a` and `f`.
 
     Raises:
-        OutputTypeError: a feature is no map and no layout fits it.
+        OutputTypeError: a feature is no map and no layout fits it, or it holds no floating-point values.
         SpatialMismatchError: `a` and `f`, or two parts of `a`, differ in height or width.
     """
+    dtypes = [
+        _floating(node.meta["dtype"], layer)
+        for branch, a, f in zip(cut.branches, points.a, points.f, strict=True)
+        for layer, node in zip((*branch.enc, branch.dec), (*a, f), strict=True)
+    ]
     picture = next(((t.shape[-2], t.shape[-1]) for t in tensors if t.ndim == 4), None)
     place = {n: i for i, n in enumerate(points.flat_a)}
     enc, a_shapes, f_shapes, dec, widths = [], [], [], [], []
@@ -81,4 +89,14 @@ def find_maps(points: Points, cut: Cut, tensors: list[Tensor]) -> Maps:
         a_shapes.append((shapes[0][0], sum(widths[-1]), *shapes[0][2:]))
         dec.append(last)
         f_shapes.append(f_shape)
-    return Maps(tuple(enc), tuple(dec), tuple(a_shapes), tuple(f_shapes), tuple(widths))
+    dtype = functools.reduce(torch.promote_types, dtypes)
+    return Maps(tuple(enc), tuple(dec), tuple(a_shapes), tuple(f_shapes), tuple(widths), dtype)
+
+
+def _floating(dtype: torch.dtype, layer: Layer) -> torch.dtype:
+    if not dtype.is_floating_point:
+        raise OutputTypeError(
+            f"{str(layer)!r} returns values of {dtype}, the cut needs floating-point features: choose a layer outside "
+            "the quantised part, such as the one that dequantises"
+        )
+    return dtype

@@ -74,6 +74,7 @@ class Maps:
         a_shapes: (B, C_a, H, W) per branch.
         f_shapes: (B, C_f, H, W) per branch.
         widths: per branch, the channels of each part of `a`.
+        dtype: the narrowest dtype that holds all of `a` and `f`.
     """
 
     enc: tuple[tuple[tuple[int, Layout], ...], ...]
@@ -81,6 +82,7 @@ class Maps:
     a_shapes: tuple[tuple[int, ...], ...]
     f_shapes: tuple[tuple[int, ...], ...]
     widths: tuple[tuple[int, ...], ...]
+    dtype: torch.dtype
 
     def join(self, parts: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """`a` per branch, from the outputs of the encoder layers."""

@@ -282,8 +282,9 @@ def _narrower(
     """Return a callable that runs the blocks at 1/factor of their width, with fresh weights."""
     ready = []
     for block, f, current in zip(model.blocks, f_ref, a, strict=False):
-        small = type(block)(block.a_channels, block.f_channels, max(1, block.channels // factor))
-        small = small.to(device=f.device, dtype=f.dtype).eval()
+        small = type(block)(**{**block.arguments, "channels": max(1, block.channels // factor)})
+        small = small.to(device=f.device, dtype=next(block.parameters()).dtype).eval()
+        f, current = small.own_dtype(f), small.own_dtype(current)
         ready.append((small, small.encode_reference(f, current), current))
     return lambda: [small.predict(state, current) for small, state, current in ready]
 
