@@ -310,7 +310,7 @@ def test_another_mode_of_the_teacher_is_told(tmp_path: Path, layer, train: bool)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         shortcutv2v.wrap(net.train(train), "0", "2", example_inputs=(torch.rand(2, 3, 9, 9),)).save(tmp_path)
-    with pytest.warns(UserWarning, match=f"1 .*{'eval' if train else 'train'} mode|in {'eval' if train else 'train'} mode"):
+    with pytest.warns(UserWarning, match=f"in {'eval' if train else 'train'} mode"):
         shortcutv2v.load(tmp_path, net.train(not train))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -398,7 +398,9 @@ def test_recipes_with_missing_or_odd_entries(saved) -> None:
     assert refused > 200
 
 
-@pytest.mark.parametrize("text", ["", "[]", "3", '"x"', "null", "{", "[" * 100_000, '{"format": null}', "\ufeff{}", "NaN"])
+@pytest.mark.parametrize(
+    "text", ["", "[]", "3", '"x"', "null", "{", "[" * 100_000, '{"format": null}', "\ufeff{}", "NaN"]
+)
 def test_recipes_that_are_none(saved, text: str) -> None:
     (saved[1] / "shortcut.json").write_text(text, encoding="utf-8")
     with pytest.raises(CheckpointError):

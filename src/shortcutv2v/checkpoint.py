@@ -1,7 +1,8 @@
 """Save and load the trained blocks and the recipe to wrap with, never the teacher.
 
-A saved model is a folder of two files: `block.safetensors` holds the weights; `shortcut.json` holds the cut, the blocks'
-arguments, the package's version, a fingerprint of the teacher, and the hash of the weights. The format has no pickles.
+A saved model is a folder of two files. `block.safetensors` holds the weights; `shortcut.json` holds the cut, the
+arguments of the blocks, the version of the package, a fingerprint of the teacher, and the hash of the weights. Neither
+is a pickle.
 """
 
 from __future__ import annotations
@@ -68,7 +69,9 @@ def save(model: ShortcutV2V, folder: str | Path) -> None:
     settings["weights"] = hashlib.sha256(weights).hexdigest()
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        pair.write(folder, WEIGHTS, weights, settings["weights"], RECIPE, json.dumps(settings, indent=2).encode() + b"\n")
+        pair.write(
+            folder, WEIGHTS, weights, settings["weights"], RECIPE, json.dumps(settings, indent=2).encode() + b"\n"
+        )
     except (OSError, ValueError) as error:  # a path with a NUL character is a ValueError
         raise CheckpointError(f"cannot write to {folder}: {getattr(error, 'strerror', None) or error}") from None
 
@@ -138,8 +141,8 @@ def _block_recipe(block: ShortcutBlock) -> dict[str, Any]:
     kind = type(block)
     if ShortcutBlock.variants.get(block.variant) is not kind:
         raise CheckpointError(
-            f"cannot save a {kind.__name__}: its `variant`, {block.variant!r}, is that of another class; give the class "
-            "a `variant` of its own"
+            f"cannot save a {kind.__name__}: its `variant`, {block.variant!r}, is that of another class; give it a "
+            "`variant` of its own"
         )
     missing = [name for name in ("a_channels", "f_channels", "channels") if name not in block.arguments]
     if missing:
@@ -210,7 +213,7 @@ def _read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     check_exactly(expected, weights, folder / WEIGHTS, "; a block of another cut?")
     if not intact:
         raise CheckpointError(
-            f"{folder / WEIGHTS} is damaged: its hash is not the one in {RECIPE}; save the model again with model.save()"
+            f"{folder / WEIGHTS} is damaged: its hash is not the one in {RECIPE}; save the model again"
         )
     return settings, weights
 

@@ -69,7 +69,7 @@ class LabelAdapter(Adapter):
 
 def _scores(output: Any, labels: int) -> Tensor:
     """Return the first scores per label in an output: the output itself, or an entry of a dictionary or a tuple."""
-    tensors = flatten(output)[0]
+    tensors: list[Tensor] = flatten(output)[0]
     maps = [tensor for tensor in tensors if tensor.dim() == 4]
     if not maps:
         raise InputError(f"the network's output, a {type(output).__name__}, holds no scores (B, {labels}, H, W)")

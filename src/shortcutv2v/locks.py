@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
+import importlib.util
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from shortcutv2v.errors import InputError
 
 __all__ = ["held", "locked"]
 
-try:
-    import fcntl
-except ImportError:  # Windows has no such lock; two runs in one folder are then the user's business
-    fcntl = None  # type: ignore[assignment]
+# Windows has no such lock; two runs in one folder are then the user's business.
+fcntl: Any = importlib.import_module("fcntl") if importlib.util.find_spec("fcntl") else None
 
 _held: set[int] = set()
 

@@ -168,17 +168,18 @@ class ShortcutV2V(LazyBlocks):
         """
         _check_fits(reference, carry)
         predicted = tuple(
-            _in_dtype_of(f, block.predict(state, block.own_dtype(a)))
-            for block, state, a, f in zip(self.blocks, reference.state, carry.a, reference.f, strict=False)
+            _cast(block.predict(reference.state[i], block.own_dtype(carry.a[i])), reference, carry, i)
+            for i, block in enumerate(self.blocks)
         )
         return predicted + reference.f[len(predicted) :]
 
     def analyse(self, reference: Reference, carry: Carry) -> tuple[Prediction, ...]:
         """Predict as `predict` does; return a full `Prediction` per branch, for losses, policies and pictures."""
         _check_fits(reference, carry)
+        made = [block.analyse(reference.state[i], block.own_dtype(carry.a[i])) for i, block in enumerate(self.blocks)]
         return tuple(
-            _cast_prediction(f, block.analyse(state, block.own_dtype(a)))
-            for block, state, a, f in zip(self.blocks, reference.state, carry.a, reference.f, strict=False)
+            one._replace(f_hat=_cast(one.f_hat, reference, carry, i), f_star=_cast(one.f_star, reference, carry, i))
+            for i, one in enumerate(made)
         )
 
     def compose(self, reference: Reference, carry: Carry, predictions: tuple[Prediction, ...]) -> tuple[Tensor, ...]:
@@ -279,14 +280,13 @@ class ShortcutV2V(LazyBlocks):
         return f"{self.cut.short}, refresh={self.refresh}{pending}"
 
 
-def _in_dtype_of(f: Tensor, predicted: Tensor) -> Tensor:
-    """The prediction in the dtype that the tail expects; under autocast as it is."""
-    autocast = f.device.type != "meta" and torch.is_autocast_enabled(f.device.type)
-    return predicted if autocast else predicted.to(f.dtype)
-
-
-def _cast_prediction(f: Tensor, made: Prediction) -> Prediction:
-    return made._replace(f_hat=_in_dtype_of(f, made.f_hat), f_star=_in_dtype_of(f, made.f_star))
+def _cast(predicted: Tensor, reference: Reference, carry: Carry, branch: int) -> Tensor:
+    """Return a branch's prediction in the dtype that the tail expects; under autocast as it is."""
+    a_ref, a_t, f = reference.a[branch], carry.a[branch], reference.f[branch]
+    if f.device.type != "meta" and torch.is_autocast_enabled(f.device.type):
+        return predicted
+    # The teacher may have been cast to a wider dtype since the reference was made.
+    return predicted.to(f.dtype if a_ref.dtype == a_t.dtype else torch.promote_types(f.dtype, a_t.dtype))
 
 
 def _check_fits(reference: Reference, carry: Carry) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ import shortcutv2v
 from shortcutv2v.distill import Distiller, LossWeights, fit, trainer
 from shortcutv2v.distill.trainer import AtomicCheckpointIO
 from shortcutv2v.errors import CheckpointError
+from shortcutv2v.fingerprint import fingerprint
 
 pytestmark = [
     pytest.mark.skipif(not hasattr(os, "fork"), reason="the runs to kill are forked"),
@@ -191,3 +193,50 @@ def test_control_c_in_the_last_validation_names_the_last_checkpoint(tmp_path: Pa
         train(tmp_path, distiller=InterruptedAtTheEnd, validation=clip(), max_steps=4, save_every=100)
     assert signal.getsignal(signal.SIGINT) is before
     assert torch.load(tmp_path / "last.ckpt", weights_only=True)["global_step"] == 4
+
+
+def damaged(checkpoint: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Copies of a checkpoint, each with an entry missing or of another kind, on the two upper levels."""
+    for key, value in checkpoint.items():
+        yield f"no {key}", {k: v for k, v in checkpoint.items() if k != key}
+        for odd in (None, [], "x"):
+            yield f"{key} = {odd}", checkpoint | {key: odd}
+        for inner in list(value)[:3] + list(value)[-2:] if isinstance(value, dict) else ():
+            yield f"no {key}.{inner}", checkpoint | {key: {k: v for k, v in value.items() if k != inner}}
+
+
+@pytest.mark.slow  # half a minute: a run is begun for each
+def test_checkpoints_with_missing_or_odd_entries(tmp_path: Path) -> None:
+    """A sentence, or a run that goes on; never another error."""
+    whole = train(tmp_path, max_steps=3)
+    path, refused = tmp_path / "odd.ckpt", 0
+    for what, odd in damaged(whole):
+        torch.save(odd, path)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            try:
+                train(tmp_path, max_steps=4, resume=path)
+            except shortcutv2v.ShortcutError:
+                refused += 1
+            except Exception as error:
+                raise AssertionError(what) from error
+    assert refused > 30
+
+
+def test_a_checkpoint_of_weights_alone_is_told(tmp_path: Path) -> None:
+    whole = train(tmp_path, max_steps=3)
+    kept = ("epoch", "global_step", "pytorch-lightning_version", "state_dict", "loops", "shortcutv2v")
+    torch.save({key: whole[key] for key in kept}, tmp_path / "weights.ckpt")
+    with pytest.raises(CheckpointError, match=r"weights.ckpt holds no optimizer_states, .*save_weights_only=True"):
+        train(tmp_path, resume=tmp_path / "weights.ckpt")
+
+
+def test_a_checkpoint_of_a_teacher_with_other_weights_is_refused(tmp_path: Path) -> None:
+    whole = train(tmp_path, max_steps=3)
+    net = Noisy()
+    with torch.no_grad():
+        net[0].weight.neg_()
+    whole["shortcutv2v"]["teacher"] = fingerprint(net)
+    torch.save(whole, tmp_path / "other.ckpt")
+    with pytest.raises(CheckpointError, match="the checkpoint is of .* with other weights"):
+        train(tmp_path, resume=tmp_path / "other.ckpt")

@@ -24,6 +24,7 @@ from shortcutv2v.distill.perceptual import FrozenDistance, VGGPerceptual
 from shortcutv2v.distill.rollout import Rollout, Step
 from shortcutv2v.distill.settings import Settings, settings_of
 from shortcutv2v.errors import CheckpointError, InputError
+from shortcutv2v.fingerprint import differences
 from shortcutv2v.model import ShortcutV2V, placement
 
 __all__ = ["Distiller"]
@@ -93,6 +94,7 @@ class Distiller(pl.LightningModule):
         self.betas, self.decay, self.schedule = self.settings.betas, self.settings.decay, self.settings.schedule
         self.perceptual = self._frozen_distance()
         self.adversary = self._judges()
+        self.training_began = False
 
     def _frozen_distance(self) -> FrozenDistance | None:
         if not self.weights.perceptual:
@@ -187,6 +189,7 @@ class Distiller(pl.LightningModule):
 
     def on_train_start(self) -> None:
         """Note the interval that the blocks are trained for; streams warn beyond it."""
+        self.training_began = True
         self.model.trained_interval = self.model.refresh.interval
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
@@ -211,12 +214,18 @@ class Distiller(pl.LightningModule):
         saved, own = checkpoint.get("shortcutv2v"), recipe(self.model)
         if saved is None:
             raise CheckpointError("this checkpoint was not written by a shortcutv2v Distiller")
-        for key in ("enc_layer", "dec_layer", "blocks"):
-            if saved[key] != own[key]:
-                what = "block" if key == "blocks" else "cut"
-                raise CheckpointError(f"the checkpoint is of another {what}: {key} {saved[key]} there, {own[key]} here")
-        if saved["teacher"]["structure"] != own["teacher"]["structure"]:
-            raise CheckpointError(f"the checkpoint is of another teacher: a {saved['teacher']['class']}")
+        try:
+            for key in ("enc_layer", "dec_layer", "blocks"):
+                if saved[key] != own[key]:
+                    what = "block" if key == "blocks" else "cut"
+                    raise CheckpointError(
+                        f"the checkpoint is of another {what}: {key} {saved[key]} there, {own[key]} here"
+                    )
+            difference = differences(saved["teacher"], own["teacher"])
+        except (KeyError, TypeError) as error:
+            raise CheckpointError(f"the checkpoint's recipe is damaged: {error!r}") from None
+        if difference is not None:
+            raise CheckpointError(f"the checkpoint is of {difference}")
         self._warn_of_changes(checkpoint)
         theirs = {name for name in checkpoint["state_dict"] if name.startswith("adversary.")}
         ours = set() if self.adversary is None else {f"adversary.{name}" for name in self.adversary.state_dict()}

@@ -25,7 +25,7 @@ from shortcutv2v.distill.datamodule import ClipData
 from shortcutv2v.distill.module import Distiller
 from shortcutv2v.distill.progress import Progress, quiet_lightning
 from shortcutv2v.distill.settings import Settings
-from shortcutv2v.errors import CheckpointError, InputError
+from shortcutv2v.errors import CheckpointError, InputError, ShortcutError
 
 __all__ = ["LAST", "AtomicCheckpointIO", "callbacks_of", "check_readable", "make_trainer", "run", "validation_interval"]
 
@@ -149,7 +149,7 @@ def run(trainer: pl.Trainer, distiller: Distiller, data: ClipData, resume: str |
     # Newer Lightning asks how to read; older ones do as torch does.
     safely = {"weights_only": True} if "weights_only" in inspect.signature(trainer.fit).parameters else {}
     with quiet_lightning():
-        with _interruptible(trainer, resume):
+        with _interruptible(trainer, resume), _restorable(distiller, resume):
             trainer.fit(distiller, data, ckpt_path=None if resume is None else str(resume), **safely)  # type: ignore[arg-type]
         if trainer.global_step == 0:
             raise InputError("not one step was made: max_epochs or limit_train_batches of the trainer leaves none")
@@ -158,6 +158,19 @@ def run(trainer: pl.Trainer, distiller: Distiller, data: ClipData, resume: str |
         if data.windows is not None:
             with _interruptible(trainer, None if trainer.checkpoint_callback is None else last):
                 trainer.validate(distiller, data, verbose=False)
+
+
+@contextlib.contextmanager
+def _restorable(distiller: Distiller, resume: str | Path | None) -> Iterator[None]:
+    """Raise `CheckpointError` if Lightning cannot restore its own part of a checkpoint, in whatever way it fails."""
+    try:
+        yield
+    except (ShortcutError, MisconfigurationException):
+        raise
+    except Exception as error:
+        if resume is None or distiller.training_began:
+            raise
+        raise CheckpointError(f"{resume} is damaged ({type(error).__name__}: {error!s:.200})") from error
 
 
 @contextlib.contextmanager
@@ -195,6 +208,17 @@ def _warn_of_end(step: int, end: int) -> None:
         )
 
 
+_PARTS = {
+    "state_dict": dict,
+    "optimizer_states": list,
+    "lr_schedulers": list,
+    "loops": dict,
+    "callbacks": dict,
+    ClipData.__qualname__: dict,
+}
+"""Parts of a checkpoint that a resumed run needs, and their types."""
+
+
 def check_readable(path: Path) -> dict[str, Any]:
     """The checkpoint's content, without the tensors' values.
 
@@ -212,6 +236,12 @@ def check_readable(path: Path) -> dict[str, Any]:
         raise CheckpointError(
             f"{path} is no checkpoint, or a damaged one ({type(error).__name__}): {expected}"
         ) from None
-    if not (isinstance(found, dict) and {"shortcutv2v", "global_step"} <= found.keys()):
+    if not (isinstance(found, dict) and "shortcutv2v" in found and isinstance(found.get("global_step"), int)):
         raise CheckpointError(f"{path} is another kind of checkpoint: {expected}")
+    missing = [name for name, kind in _PARTS.items() if not isinstance(found.get(name), kind)]
+    if missing:
+        raise CheckpointError(
+            f"{path} holds no {', '.join(missing)}, so the run cannot go on from it (save_weights_only=True saves such "
+            f"files): {expected}"
+        )
     return found
