@@ -67,10 +67,10 @@ def say(line: str) -> None:
     """Print a line on standard output; if it is full or closed, drop the line and close the output for good."""
     try:
         print(line, flush=True)  # noqa: T201 - the one place
-    except (OSError, ValueError, AttributeError):
-        _drop(1, sys.stdout)
     except UnicodeEncodeError:
         say(line.encode("ascii", "backslashreplace").decode())
+    except (OSError, ValueError, AttributeError):
+        _drop(1, sys.stdout)
 
 
 def _drop(number: int, stream: Any) -> None:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from av.stream import Stream
     from av.video.stream import VideoStream
 
-__all__ = ["PathLike", "animated_webp", "is_cover", "load", "opened", "reason"]
+__all__ = ["PathLike", "animated_webp", "is_cover", "load", "opened", "reason", "unsupported_webp"]
 
 PathLike = str | os.PathLike[str]
 
@@ -65,42 +65,35 @@ def opened(path: Path, file: Path | None = None) -> Iterator[tuple[InputContaine
     """
     av = load()
     file = file or path
-    if "\0" in str(path) or not file.exists():
-        raise VideoError(
-            f"{str(path)!r}: no such file or folder; check the spelling"
-            if "\0" in str(path)
-            else f"{path}: no such file or folder; check the spelling"
-        )
+    if not os.path.exists(file):  # a Path would raise on a name that is too long
+        name = str(path).replace("\0", "\\0")
+        raise VideoError(f"{name}: no such file or folder; check the spelling")
     options = {"format_whitelist": _FORMATS, "protocol_whitelist": "file"}
     try:
+        with file.open("rb") as head:
+            if animated_webp(head.read(21)):
+                raise unsupported_webp(path)
         # "file:" keeps FFmpeg from reading a colon in the name as a protocol and a percent sign as a pattern. Titles of
         # old files are often not UTF-8.
         container = av.open(f"file:{file}", container_options=options, metadata_errors="replace")
     except (av.error.FFmpegError, OSError) as error:
-        raise _unreadable(path, file, error) from error
+        why = "no known video format" if isinstance(error, av.error.ArgumentError) else reason(error)
+        expected = "expected a complete video file (mp4, mkv, webm...) or a folder of frames"
+        raise VideoError(f"{path}: not a readable video ({why}); {expected}") from error
     try:
         yield container, _picture(path, container)
     finally:
         container.close()
 
 
-def _unreadable(path: Path, file: Path, error: Exception) -> VideoError:
-    """Return the error for a file that FFmpeg refuses to open."""
-    if animated_webp(file):
-        return VideoError(f"{path}: animated WebP, which FFmpeg does not decode; convert it to a GIF or a video first")
-    why = "no known video format" if isinstance(error, load().error.ArgumentError) else reason(error)
-    expected = "expected a complete video file (mp4, mkv, webm...) or a folder of frames"
-    return VideoError(f"{path}: not a readable video ({why}); {expected}")
+def animated_webp(head: bytes) -> bool:
+    """Return whether a file that begins with these 21 bytes is a WebP image of several frames."""
+    return head[:4] == b"RIFF" and head[8:16] == b"WEBPVP8X" and bool(head[20:] and head[20] & 2)
 
 
-def animated_webp(file: Path) -> bool:
-    """Return whether `file` is a WebP image of several frames."""
-    try:
-        with file.open("rb") as opened_file:
-            head = opened_file.read(21)
-    except OSError:
-        return False
-    return head[:4] == b"RIFF" and head[8:16] == b"WEBPVP8X" and len(head) == 21 and bool(head[20] & 2)
+def unsupported_webp(path: Path) -> VideoError:
+    """Return the error for a WebP image of several frames."""
+    return VideoError(f"{path}: animated WebP, which FFmpeg does not decode; convert it to a GIF or a video first")
 
 
 def _picture(path: Path, container: InputContainer) -> VideoStream:

@@ -81,17 +81,19 @@ class Part(ABC):
         """Make the temporary and lock it."""
         while self._lock is None:
             self._make()
-            lock = os.open(self.path, os.O_RDONLY)
+            try:
+                lock = os.open(self.path, os.O_RDONLY)
+            except FileNotFoundError:
+                continue  # the run that held it has just ended
             if not _locked(lock):
                 os.close(lock)
                 raise VideoError(
                     f"{self.target}: another run is writing this target; wait for it, or choose another name"
                 )
-            # The run that held the lock may have renamed or removed the temporary just now.
-            if self.path.exists() and os.path.samestat(os.fstat(lock), self.path.stat()):
+            if os.fstat(lock).st_nlink and os.path.exists(self.path) and os.path.samefile(lock, self.path):
                 self._lock = lock
             else:
-                os.close(lock)
+                os.close(lock)  # renamed or removed by the run that held it, just now
 
     def _place(self) -> Path:
         """Return the temporary's path, with a name short enough even if the target's own is as long as can be."""

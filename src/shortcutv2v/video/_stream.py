@@ -27,6 +27,7 @@ __all__ = ["as_rate", "check_complete", "damaged", "decode", "no_frames", "promi
 _EXPLODES = {"mjpeg", "mjpegb", "ljpeg", "png", "apng", "tiff"}
 _JOINT = 5  # packets between an incomplete one and a jump of the clock, at most, where two recordings are joined
 _ONLY_LOGS = {"gif", "theora", "ffv1", "utvideo", "dvvideo", "wmv1", "wmv2", "msmpeg4v1", "msmpeg4v2", "msmpeg4v3"}
+_STATE_DURATION = {"avi", "matroska", "flv", "asf", "mxf", "nut", "rm"}
 
 
 def as_rate(rate: Fraction | float) -> Fraction:
@@ -230,10 +231,10 @@ def check_complete(
         raise damaged(path, count, "the file breaks off before its end")
     if found == WHOLE:
         return True
-    if Timeline(container).may_jump or end is None:
-        return False  # FFmpeg estimates the duration from what it finds
+    if end is None or not _STATE_DURATION & set(container.format.name.split(",")):
+        return False  # FFmpeg estimates the duration from the frames it finds
     base, step = time_base(stream), 1 / rate(container, stream)
-    stated = ((stream.start_time or 0) + stream.duration) * base if stream.duration else _stated_end(stream)
+    stated = _stated_end(container, stream)
     missing = float(stated - end * base)
     # Half a second of grace: containers round, and guess the length of the last frame.
     if missing > max(0.5, 2 * float(step)):
@@ -253,8 +254,12 @@ def _frame_bytes(stream: VideoStream) -> int:
     return sum(c.width * c.height * per_sample for c in components)
 
 
-def _stated_end(stream: VideoStream) -> Fraction:
-    """Return the end of the stream in seconds by the tag that Matroska writers leave; 0 without one."""
+def _stated_end(container: InputContainer, stream: VideoStream) -> Fraction:
+    """Return the end of the pictures in seconds, by the stream, the file, or Matroska's tag; 0 if none states it."""
+    if stream.duration:
+        return ((stream.start_time or 0) + stream.duration) * time_base(stream)
+    if container.duration and len(container.streams) == 1:
+        return Fraction((container.start_time or 0) + container.duration, 1_000_000)
     parts = stream.metadata.get("DURATION", "").split(":")
     try:
         hours, minutes, seconds = (Fraction(part) for part in parts)

@@ -7,6 +7,7 @@ stamps and sound; an `ffmpeg` subprocess, which a machine with only Python and p
 
 from __future__ import annotations
 
+import os
 import re
 import weakref
 from abc import ABC, abstractmethod
@@ -292,7 +293,7 @@ def open(  # noqa: A001 - called as video.open, like gzip.open
         ```
     """
     path = Path(path)
-    if path.is_dir():
+    if os.path.isdir(path):
         frame_rate = Fraction(25) if rate is None else _stream.as_rate(rate)
         return FolderClip(path, size, multiple, start, stop, frame_rate)
     if rate is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Callable
 from contextlib import ExitStack, closing
@@ -144,5 +145,5 @@ def _names(clip: clips.Clip) -> list[str] | None:
 
 
 def _check_distinct(source: Path, target: Path) -> None:
-    if "\0" not in str(target) and target.exists() and target.samefile(source):
+    if os.path.exists(target) and target.samefile(source):
         raise VideoError(f"{target}: source and target are the same; choose another name for the output")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from fractions import Fraction
 from pathlib import Path
 
@@ -102,7 +103,7 @@ def writer_for(
 
 def is_folder(target: Path) -> bool:
     """Return whether a target means a folder of frames."""
-    return target.is_dir() or not target.suffix
+    return os.path.isdir(target) or not target.suffix
 
 
 def _check_suffix(target: Path) -> None:

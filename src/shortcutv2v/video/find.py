@@ -40,7 +40,7 @@ def find_clips(paths: PathLike | Iterable[PathLike], *, min_frames: int = 1) -> 
     named = [Path(paths)] if isinstance(paths, (str, os.PathLike)) else [Path(path) for path in paths]
     found: dict[Path, Path] = {}
     for path in named:
-        if not path.exists():
+        if not os.path.exists(path):
             raise VideoError(f"{path}: no such file or folder; check the spelling")
         for clip in _expand(path) if path.is_dir() else [path]:
             found.setdefault(clip.resolve(), clip)

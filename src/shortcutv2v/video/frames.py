@@ -15,6 +15,7 @@ from shortcutv2v.video import _stream
 from shortcutv2v.video import clip as clips
 from shortcutv2v.video._av import PathLike, opened
 from shortcutv2v.video._index import Index, index
+from shortcutv2v.video._pipe import is_pipe
 from shortcutv2v.video.cache import Cache, Run
 from shortcutv2v.video.picture import Size, ToTensor
 
@@ -58,6 +59,8 @@ class Frames:
         self, path: PathLike, size: Size = None, cache_bytes: int = 256 * 2**20, cache: Cache | None = None
     ) -> None:
         self.path = Path(path)
+        if is_pipe(self.path):
+            raise VideoError(f"{self.path}: a pipe, which cannot be read in any order; write it to a file first")
         clip = clips.open(self.path, size=size)
         self.size, self.rate = clip.size, clip.rate
         self.cache = Cache(cache_bytes) if cache is None else cache

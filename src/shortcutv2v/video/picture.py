@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from shortcutv2v.errors import VideoError
-from shortcutv2v.video._av import load, reason
+from shortcutv2v.video._av import animated_webp, load, reason, unsupported_webp
 
 if TYPE_CHECKING:
     from av.video.frame import VideoFrame
@@ -302,6 +302,8 @@ def read_image(path: Path) -> VideoFrame:
         data = path.read_bytes()
     except OSError as error:
         raise VideoError(f"{path}: cannot be read ({reason(error)})") from error
+    if animated_webp(data[:21]):
+        raise unsupported_webp(path)
     codec = _codec(path, data)
     decoder = av.CodecContext.create(codec, "r")
     decoder.thread_count = 1
