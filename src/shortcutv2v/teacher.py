@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 import warnings
 from collections.abc import Hashable, Iterator
 from types import CodeType
@@ -68,8 +69,12 @@ def require_module(teacher: object) -> nn.Module:
     if isinstance(teacher, nn.Module):
         return teacher
     found = f"the teacher is a {type(teacher).__name__}, but must be a torch.nn.Module"
-    if isinstance(getattr(teacher, "model", None), nn.Module):
-        raise InputError(f"{found}: give its .model")
+    if isinstance(teacher, (str, os.PathLike)):
+        raise InputError(f"{found}: build the network and load the weights from {str(teacher)!r} into it")
+    held = getattr(teacher, "__dict__", {}).items()
+    inner = [f".{k}" for k, v in held if isinstance(v, nn.Module) and not k.startswith("_")]
+    if inner:  # a descriptor of spandrel, a pipeline of diffusers
+        raise InputError(f"{found}: give its {' or '.join(inner[:_NAMED])}")
     if callable(getattr(teacher, "module", None)):  # torch.export.ExportedProgram
         raise InputError(f"{found}: give the network that it was exported from")
     if isinstance(teacher, type):

@@ -189,8 +189,8 @@ class Builder:
         return [t for t in (ref() for ref in refs) if t is not None]
 
 
-def attributes(teacher: nn.Module) -> dict[int, str]:
-    """Paths to the teacher's tensors: parameters, buffers, and tensors in attributes, also inside containers."""
+def attributes(teacher: nn.Module, kind: type = Tensor) -> dict[int, str]:
+    """Paths to the objects of one kind that the teacher holds, by their ids: in attributes, and in containers there."""
     found: dict[int, str] = {}
     for prefix, module in teacher.named_modules():
         own = {**module._parameters, **module._buffers}
@@ -199,7 +199,7 @@ def attributes(teacher: nn.Module) -> dict[int, str]:
         entered: set[int] = set()
         while queue:
             path, value = queue.popleft()
-            if isinstance(value, Tensor):
+            if isinstance(value, kind):
                 found.setdefault(id(value), path)
             elif id(value) not in entered:
                 entered.add(id(value))

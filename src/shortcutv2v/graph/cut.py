@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from ..errors import CutError, UnknownLayerError, near_matches
+from ..teacher import require_module
 
 __all__ = ["Branch", "Cut", "Layer", "parse_cut"]
 
@@ -103,6 +104,7 @@ def parse_cut(teacher: nn.Module, enc_layer: Names, dec_layer: Names, layout: st
         The cut with every name replaced by the module's first name.
 
     Raises:
+        InputError: the teacher is no module.
         UnknownLayerError: no module of that name; the message lists near matches.
         CutError: the lists differ in length, a name is no text, or `layout` is no einops pattern.
 
@@ -110,6 +112,7 @@ def parse_cut(teacher: nn.Module, enc_layer: Names, dec_layer: Names, layout: st
     >>> str(parse_cut(net, "0", "2"))
     '0 -> 2'
     """
+    require_module(teacher)
     enc = list(enc_layer) if isinstance(enc_layer, list) else [enc_layer]
     dec = list(dec_layer) if isinstance(dec_layer, list) else [dec_layer]
     if len(enc) != len(dec) or not enc:

@@ -104,7 +104,7 @@ def _markers(teacher: nn.Module, names: list[str], kinds: list[tuple[str, str]])
     mark = _mark()
 
     def hook(index: int, module: nn.Module, args: Any, out: Any) -> Any:
-        kinds.append((names[index], type(out).__name__))
+        kinds.append((names[index], "Tensor" if isinstance(out, Tensor) else type(out).__name__))
         return mark(out, index) if isinstance(out, Tensor) else out
 
     handles = []

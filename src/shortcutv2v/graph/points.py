@@ -7,7 +7,7 @@ import functools
 import torch
 from torch import Tensor
 
-from ..errors import AmbiguousCallError, NeverCalledError, OutputTypeError, SpatialMismatchError
+from ..errors import AmbiguousCallError, CutOrderError, NeverCalledError, OutputTypeError, SpatialMismatchError
 from .cut import Cut, Layer
 from .layout import Layout
 from .partition import Points
@@ -24,6 +24,7 @@ def find_points(traced: Traced, cut: Cut) -> Points:
         NeverCalledError: a layer did not run.
         AmbiguousCallError: a layer ran more than once and the cut does not say which call.
         OutputTypeError: a layer's output is no single tensor.
+        CutOrderError: a layer's output is not needed.
     """
     return Points(
         tuple(tuple(_call(traced, layer).node for layer in branch.enc) for branch in cut.branches),  # type: ignore[misc]
@@ -50,6 +51,8 @@ def _call(traced: Traced, layer: Layer) -> Call:
             f"the last call is '{layer.name}:{len(calls) - 1}'"
         )
     call = calls[layer.call or 0]
+    if call.node is None and call.kind == "Tensor":
+        raise CutOrderError(f"the teacher's output does not depend on {str(layer)!r}; choose a layer that it needs")
     if call.node is None:
         raise OutputTypeError(
             f"{layer.name!r} returns a {call.kind}, the cut needs one tensor (B, C, H, W); choose a module inside "

@@ -176,7 +176,7 @@ class _Recorder(TorchFunctionMode):
 
     def note_call(self, name: str, out: Any, index: int) -> Any:
         node = self.builder.nodes.get(out) if isinstance(out, Tensor) else None
-        self.calls.append(Call(name, node, type(out).__name__, index))
+        self.calls.append(Call(name, node, "Tensor" if isinstance(out, Tensor) else type(out).__name__, index))
         if name in self.marked:
             # Views of the cut outputs must stay known as long as the recording runs.
             self.kept.append(out)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.fx import Node
 
 from ..errors import CaptureError
+from ..teacher import require_module
 from .cut import Layer
 from .exported import export
 from .partition import upstream
@@ -71,6 +72,7 @@ def suggest_cuts(
     >>> print(suggest_cuts(net, torch.zeros(1, 3, 8, 8))[0])
      75.0%  0 -> 3  a (1, 3, 8, 8) f (1, 3, 8, 8)
     """
+    require_module(teacher)
     args = (example_inputs,) if isinstance(example_inputs, Tensor) else tuple(example_inputs)
     tensors, structure = take_apart(args, example_kwargs or {})
     with capturing():

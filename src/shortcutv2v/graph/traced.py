@@ -38,8 +38,8 @@ class Call:
 
     Attributes:
         name: the module's first dotted name.
-        node: the node of its output, None if the output is no single tensor.
-        kind: the type of the output, for messages.
+        node: the node of its output, None if the output is no single tensor, or a tensor that is not needed.
+        kind: the type of the output, for messages; "Tensor" for all tensors.
         index: how many calls of any module came before.
     """
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ..errors import CaptureError, InputError
+from .build import attributes
 from .frozen import Frozen, Label, volatile
 from .protect import untouched
 from .split import Split
@@ -58,8 +59,7 @@ def expect(teacher: nn.Module, tensors: list[Tensor], structure: Structure) -> E
     if not _close(again, first):
         raise CaptureError(
             "the teacher's output changes from call to call, although the random generators of torch are reset"
-            f"{_kept_state(teacher, tensors, structure)}. A split cannot repeat that; make the teacher a pure function "
-            "of its inputs (pass the state in, or switch it off)"
+            f"{_why_it_changes(teacher, tensors, structure)}"
         )
     random = not _close(_run(teacher, tensors, structure, seed=1), first)
     if random:
@@ -163,18 +163,38 @@ def _poisoned(teacher: nn.Module, names: Sequence[str]) -> Iterator[None]:
             module._parameters[own] = weight
 
 
-def _kept_state(teacher: nn.Module, tensors: list[Tensor], structure: Structure) -> str:
-    """The attributes that a call leaves changed, for a message."""
+def _why_it_changes(teacher: nn.Module, tensors: list[Tensor], structure: Structure) -> str:
+    """The cause of an output that changes from call to call, and what to do, for the end of a message."""
+    modules = dict(teacher.named_modules())
+    norms = [name for name, module in modules.items() if module.training and _has_spectral_norm(module)]
+    if norms:
+        names = ", ".join(repr(name.partition(".parametrizations")[0]) for name in norms[:8])
+        return f": spectral norm in train mode updates its estimate at every call ({names}). Call teacher.eval()"
+    sources = [path.replace(".[", "[") for path in attributes(teacher, torch.Generator).values()]
+    if sources:
+        return (
+            f": {', '.join(sources[:8])} is a torch.Generator of the teacher's own. Pass the noise that it draws as an "
+            "input, or draw it from torch's default generator"
+        )
     with untouched(teacher):
-        before = {n: dict(vars(m)) for n, m in teacher.named_modules()}
+        before = {name: dict(vars(module)) for name, module in modules.items()}
         _call(teacher, tensors, structure, tame=False, seed=0)
-        found = [
+        kept = [
             f"{name}.{key}".lstrip(".")
-            for name, module in teacher.named_modules()
+            for name, module in modules.items()
             for key, value in vars(module).items()
-            if before.get(name, {}).get(key) is not value
+            if before[name].get(key) is not value
         ]
-    return f"; it remembers from call to call: {', '.join(found[:8])}" if found else ""
+    remembers = f"; it remembers from call to call: {', '.join(kept[:8])}" if kept else ""
+    return (
+        f"{remembers}. A split cannot repeat that; make the teacher a pure function of its inputs (pass the state in, "
+        "or switch it off)"
+    )
+
+
+def _has_spectral_norm(module: nn.Module) -> bool:
+    kinds = [type(module), *map(type, module._forward_pre_hooks.values())]
+    return any(kind.__name__.endswith("SpectralNorm") for kind in kinds)
 
 
 def _equal(left: list[Tensor], right: list[Tensor]) -> bool:

@@ -130,7 +130,8 @@ class _Recording(CallWatcher):
             node.meta.update(meta_of(out))
         if leaf and not torch.equal(rng, random_state()):
             self.random[key[0]] = None
-        self.calls.append(Call(key[0], node if isinstance(out, Tensor) else None, type(out).__name__, index))
+        kind = "Tensor" if isinstance(out, Tensor) else type(out).__name__
+        self.calls.append(Call(key[0], node if kind == "Tensor" else None, kind, index))
         self.steps[key] = Step(key, before, [t.detach().clone() for t in outputs], structure, changed, node)
         return out
 
