@@ -20,6 +20,7 @@ import shortcutv2v
 from shortcutv2v import video
 from shortcutv2v.cli import main, setup
 from shortcutv2v.distill import Settings, TrainerSettings, fitting
+from shortcutv2v.distill.verdict import Deadline
 from shortcutv2v.errors import InputError
 
 ADAPTER = """
@@ -137,7 +138,7 @@ def test_options_reach_what_they_name(common: list[str], tmp_path: Path, monkeyp
     assert (distiller.model.blocks[0].channels, data.settings.kind, data.batch_size) == (2, "sequences", 2)
     assert (trainer.max_steps, trainer.default_root_dir) == (2, str(tmp_path / "block"))
     assert (trainer.gradient_clip_val, trainer.accumulate_grad_batches) == (0.5, 2)
-    (timer,) = [each for each in trainer.callbacks if type(each).__name__ == "Timer"]
+    (timer,) = [each for each in trainer.callbacks if isinstance(each, Deadline)]
     assert timer.time_remaining() == 90
 
 

@@ -14,9 +14,10 @@ from torch.utils.data import DataLoader
 
 import shortcutv2v
 from shortcutv2v.distill import Distiller, LossWeights, Pairs, Windows
-from shortcutv2v.distill.callbacks import EMA, NaNGuard, PictureLog, Plateau, StepSeed
+from shortcutv2v.distill.callbacks import EMA, NaNGuard, PictureLog, StepSeed
 from shortcutv2v.distill.pictures import pictures_of
 from shortcutv2v.distill.progress import Progress, quiet_lightning
+from shortcutv2v.distill.verdict import Plateau
 from shortcutv2v.errors import InputError, NonFiniteLossError
 
 PLAIN = LossWeights(perceptual=0, gan=0, temporal_gan=0)
@@ -170,9 +171,9 @@ def test_plateau_ends_the_run_beside_the_baselines(chain: nn.Module) -> None:
     trainer = trainer_of(plateau, steps=50, val_check_interval=1)
     train(trainer, distiller)
     assert trainer.global_step == 3  # a first value, and two that do not pass it
-    assert "stopped at step 3 (PSNR " in plateau.verdict
-    assert "reuse " in plateau.verdict
-    assert "repeat " in plateau.verdict
+    assert "stopped at step 3 (PSNR " in plateau.reason
+    assert "reuse " in plateau.reason
+    assert "repeat " in plateau.reason
 
 
 def test_steps_are_seeded_one_by_one(chain: nn.Module, tmp_path: Path) -> None:

@@ -13,20 +13,22 @@ import torch
 from torch import Tensor, nn
 
 import shortcutv2v
-from shortcutv2v import Adapter
+from shortcutv2v import Adapter, Carry
 from shortcutv2v.distill import (
     Adversary,
     Distiller,
     FeatureCache,
     FeaturePairs,
+    FeatureSequences,
     LossWeights,
     Pairs,
     Sequences,
     fit,
-    fitting,
     pace,
 )
+from shortcutv2v.distill.cache.features import Features
 from shortcutv2v.distill.datamodule import ClipData, _From
+from shortcutv2v.distill.plan import Batches, Plan
 from shortcutv2v.distill.progress import quiet_lightning
 from shortcutv2v.distill.settings import weights_of
 from shortcutv2v.errors import InputError, NonFiniteLossError
@@ -92,13 +94,24 @@ def test_what_is_kept_is_measured_as_it_is_stored(chain: nn.Module, tmp_path: Pa
     """Pictures stay in float32, so that a limit between their sizes and those of bfloat16 is too tight."""
     model, adapter = model_of(chain), Adapter(chain, "1", "4")
     bytes_stored = sum(map(size_of_leaf, live_leaves(model))) * 9
+    cost = pace.frame_cost(model, adapter, clip())
     with pytest.MonkeyPatch.context() as patch:
         for share, expected in ((1.01, True), (0.99, False)):
             patch.setattr(pace, "LIMIT_GB", share * bytes_stored / 1e9)
-            assert pace.caching_pays(model, adapter, [clip()], 9.0, tmp_path) is expected
+            assert (pace.caching_seconds(cost, [clip()], 9.0, 1000, tmp_path) is not None) is expected
     cached = FeatureCache(tmp_path, model)
     cached.features(clip())
     assert cached.bytes == pytest.approx(bytes_stored, rel=0.01)  # tensors begin at multiples of 64
+
+
+def test_features_of_a_heavy_teacher_may_take_as_long_as_the_run(tmp_path: Path) -> None:
+    example = Features(Carry((torch.zeros(1, 4, 12, 16),), ()), (torch.zeros(1, 4, 12, 16),))
+    light, heavy = (pace.FrameCost(seconds, 0.1, example) for seconds in (0.1, 3.0))
+    assert pace.caching_seconds(light, [clip()], 0.1, 192, tmp_path) == pytest.approx(0.9)  # a seventh of the run
+    assert pace.caching_seconds(light, [clip()], 0.05, 192, tmp_path) is None  # more than a fifth
+    assert pace.caching_seconds(heavy, [clip()], 0.5, 192, tmp_path) == pytest.approx(27)  # of thirty seconds
+    assert pace.caching_seconds(heavy, [clip()], 0.4, 192, tmp_path) is None
+    assert pace.caching_seconds(heavy, [clip()], None, 192, tmp_path) is None  # ends by steps: nothing is known
 
 
 def live_leaves(model: shortcutv2v.ShortcutV2V) -> list[Tensor]:
@@ -111,24 +124,24 @@ def size_of_leaf(leaf: Tensor) -> int:
 
 
 @pytest.mark.parametrize("cached", [True, False])
-def test_a_resumed_run_keeps_features_if_it_did_before(cached: bool, chain: nn.Module, tmp_path: Path) -> None:
-    given: Any = (Distiller(model_of(chain)), ClipData(clip()))
-    one, other = tmp_path / "one", tmp_path / "other"
-    run(chain, cache=tmp_path / "kept" if cached else None, folder=one)
-    # However long the resumed run is: the choice is not made anew.
-    resumed = fitting.features_folder(*given, 1e-9 if cached else 9.0, other, one / "last.ckpt")
-    assert resumed == (other / "features" if cached else None)
-    (one / "features").mkdir()  # of a run that was killed
-    resumed = fitting.features_folder(*given, 9.0, other, one / "last.ckpt")
-    assert resumed == (one / "features" if cached else None)
-    assert fitting.features_folder(*given, 1e-9, other) is None
+def test_a_resumed_run_keeps_features_if_it_did_before(
+    cached: bool, chain: nn.Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However long the resumed run is: the choice is not made anew."""
+    monkeypatch.setattr(pace, "LIMIT_GB", 8.0 if cached else 0.0)
+    run(chain, minutes=9.0, folder=tmp_path)
+    monkeypatch.setattr(pace, "LIMIT_GB", 0.0 if cached else 8.0)
+    (tmp_path / "features").mkdir()  # as a run that was killed leaves it
+    resumed = run(chain, minutes=9.0, max_steps=3, folder=tmp_path / "other", resume=tmp_path / "last.ckpt")
+    assert resumed.trainer.global_step == 3
+    assert isinstance(resumed.trainer.datamodule.pairs, FeaturePairs if cached else Pairs)
+    assert resumed.trainer.datamodule.cache == (tmp_path / "features" if cached else None)
 
 
 @pytest.mark.parametrize("feedback", ["teacher", "own"])
-def test_a_block_fed_with_its_own_outputs_trains_on_frames(feedback: str, chain: nn.Module, tmp_path: Path) -> None:
-    module = Distiller(model_of(chain), Fed(chain, "1", "4"), feedback=feedback)
-    expected = tmp_path / "features" if feedback == "teacher" else None
-    assert fitting.features_folder(module, ClipData(clip()), 9.0, tmp_path) == expected
+def test_a_block_fed_with_its_own_outputs_trains_on_frames(feedback: str, chain: nn.Module) -> None:
+    made = run(chain, clip(12), minutes=9.0, adapter=Fed(chain, "1", "4"), feedback=feedback)
+    assert isinstance(made.trainer.datamodule.pairs, FeatureSequences if feedback == "teacher" else Sequences)
 
 
 def test_validation_looks_at_all_clips(chain: nn.Module) -> None:
@@ -234,12 +247,29 @@ def test_average_is_what_fit_leaves(chain: nn.Module) -> None:
     assert not all(torch.equal(a, b) for a, b in pairs)
 
 
+class Numbers:
+    """Samples that are their own numbers."""
+
+    def at(self, number: int, crop: Any) -> Tensor:
+        return torch.tensor([number, *(crop or ())])
+
+
 @pytest.mark.parametrize("processes", [1, 2, 3])
 def test_samples_are_dealt_out_without_gaps(processes: int) -> None:
-    samples: Any = range(12)
-    dealt = [list(_From(samples, 24, processes, rank)) for rank in range(processes)]
-    assert [number for turn in zip(*dealt, strict=True) for number in turn] == list(range(24, 36))
-    assert len(_From(samples, 24, processes, 0)) == 12 // processes
+    plan = Plan(6 // processes, None)
+    found = []
+    for number in (4, 5):
+        dealt = [Batches(Numbers(), plan, rank, processes)[number][:, 0].tolist() for rank in range(processes)]
+        found += [sample for turn in zip(*dealt, strict=True) for sample in turn]
+    assert found == list(range(24, 36))  # at equal global batch, whatever the number of processes
+
+
+def test_a_run_goes_on_with_the_batch_after_the_last() -> None:
+    batches = Batches(Numbers(), Plan(2, None))
+    assert [batches[number].tolist() for number, _ in zip(_From(batches, 7), range(2), strict=False)] == [
+        [[14], [15]],
+        [[16], [17]],
+    ]
 
 
 def test_lightning_deals_out_nothing_itself(chain: nn.Module) -> None:

@@ -54,7 +54,7 @@ def run(options: argparse.Namespace) -> None:
     print(f"training the block for {options.minutes:g} minutes")
     training = [Part(clip, 0, FAST[0]), Part(clip, FAST[1], LAST_TRAINED)]
     folder = options.out / "training"
-    distiller = fit(model, training, adapter=adapter, minutes=options.minutes, folder=folder)
+    distiller = fit(model, training, adapter=adapter, minutes=options.minutes, folder=folder, validation=None)
     model.save(options.out / "block")
     parts = {"fast motion": FAST, "slow motion": (len(clip) - HELD_OUT_TAIL, len(clip))}
     scores, rows = _translate(model, adapter, clip, parts, options.out)

@@ -8,6 +8,7 @@ from typing import Any
 
 from jsonargparse import ArgumentParser
 
+from shortcutv2v.bar import say
 from shortcutv2v.cli.options import Reader, add_fields, check_config, parse, save
 from shortcutv2v.cli.setup import frame_size, open_adapter
 from shortcutv2v.distill import (
@@ -52,7 +53,8 @@ def run(argv: Sequence[str], add_adapter: Callable[[Any], None]) -> None:
     check_end(options.minutes, steps)
     settings = _settings(options)
     clips = open_clips(options.clips, settings.size)  # a bad clip fails before the network is loaded
-    held_out = None if options.validation is None else open_clips(options.validation, settings.size)
+    held_out: Any = {("auto",): "auto", ("null",): None}.get(tuple(options.validation or ("null",)), options.validation)
+    held_out = open_clips(held_out, settings.size) if isinstance(held_out, list) else held_out
     adapter, model = _model(options, settings, clips[0][0])
     out = checked_folder(options.out)
     save(parser, given, out / "train.yaml")
@@ -70,9 +72,9 @@ def run(argv: Sequence[str], add_adapter: Callable[[Any], None]) -> None:
     trainer = distiller.trainer
     if trainer.is_global_zero:
         model.save(out)
-        scores = {name: float(value) for name, value in trainer.callback_metrics.items()}
-        values = ", ".join(f"{name} {value:.4g}" for name, value in scores.items())
-        print(f"{out}: {trainer.global_step} steps" + (f"; {values}" if values else ""))
+        loss = trainer.callback_metrics.get("train/loss")
+        reached = distiller.verdict or ("" if loss is None else f"loss {float(loss):.4g}")
+        say(f"{out}: {trainer.global_step} steps" + (f"; {reached}" if reached else ""))
 
 
 def _parser(add_adapter: Callable[[Any], None]) -> ArgumentParser:
@@ -85,7 +87,8 @@ def _parser(add_adapter: Callable[[Any], None]) -> ArgumentParser:
 
     parser.add_argument("clips", nargs="+", type=str, help="videos, folders of videos or folders of frames")
     parser.add_argument("--out", type=str, required=True, help="folder for the trained block, checkpoints and logs")
-    parser.add_argument("--validation", nargs="+", type=str, help="clips to validate on")
+    about = "clips to validate on; auto: hold out the ends of long clips; null: none"
+    parser.add_argument("--validation", nargs="+", type=str, default=["auto"], help=about)
     add("minutes", float | None, 5.0, "training time; null for no limit")
     add("steps", int | None, None, "stop after so many steps; null goes by time alone")
     add("resume", str | None, None, "a last.ckpt to go on from")

@@ -16,7 +16,7 @@ except ImportError as error:
 
 from shortcutv2v.distill.adversarial import Adversary
 from shortcutv2v.distill.cache import FeatureCache, FeaturePairs, FeatureSequences, collate
-from shortcutv2v.distill.callbacks import EMA, NaNGuard, PictureLog, Plateau, StepSeed
+from shortcutv2v.distill.callbacks import EMA, NaNGuard, PictureLog, StepSeed
 from shortcutv2v.distill.clips import FrameSource, Mirrored, Part
 from shortcutv2v.distill.data import Pairs, Sequences, Windows
 from shortcutv2v.distill.discriminators import load_authors
@@ -28,6 +28,7 @@ from shortcutv2v.distill.presets import PRESETS, Preset
 from shortcutv2v.distill.rollout import Rollout, Step
 from shortcutv2v.distill.settings import Settings, TrainerSettings
 from shortcutv2v.distill.sources import open_clips
+from shortcutv2v.distill.verdict import Plateau
 
 __all__ = [
     "EMA",

@@ -1,4 +1,4 @@
-"""What a run of any length needs beside the training step: averaged weights, a guard, pictures, an end, a seed."""
+"""Callbacks of a run: averaged weights, a guard against NaN, pictures, a seed for every step."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import EarlyStopping
 from pytorch_lightning.trainer.states import TrainerFn
 from torch import Tensor
 from torch.optim.swa_utils import get_ema_multi_avg_fn
@@ -18,7 +17,7 @@ from shortcutv2v.distill.checks import check_number
 from shortcutv2v.distill.pictures import pictures_of
 from shortcutv2v.errors import NonFiniteLossError
 
-__all__ = ["EMA", "NaNGuard", "PictureLog", "Plateau", "StepSeed"]
+__all__ = ["EMA", "NaNGuard", "PictureLog", "StepSeed"]
 
 
 class EMA(pl.Callback):
@@ -214,41 +213,6 @@ class PictureLog(pl.Callback):
         for name, picture in pictures_of(pl_module.steps(batch)[-1]).items():
             for writer in writers:
                 writer.add_image(f"pictures/{name}", picture.float().cpu(), trainer.global_step)
-
-
-class Plateau(EarlyStopping):
-    """Ends the run when PSNR to the teacher no longer gains, and says where it stands beside the free baselines.
-
-    Args:
-        patience: validations without a gain until the run ends.
-        min_delta: what counts as a gain, in dB.
-        monitor: what is watched, the larger the better.
-
-    Attributes:
-        verdict: one line once the run has been ended, empty before.
-
-    Raises:
-        InputError: `patience` is below 1, or `min_delta` below 0.
-    """
-
-    def __init__(self, patience: int = 10, min_delta: float = 0.02, monitor: str = "val/psnr") -> None:
-        check_number("patience", patience, 1, whole=True)
-        check_number("min_delta", min_delta, 0)
-        super().__init__(
-            monitor, min_delta=min_delta, patience=patience, mode="max", check_on_train_epoch_end=False, verbose=False
-        )
-        self.verdict = ""
-
-    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Compare with the best so far."""
-        super().on_validation_end(trainer, pl_module)
-        if self.wait_count >= self.patience:
-            found = trainer.callback_metrics
-            shown = {"PSNR": self.monitor, "reuse": "val/psnr_reuse", "repeat": "val/psnr_repeat"}
-            values = ", ".join(f"{label} {float(found[name]):.2f}" for label, name in shown.items() if name in found)
-            self.verdict = (
-                f"no gain in {self.patience} validations: stopped at step {trainer.global_step} ({values} dB)"
-            )
 
 
 class StepSeed(pl.Callback):

@@ -6,6 +6,7 @@ would have seen. Crops and flips are the same for all frames of a sample (the au
 
 from __future__ import annotations
 
+import functools
 import itertools
 import warnings
 from collections.abc import Callable, Sequence
@@ -36,19 +37,32 @@ class _Samples(Dataset[Tensor]):
         seed: int,
     ) -> None:
         check_samples(length, seed, crop)
-        _check_sizes(clips, crop)
-        self.clips, self.length, self.seed = clips, length, seed
-        self._draw, self._augment, self._reader = draw, _augmentation(crop, flip), Reader(clips)
+        self.clips, self.length, self.seed, self.crop, self.flip = clips, length, seed, crop, flip
+        self.add_crop(crop)
+        self._draw, self._reader = draw, Reader(clips)
 
     def __len__(self) -> int:
         return self.length
 
     def __getitem__(self, number: int) -> Tensor:
-        """Sample `number`; any non-negative number is a valid sample, also beyond `len`."""
+        """Return sample `number`; any non-negative number is a valid sample, also beyond `len`."""
+        return self.at(number, self.crop)
+
+    def at(self, number: int, crop: tuple[int, int] | None) -> Tensor:
+        """Return sample `number` with a crop of another size; `add_crop` checks that size."""
         with seeded(self.seed, number):
             frames = self._reader.first(self._draw() for _ in itertools.count())
-            augmented: Tensor = self._augment(frames[None].float() / 255)[0]
+            augmented: Tensor = _augmentation(crop, self.flip)(frames[None].float() / 255)[0]
             return augmented
+
+    @property
+    def croppable(self) -> bool:
+        """Whether samples follow the size of the crop."""
+        return self.crop is not None
+
+    def add_crop(self, crop: tuple[int, int] | None) -> None:
+        """Check that every clip has room for such a crop."""
+        _check_sizes(self.clips, crop)
 
 
 class Pairs(_Samples):
@@ -194,6 +208,7 @@ def long_enough(clips: Sequence[FrameSource], least: int) -> list[FrameSource]:
     return found or list(clips)
 
 
+@functools.cache
 def _augmentation(crop: tuple[int, int] | None, flip: bool) -> torch.nn.Module:
     import kornia.augmentation as K
 

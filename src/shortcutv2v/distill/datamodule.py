@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import warnings
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from typing import Any, cast
 
 import pytorch_lightning as pl
@@ -13,17 +14,20 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, DistributedSampler, Subset
 
 from shortcutv2v.adapter import Adapter
-from shortcutv2v.distill.cache import FeatureCache, FeaturePairs, FeatureSequences, collate
+from shortcutv2v.bar import say
+from shortcutv2v.distill.cache import FeatureCache, FeaturePairs, FeatureSequences
 from shortcutv2v.distill.clips import FrameSource
 from shortcutv2v.distill.data import Pairs, Sequences, Windows
+from shortcutv2v.distill.pace import ValidationPace, choose_plan, frame_cost, validation_pace
+from shortcutv2v.distill.plan import BATCHES, Batches, Plan
+from shortcutv2v.distill.progress import counting
 from shortcutv2v.distill.settings import Settings, settings_of
 from shortcutv2v.distill.sources import Source, open_clips
+from shortcutv2v.distill.verdict import Deadline
 from shortcutv2v.errors import InputError
+from shortcutv2v.model import ShortcutV2V
 
 __all__ = ["ClipData"]
-
-_ENDLESS = 1_000_000
-"""Batches in what Lightning takes for an epoch."""
 
 
 class ClipData(pl.LightningDataModule):
@@ -37,6 +41,12 @@ class ClipData(pl.LightningDataModule):
         validation: clips to validate on, window by window in a fixed random order; None for no validation.
         settings: size, crop, batch, samples and the rest, see `Settings`; "auto" for `cache` is none here.
         changes: options of `Settings` by name, such as `crop=96` or `cache="features/"`.
+
+    Attributes:
+        minutes: length of the run. If it is set, the work of a step is chosen by how long it takes.
+        fixed: whether crop and batch were given, so that they are kept.
+        plan: the work of every step; None for one batch size and crop.
+        validation: how often to validate and on how many windows; None for the trainer's options and all.
 
     Raises:
         VideoError: no clip can be read.
@@ -56,57 +66,104 @@ class ClipData(pl.LightningDataModule):
         self.held_out = None if validation is None else open_clips(validation, self.settings.size)
         self.batch_size = self.settings.batch_size
         self.cache = None if self.settings.cache == "auto" else self.settings.cache
+        self.minutes: float | None = None
+        self.fixed, self.cached = False, False
+        self.plan: Plan | None = None
+        self.validation: ValidationPace | None = None
+        self.windows: Dataset[Tensor] | None = None
+
+    def window(self, model: ShortcutV2V, adapter: Adapter) -> int:
+        """Return the length of a validation window: an interval, after the frames that the adapter opens with."""
+        return max(2, model.refresh.interval) + _opening_frames(adapter)
 
     def setup(self, stage: str) -> None:
         """Make the data sets, for the interval and the adapter of the model that is trained."""
         module: Any = cast("pl.Trainer", self.trainer).lightning_module
-        interval = module.model.refresh.interval
+        if self.held_out is not None:
+            self.windows = _shuffled(Windows(self.held_out, self.window(module.model, module.adapter)))
         if stage == "fit":
-            self.pairs = self._training_set(module, interval)
-        length = max(2, interval) + _lead(module.adapter)
-        self.windows = None if self.held_out is None else _shuffled(Windows(self.held_out, length))
+            self.pairs = self._training_set(module)
+            if self.minutes is not None:
+                self._fit_to_pace(module, self.minutes)
+            if self.validation is not None:
+                self._limit_validation(*self.validation)
 
-    def _training_set(self, module: Any, interval: int) -> Dataset[Any]:
-        adapter: Adapter = module.adapter
+    def _fit_to_pace(self, module: Any, minutes: float) -> None:
+        """Choose the work of a step, and how often and on how much to validate, by how long they take here."""
+        module.to(module.trainer.strategy.root_device)
+        usual = Plan(self.batch_size, self.pairs.crop)
+        self.plan, seconds = choose_plan(module, self.pairs, usual, self.fixed)
+        if self.plan != usual and self.settings.progress:
+            say(f"a step of {usual} takes long here, so steps are of {self.plan}: about {seconds:.1f} s each")
+        if self.held_out is not None:
+            length = self.window(module.model, module.adapter)
+            cost = frame_cost(module.model, module.adapter, self.held_out[0])
+            self.validation = validation_pace(cost, length, minutes, seconds)
+
+    def _limit_validation(self, every: int, windows: int, seconds: float) -> None:
+        trainer: Any = self.trainer
+        for each in trainer.callbacks:
+            if isinstance(each, Deadline):
+                each.reserve = seconds
+        self.windows = Subset(self.windows, range(min(windows, len(self.windows))))  # type: ignore[arg-type]
+        if self.settings.trainer.val_check_interval is None:
+            trainer.val_check_interval = every  # Lightning reads it when training begins
+
+    def _training_set(self, module: Any) -> Any:
+        adapter, interval = module.adapter, module.model.refresh.interval
         pairs = self.settings.kind == "pairs" or (self.settings.kind == "auto" and not adapter.recurrent)
         if pairs and self.settings.frames is not None:
             raise InputError('frames is the length of sequences, but pairs are drawn: give kind="sequences", too')
         # A block meets the whole interval only where it is shown at reference frames, too.
         distance = interval if module.model.show_shortcut else max(1, interval - 1)
-        lead = _lead(adapter) if self.cache is None else 0  # cached features begin behind it
-        length = distance if pairs else (self.settings.frames or max(2, interval) + lead)
-        shared: dict[str, Any] = {
-            "crop": _crop(self.clips, self.settings.crop),
-            "length": self.batch_size * _ENDLESS,
-            "seed": self.settings.seed,
-        }
+        opening = _opening_frames(adapter) if self.cache is None else 0  # cached features begin after them
+        length = distance if pairs else (self.settings.frames or max(2, interval) + opening)
+        crop = _crop(self.clips, self.settings.crop)
+        shared: dict[str, Any] = {"crop": crop, "length": self.batch_size * BATCHES, "seed": self.settings.seed}
         if self.cache is None:
             return (Pairs if pairs else Sequences)(self.clips, length, **shared)
         samples = FeaturePairs if pairs else FeatureSequences
-        module.to(module.trainer.strategy.root_device)  # where Lightning takes it a moment later
-        with _first_alone(module.trainer):  # it computes the features that the others find
-            return samples(FeatureCache(self.cache, module.model, adapter), self.clips, length, **shared)
+        module.to(module.trainer.strategy.root_device)  # Lightning does so a moment later
+        frames = sum(len(clip) for clip in self.clips)
+        with _first_alone(module.trainer), counting("caching features", frames, self.settings.progress) as watch:
+            return samples(FeatureCache(self.cache, module.model, adapter, watch=watch), self.clips, length, **shared)
+
+    @property
+    def step_pixels(self) -> int:
+        """Pixels of all frames of a step."""
+        height, width = _crop(self.clips, self.settings.crop) or self.clips[0][0].shape[-2:]
+        return int(2 * self.batch_size * height * width)
 
     def state_dict(self) -> dict[str, Any]:
-        """Whether the run trains on cached features, for one that goes on from here; see `fitting.features_folder`."""
-        return {"cached": self.cache is not None}
+        """Return the choices that a resumed run repeats: measured again, they could be others."""
+        plan = None if self.plan is None else asdict(self.plan)
+        return {
+            "cached": self.cache is not None,
+            "plan": plan,
+            "validation": self.validation and tuple(self.validation),
+        }
+
+    def repeat(self, saved: dict[str, Any]) -> None:
+        """Take up the choices of the run that is resumed; a crop or batch that is given now counts more."""
+        self.cached, self.validation = bool(saved.get("cached")), None
+        if saved.get("validation"):
+            self.validation = ValidationPace(*saved["validation"])
+        if saved.get("plan") and not self.fixed:
+            self.plan = Plan(**saved["plan"])
 
     def train_dataloader(self) -> DataLoader[Any]:
-        """Batches (B, T, C, h, w) in [0, 1] or cached features, from the first sample that the run has not seen."""
-        trainer, processes = self.trainer, 1
-        seen = 0
+        """Batches (B, T, C, h, w) in [0, 1] or cached features, from the first that the run has not seen."""
+        trainer, seen, rank, processes = self.trainer, 0, 0, 1
         if trainer is not None:
-            processes = trainer.world_size
-            seen = trainer.global_step * trainer.accumulate_grad_batches * self.batch_size * processes
-        rank = trainer.global_rank if trainer is not None else 0
-        sampler = _From(self.pairs, seen, processes, rank)
+            rank, processes = trainer.global_rank, trainer.world_size
+            seen = trainer.global_step * trainer.accumulate_grad_batches
+        plan = self.plan or Plan(self.batch_size, self.pairs.crop)
+        batches = Batches(self.pairs, plan, rank, processes)
         return DataLoader(
-            self.pairs,
-            self.batch_size,
-            sampler=sampler,
+            batches,
+            batch_size=None,
+            sampler=_From(batches, seen),
             num_workers=self.settings.workers,
-            drop_last=True,
-            collate_fn=collate if self.cache is not None else None,
             pin_memory=torch.cuda.is_available(),
             persistent_workers=self.settings.workers > 0,
         )
@@ -117,17 +174,17 @@ class ClipData(pl.LightningDataModule):
 
 
 class _From(DistributedSampler[Any]):
-    """Sample numbers from `start` on, dealt out to the processes in turn.
+    """Batch numbers from `start` on.
 
-    A `DistributedSampler`, so that Lightning leaves it in place instead of wrapping it.
+    A `DistributedSampler`, so that Lightning leaves it in place: `Batches` deals samples out to the processes.
     """
 
-    def __init__(self, samples: Dataset[Any], start: int, processes: int, rank: int) -> None:
-        super().__init__(samples, num_replicas=processes, rank=rank, shuffle=False)
+    def __init__(self, batches: Batches, start: int) -> None:
+        super().__init__(batches, num_replicas=1, rank=0, shuffle=False)
         self.start = start
 
     def __iter__(self) -> Iterator[int]:
-        return iter(range(self.start + self.rank, self.start + len(self) * self.num_replicas, self.num_replicas))
+        return iter(range(self.start, self.start + len(self)))
 
 
 def _shuffled(windows: Windows) -> Dataset[Tensor]:
@@ -146,8 +203,8 @@ def _first_alone(trainer: pl.Trainer) -> Iterator[None]:
         trainer.strategy.barrier()
 
 
-def _lead(adapter: Adapter) -> int:
-    """Frames that a video opens with before the teacher runs: two for teachers fed with their last two outputs."""
+def _opening_frames(adapter: Adapter) -> int:
+    """Return how many frames a video opens with before the teacher runs: two, for teachers that read two outputs."""
     return 0 if type(adapter).opening is Adapter.opening else 2
 
 

@@ -8,24 +8,30 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import pytorch_lightning as pl
 import torch
 
 from shortcutv2v.adapter import Adapter
 from shortcutv2v.adapter_check import check_adapter
+from shortcutv2v.bar import say
 from shortcutv2v.distill.checks import check_end, check_kind, checked_folder
 from shortcutv2v.distill.clips import FrameSource
 from shortcutv2v.distill.datamodule import ClipData
 from shortcutv2v.distill.module import Distiller
-from shortcutv2v.distill.pace import caching_pays, drop_features
+from shortcutv2v.distill.pace import caching_seconds, drop_features, frame_cost
 from shortcutv2v.distill.settings import Settings, settings_of
-from shortcutv2v.distill.sources import Source
+from shortcutv2v.distill.sources import Source, hold_out
 from shortcutv2v.distill.trainer import check_readable, make_trainer, run
 from shortcutv2v.errors import InputError
+from shortcutv2v.locks import locked
 from shortcutv2v.model import ShortcutV2V, placement
 from shortcutv2v.player import Player
 from shortcutv2v.translate import from_uint8
 
-__all__ = ["features_folder", "fit"]
+__all__ = ["fit", "materialise"]
+
+_LONG = 10.0
+"""Seconds of caching that are announced."""
 
 
 @torch.inference_mode(False)  # the caller may be in a mode for inference
@@ -37,7 +43,7 @@ def fit(
     minutes: float | None = 5.0,
     steps: int | None = None,
     adapter: Adapter | None = None,
-    validation: Source | Sequence[Source] | None = None,
+    validation: Source | Sequence[Source] | None = "auto",
     folder: str | Path | None = None,
     resume: str | Path | None = None,
     distiller: type[Distiller] = Distiller,
@@ -50,12 +56,13 @@ def fit(
         model: a wrapped teacher.
         source: one or several of: video file, folder of videos, folder of frames, object with `len` and
             `[i] -> uint8 (3, H, W)`.
-        minutes: how long to train, validations on the way included; a resumed run has what was left of them. None to
-            train for a number of steps.
+        minutes: how long to train, validations included; they begin with the first step, after features are cached. A
+            resumed run has what was left of them. None to train for a number of steps.
         steps: number of training steps at most; None to go by time alone. `max_steps` is taken for it, too.
         adapter: how frames become the teacher's inputs; default: the frame itself in, the output itself out.
-        validation: clips that are not trained on. They give PSNR to the teacher beside the free baselines, on eight
-            windows of an interval drawn from all of them.
+        validation: clips that are not trained on. They give PSNR to the teacher beside the free baselines, on up to
+            eight windows of an interval drawn from all of them. "auto" holds out the last tenth of long clips; None
+            trains on all and validates nothing.
         folder: where checkpoints (`last.ckpt`) and TensorBoard logs (`logs/`) go. None writes nothing, except the batch
             of a loss that is not finite, to the system's temporary folder.
         resume: a checkpoint to go on from. A run that was killed and resumed ends as one that was not, bit for bit, if
@@ -66,11 +73,12 @@ def fit(
             `precision="bf16-mixed"`; they replace those of `settings`.
 
     Returns:
-        The `Distiller`, whose `trainer.callback_metrics` hold the last losses and PSNR values.
+        The `Distiller`, whose `trainer.callback_metrics` hold the last losses and PSNR values, and whose `verdict` says
+            in a sentence what was reached.
 
     Raises:
-        InputError: neither a time nor a number of steps is given, an option is out of range or would not be used, or
-            the clips cannot be used.
+        InputError: neither a time nor a number of steps is given, an option is out of range or would not be used,
+            the clips cannot be used, or another run trains in `folder`.
         VideoError: no clip can be read.
         CheckpointError: `resume` is of another cut or teacher, or a checkpoint cannot be written.
         NonFiniteLossError: a loss became infinite or not a number.
@@ -90,26 +98,40 @@ def fit(
     steps = changes.pop("max_steps", steps)
     steps = None if steps == -1 else steps  # Lightning's word for no limit
     check_end(minutes, steps)
-    chosen: Settings = settings_of(settings, changes).filled()
+    given = settings_of(settings, changes)
+    chosen: Settings = given.filled()
+    check_kind("model", model, ShortcutV2V, "wrap the teacher with shortcutv2v.wrap()", optional=False)
+    check_kind("adapter", adapter, Adapter, "give an object")
     if not (isinstance(distiller, type) and issubclass(distiller, Distiller)):
         raise InputError(f"distiller must be Distiller or a subclass of it, the class itself, got {distiller!r:.80}")
     if folder is not None:
         checked_folder(folder)
-    data = ClipData(source, validation, chosen)
-    check_kind("model", model, ShortcutV2V, "wrap the teacher with shortcutv2v.wrap()", optional=False)
-    check_kind("adapter", adapter, Adapter, "give an object")
+    data = ClipData(source, None if validation == "auto" else validation, chosen)
+    data.fixed = given.crop is not None or given.batch_size is not None
     check_adapter(adapter or Adapter.of(model), from_uint8(data.clips[0][0]))
     materialise(model, adapter, data.clips[0])
     module = distiller(model, adapter, settings=chosen)
+    if validation == "auto":
+        data.clips, data.held_out = hold_out(data.clips, data.window(model, module.adapter))
     device, _ = placement(model.teacher)
-    trainer = make_trainer(chosen, minutes, steps, folder, validate=validation is not None)
+    trainer = make_trainer(chosen, minutes, steps, folder, validate=data.held_out is not None)
     try:
-        with _features_of(module, data, minutes, folder, resume):
+        with _alone(trainer, folder), _features_of(module, data, minutes, folder, resume):
             run(trainer, module, data, resume)
     finally:
         module.to(device)  # Lightning leaves it on the CPU
         model.eval()
     return module
+
+
+@contextlib.contextmanager
+def _alone(trainer: pl.Trainer, folder: str | Path | None) -> Iterator[None]:
+    """Lock the run's folder; of several processes the first does."""
+    if folder is None or not trainer.is_global_zero:
+        yield
+        return
+    with locked(Path(folder), f"another run is training in {folder}: wait for its end, or give another folder"):
+        yield
 
 
 @torch.no_grad()
@@ -126,36 +148,39 @@ def materialise(model: ShortcutV2V, adapter: Adapter | None, clip: FrameSource) 
 def _features_of(
     module: Distiller, data: ClipData, minutes: float | None, folder: str | Path | None, resume: str | Path | None
 ) -> Iterator[None]:
-    """Give `data` its cache folder; one that was chosen automatically is emptied after the run."""
+    """Choose what depends on this machine's speed; a cache that was chosen automatically is emptied after the run."""
     own: Path | None = None
+    # Several processes would each decide for themselves.
+    alone = data.settings.trainer.devices in (1, "1") and data.settings.trainer.strategy == "auto"
     with contextlib.ExitStack() as stack:
-        # Several processes would each decide for themselves.
-        if data.settings.cache == "auto" and data.settings.trainer.devices in (1, "1"):
+        if resume is not None:
+            data.repeat(check_readable(Path(resume)).get(ClipData.__qualname__, {}))
+        elif alone:
+            data.minutes = minutes
+        if alone and data.settings.cache == "auto" and not module.rollout.feeds_itself:
             place = folder or stack.enter_context(tempfile.TemporaryDirectory(prefix="shortcutv2v-"))
-            data.cache = own = features_folder(module, data, minutes, place, resume)
+            data.cache = own = _features_folder(module, data, minutes, Path(place), resume)
         yield
         drop_features(own)
 
 
-def features_folder(
-    module: Distiller, data: ClipData, minutes: float | None, folder: str | Path, resume: str | Path | None = None
+def _features_folder(
+    module: Distiller, data: ClipData, minutes: float | None, folder: Path, resume: str | Path | None
 ) -> Path | None:
-    """`folder/features` where `caching_pays`, else None; a resumed run does as its checkpoint says.
+    """Return `folder/features` if caching pays, else None; a resumed run does as its checkpoint says."""
+    if resume is not None:
+        # Measured again, the choice could be another one. Features beside the checkpoint are used again.
+        left = Path(resume).parent / "features"
+        return None if not data.cached else left if left.is_dir() else folder / "features"
+    if minutes is None:
+        return None
+    cost = frame_cost(module.model, module.adapter, data.clips[0])
+    seconds = caching_seconds(cost, data.clips, minutes, data.step_pixels, folder)
+    if seconds is not None and seconds > _LONG and data.settings.progress:
+        frames = sum(len(clip) for clip in data.clips)
+        say(f"caching the features of {frames} frames takes about {_duration(seconds)}, then training begins")
+    return None if seconds is None else folder / "features"
 
-    Args:
-        module: the model in training; if it is fed with its own outputs it needs frames.
-        data: the clips to train on.
-        minutes: length of the run.
-        folder: the run's folder.
-        resume: the checkpoint to go on from; features beside it are used again.
-    """
-    if module.rollout.feeds_itself:
-        return None
-    if resume is None:
-        pays = caching_pays(module.model, module.adapter, data.clips, minutes, folder)
-        return Path(folder) / "features" if pays else None
-    # Measured again, the choice could be another one.
-    if not check_readable(Path(resume)).get(ClipData.__qualname__, {}).get("cached"):
-        return None
-    left = Path(resume).parent / "features"
-    return left if left.is_dir() else Path(folder) / "features"
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.0f} seconds" if seconds < 90 else f"{seconds / 60:.0f} minutes"

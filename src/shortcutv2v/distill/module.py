@@ -21,6 +21,7 @@ from shortcutv2v.distill.callbacks import EMA
 from shortcutv2v.distill.checks import check_kind
 from shortcutv2v.distill.losses import LossWeights
 from shortcutv2v.distill.perceptual import FrozenDistance, VGGPerceptual
+from shortcutv2v.distill.plan import WithoutPictures
 from shortcutv2v.distill.rollout import Rollout, Step
 from shortcutv2v.distill.settings import Settings, settings_of
 from shortcutv2v.errors import CheckpointError, InputError
@@ -56,6 +57,8 @@ class Distiller(pl.LightningModule):
 
     Attributes:
         settings: the settings in force, with a value for every option.
+        pictures: whether this step takes losses of pictures; a heavy teacher's tail runs in every few steps only.
+        verdict: after a run with validation, a sentence about its result.
         perceptual: the perceptual distance, or None. A given module is copied and held frozen, away from optimisers and
             checkpoints.
         adversary: the discriminators, or None. Those whose weights are zero are dropped.
@@ -70,7 +73,7 @@ class Distiller(pl.LightningModule):
 
     Examples:
         >>> import shortcutv2v
-        >>> teacher = nn.Sequential(*(nn.Conv2d(3, 3, 3, padding=1) for _ in range(4)))
+        >>> teacher = torch.nn.Sequential(*(torch.nn.Conv2d(3, 3, 3, padding=1) for _ in range(4)))
         >>> model = shortcutv2v.wrap(teacher, "0", "2", example_inputs=(torch.rand(1, 3, 8, 8),))
         >>> distiller = Distiller(model)
         >>> (step,) = distiller.steps(torch.rand(1, 2, 3, 8, 8))
@@ -92,6 +95,7 @@ class Distiller(pl.LightningModule):
         self.lr: float
         self.lr, self.lr_discriminator = self.settings.lr, self.settings.lr_discriminator
         self.betas, self.decay, self.schedule = self.settings.betas, self.settings.decay, self.settings.schedule
+        self.pictures, self.verdict = True, ""
         self.perceptual = self._frozen_distance()
         self.adversary = self._judges()
         self.training_began = False
@@ -136,6 +140,8 @@ class Distiller(pl.LightningModule):
             found["feature"] = _sum(losses.feature_loss(p.f_hat, f) for p, f in pairs)
         if w.alignment:
             found["alignment"] = _sum(losses.alignment_loss(p.f_star, f) for p, f in pairs)
+        if not self.pictures:
+            return found
         if w.output:
             found["output"] = losses.output_loss(step.picture, step.target)
         if self.perceptual is not None:
@@ -146,12 +152,18 @@ class Distiller(pl.LightningModule):
 
     def discriminator_losses(self, step: Step) -> dict[str, Tensor]:
         """The discriminators' losses by name, each counted once; none without discriminators."""
-        if self.adversary is None:
+        if self.adversary is None or not self.pictures:
             return {}
         return dict(self.adversary.discriminator(step.picture.detach(), step.target, step.reference))
 
-    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
-        """One step; the mean over the batch's shortcut frames."""
+    def objective(self, batch: Any) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return what a step minimises on a batch, and its losses by name.
+
+        Args:
+            batch: as `steps` takes it, or `WithoutPictures` of it.
+        """
+        self.pictures = not isinstance(batch, WithoutPictures)
+        batch = batch if self.pictures else batch.batch
         try:
             steps = self.steps(batch)
         except InputError as error:
@@ -162,11 +174,16 @@ class Distiller(pl.LightningModule):
         if not found:
             raise InputError("there is nothing to train: every loss has weight zero")
         against = _mean([self.discriminator_losses(step) for step in steps])
+        self.pictures = True
         total = _sum(getattr(self.weights, name, 1.0) * value for name, value in found.items())
-        size = steps[0].f[0].shape[0]
-        logged = {f"train/{name}": value for name, value in (found | against).items()}
-        self.log_dict({**logged, "train/loss": total}, batch_size=size)
-        return _sum([total, *against.values()])
+        return _sum([total, *against.values()]), {**found, **against, "loss": total}
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        """Return the objective of one step, the mean over the batch's shortcut frames."""
+        total, found = self.objective(batch)
+        # Nothing is averaged over an epoch, so that the batch size does not matter.
+        self.log_dict({f"train/{name}": value for name, value in found.items()}, batch_size=1)
+        return total
 
     @torch.no_grad()
     def validation_step(self, batch: Any, batch_idx: int) -> None:

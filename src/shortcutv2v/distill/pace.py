@@ -5,62 +5,282 @@ from __future__ import annotations
 import contextlib
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
 
 from shortcutv2v.adapter import Adapter
-from shortcutv2v.distill.cache.features import features_of
+from shortcutv2v.distill.cache.features import Features, features_of
 from shortcutv2v.distill.cache.store import SUFFIX, StoredClip
 from shortcutv2v.distill.clips import FrameSource
+from shortcutv2v.distill.plan import Batches, Plan, Work
+from shortcutv2v.errors import InputError
+from shortcutv2v.graph.protect import same_random_state
 from shortcutv2v.model import ShortcutV2V
 
-__all__ = ["LIMIT_GB", "caching_pays", "drop_features"]
+__all__ = [
+    "LIMIT_GB",
+    "FrameCost",
+    "StepCost",
+    "ValidationPace",
+    "caching_seconds",
+    "choose_plan",
+    "drop_features",
+    "frame_cost",
+    "validation_interval",
+    "validation_pace",
+]
 
 LIMIT_GB = 8.0
 """Largest size of the features that are cached automatically."""
+SLOW = 2.0
+"""Seconds of a step above which its work is reduced."""
+_TARGET = 1.0
+"""Seconds that a reduced step should take, on average."""
+_PROBE = 0.4
+"""Seconds of a measured step from which longer ones are estimated in proportion."""
 _SHARE = 0.2
 """Largest share of the run's time for computing features; a step on them takes about two thirds of the time."""
+_VALIDATING = 0.1
+"""Largest share of the run's time for validation."""
+MAX_WINDOWS = 8
 _FRAMES = 8
+_SIDES = (192, 128, 96, 64, 48, 32)
+_EVERY = 4
+
+
+@dataclass(frozen=True)
+class FrameCost:
+    """Seconds that the teacher takes for one frame of the first clip.
+
+    Attributes:
+        features: for head and middle.
+        picture: for the tail.
+        example: features of the frame.
+    """
+
+    features: float
+    picture: float
+    example: Features
 
 
 @torch.no_grad()
-def caching_pays(
-    model: ShortcutV2V, adapter: Adapter, clips: Sequence[FrameSource], minutes: float | None, folder: str | Path
-) -> bool:
-    """Whether the features of all clips are computed in a fifth of the run and fit into 8 GB and half of the free disk.
+def frame_cost(model: ShortcutV2V, adapter: Adapter, clip: FrameSource) -> FrameCost | None:
+    """Measure one frame, the second time it runs; None if the adapter makes all frames itself."""
+    frames = [clip[0][None]] * _FRAMES
+    if next(features_of(model, adapter, frames), None) is None:
+        return None
+    begun = _now()
+    _, example = next(features_of(model, adapter, frames))
+    between = _now()
+    model.tail(example.carry, example.f)
+    return FrameCost(between - begun, _now() - between, example)
 
-    One frame is run twice to find out.
+
+def caching_seconds(
+    cost: FrameCost | None, clips: Sequence[FrameSource], minutes: float | None, step_pixels: int, folder: Path
+) -> float | None:
+    """Estimate the seconds that it takes to cache the features of all clips; None if it does not pay.
+
+    It pays if it takes less than a fifth of the run, or less than the run if the teacher alone would take more than a
+    second of every step. Features must fit into 8 GB and half of the free disk.
 
     Args:
-        model: a wrapped teacher.
-        adapter: how frames become its inputs.
-        clips: what is trained on.
-        minutes: length of the run; None, where it ends by steps, is not worth an estimate.
+        cost: of a frame of the first clip.
+        clips: the clips to train on.
+        minutes: length of the run. None, for a run that ends by steps, is not worth an estimate.
+        step_pixels: pixels that the teacher sees in a step without a cache.
         folder: where features would go.
+    """
+    if minutes is None or cost is None:
+        return None
+    pixels = clips[0][0][0].numel()
+    scale = sum(len(clip) * clip[0][0].numel() for clip in clips) / pixels
+    heavy = cost.features * step_pixels / pixels > _TARGET
+    allowed = (1.0 if heavy else _SHARE) * 60 * minutes
+    needed = scale * StoredClip(Path(), cost.example, (0, 0, 0), 1).nbytes
+    room = min(LIMIT_GB * 1e9, shutil.disk_usage(_existing(folder)).free / 2)
+    seconds = scale * cost.features
+    return seconds if seconds < allowed and needed < room else None
+
+
+@dataclass(frozen=True)
+class StepCost:
+    """Seconds per pixel of a training step.
+
+    Attributes:
+        features: of a step without losses of pictures.
+        pictures: of a step with them.
+    """
+
+    features: float
+    pictures: float
+
+    def seconds(self, work: Work) -> float:
+        """Estimate the seconds of some work."""
+        return work.batch_size * _pixels(work) * (self.pictures if work.pictures else self.features)
+
+    def average(self, plan: Plan) -> float:
+        """Estimate the seconds of an average step."""
+        return sum(self.seconds(plan.work(number)) for number in range(plan.every)) / plan.every
+
+
+def choose_plan(module: Any, samples: Any, usual: Plan, fixed: bool) -> tuple[Plan, float]:
+    """Choose the work of a step so that it takes about a second, and estimate how long it takes.
+
+    Steps of growing size are measured, forwards and backwards, until one takes long enough to judge by. The usual work
+    is kept if it takes up to two seconds.
+
+    Args:
+        module: the `Distiller`, on its device.
+        samples: the training samples.
+        usual: the work that suits the hardware.
+        fixed: keep it in any case, and only estimate.
+    """
+    separate = bool(module.weights.feature or module.weights.alignment)
+    with _undone(module):
+        cost = _measure(module, samples, usual, separate)
+    if fixed or cost.average(usual) <= SLOW:
+        return usual, cost.average(usual)
+    crops = list(_crops(samples, usual.crop))
+    plan = usual
+    if separate:
+        plan = _largest(cost, usual, crops, _TARGET * 0.75, pictures=False)
+        left = _TARGET * _EVERY - cost.seconds(Work(plan.batch_size, plan.crop, False)) * (_EVERY - 1)
+        small = _largest(cost, plan, crops, max(left, _TARGET), pictures=True)
+        plan = Plan(plan.batch_size, plan.crop, _EVERY, small.batch_size, small.crop)
+    else:
+        plan = _largest(cost, usual, crops, _TARGET, pictures=True)
+    return plan, cost.average(plan)
+
+
+def _largest(cost: StepCost, usual: Plan, crops: list[tuple[int, int]], seconds: float, *, pictures: bool) -> Plan:
+    """Return the largest crop of which two fit into some seconds, and as many of it as do; at least one."""
+    for crop in crops:
+        one = cost.seconds(Work(1, crop, pictures))
+        if 2 * one <= seconds or crop == crops[-1]:
+            return Plan(max(1, min(usual.batch_size, int(seconds / one))), crop)
+    return usual
+
+
+def _crops(samples: Any, usual: tuple[int, int] | None) -> Iterator[tuple[int, int]]:
+    """Yield the usual crop, then smaller ones if samples can be cut to them."""
+    if usual is None:
+        return
+    yield usual
+    if not samples.croppable:
+        return
+    for side in _SIDES:
+        crop = (min(side, usual[0]), min(side, usual[1]))
+        if side < max(usual):
+            with contextlib.suppress(InputError):
+                samples.add_crop(crop)
+                yield crop
+
+
+def _measure(module: Any, samples: Any, usual: Plan, separate: bool) -> StepCost:
+    cost, last = StepCost(0.0, 0.0), None
+    for work in _ladder(samples, usual):
+        found = []
+        for pictures in (False, True) if separate else (True,):
+            _step(module, samples, work._replace(pictures=pictures))  # the first of its kind prepares
+            begun = _now()
+            _step(module, samples, work._replace(pictures=pictures))
+            found.append((_now() - begun) / (work.batch_size * _pixels(work)))
+        cost, last = StepCost(found[0], found[-1]), work
+        if cost.seconds(last) > _PROBE:
+            break
+    return cost
+
+
+def _ladder(samples: Any, usual: Plan) -> Iterator[Work]:
+    """Yield work of growing size, up to the usual."""
+    crops = [*_crops(samples, usual.crop)]
+    for crop in reversed(crops[1:]):
+        yield Work(1, crop)
+    sizes = {1, max(1, usual.batch_size // 3), usual.batch_size}
+    for size in sorted(sizes):
+        yield Work(size, usual.crop)
+
+
+def _pixels(work: Work) -> int:
+    return work.crop[0] * work.crop[1] if work.crop is not None else 1
+
+
+def _step(module: Any, samples: Any, work: Work) -> None:
+    """Do the work of a step on the first samples, without changing weights."""
+    plan = Plan(work.batch_size, work.crop, *(() if work.pictures else (2,)))
+    strategy = module.trainer.strategy
+    batch = strategy.batch_to_device(Batches(samples, plan)[1], strategy.root_device, 0)
+    with module.trainer.precision_plugin.forward_context():
+        total, _ = module.objective(batch)
+    total.backward()
+    module.zero_grad(set_to_none=True)
+
+
+@contextlib.contextmanager
+def _undone(module: Any) -> Iterator[None]:
+    """Leave statistics, modes and random generators as they were; weights do not change without an optimiser."""
+    kept = [(buffer, buffer.clone()) for each in (module, module.model.teacher) for buffer in each.buffers()]
+    modes = [(each, each.training) for each in module.modules()]
+    module.train()
+    try:
+        with same_random_state():
+            yield
+    finally:
+        with torch.no_grad():
+            for buffer, value in kept:
+                buffer.copy_(value)
+        for each, training in modes:
+            each.training = training
+
+
+def validation_interval(steps: int | None) -> int:
+    """Return the steps from one validation to the next: 100, or a quarter of a short run.
 
     Examples:
-        >>> import shortcutv2v
-        >>> teacher = torch.nn.Sequential(*(torch.nn.Conv2d(3, 3, 3, padding=1) for _ in range(4)))
-        >>> model = shortcutv2v.wrap(teacher, "0", "2", example_inputs=(torch.rand(1, 3, 8, 8),))
-        >>> clip = torch.zeros(5, 3, 8, 8, dtype=torch.uint8)
-        >>> [caching_pays(model, Adapter(teacher, "0", "2"), [clip], minutes, ".") for minutes in (60.0, 1e-9, None)]
-        [True, False, False]
+        >>> [validation_interval(steps) for steps in (None, 1000, 80, 8)]
+        [100, 100, 20, 10]
     """
-    if minutes is None:
-        return False
-    frame = clips[0][0]
-    frames = [frame[None]] * _FRAMES
-    made = next((features for _, features in features_of(model, adapter, frames)), None)
-    begun = _now()
-    if made is None or next(features_of(model, adapter, frames), None) is None:
-        return False
-    seconds = _now() - begun
-    scale = sum(len(clip) * clip[0][0].numel() for clip in clips) / frame[0].numel()
-    needed = scale * StoredClip(Path(), made, (0, 0, 0), 1).nbytes
-    room = min(LIMIT_GB * 1e9, shutil.disk_usage(_existing(Path(folder))).free / 2)
-    return scale * seconds < _SHARE * 60 * minutes and needed < room
+    return 100 if steps is None else min(100, max(10, steps // 4))
+
+
+class ValidationPace(NamedTuple):
+    """Steps from one validation to the next, the number of windows it looks at, and the seconds that it takes."""
+
+    every: int
+    windows: int
+    seconds: float
+
+
+def validation_pace(cost: FrameCost | None, length: int, minutes: float, step: float) -> ValidationPace:
+    """Return how often to validate and on how many windows, so that it takes at most a tenth of the run.
+
+    Args:
+        cost: of a frame of the first clip to validate on.
+        length: frames of a window.
+        minutes: length of the run.
+        step: seconds of a training step.
+
+    Examples:
+        >>> fast = FrameCost(0.1, 0.02, None)
+        >>> validation_pace(fast, 3, minutes=5, step=0.6)[:2], validation_pace(fast, 3, minutes=0.5, step=0.6)[:2]
+        ((100, 8), (12, 1))
+    """
+    steps = max(1, int(60 * minutes / step))
+    every = validation_interval(steps)
+    if cost is None:
+        return ValidationPace(every, MAX_WINDOWS, 0.0)
+    window = length * (cost.features + cost.picture) + 2 * (length - 1) * cost.picture
+    windows = _VALIDATING * 60 * minutes / window
+    count = int(windows / (steps // every + 1))
+    if count < 1:  # only at the end
+        every, count = steps, max(1, int(windows))
+    count = min(MAX_WINDOWS, count)
+    return ValidationPace(every, count, count * window)
 
 
 def drop_features(folder: Path | None) -> None:

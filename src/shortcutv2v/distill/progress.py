@@ -1,74 +1,130 @@
-"""A progress bar for runs that end by time or by steps, and quiet where Lightning would advertise."""
+"""Progress bars for a run: caching, training, validation; and quiet where Lightning would advertise."""
 
 from __future__ import annotations
 
 import contextlib
 import logging
+import time
 import warnings
-from collections.abc import Iterator
-from typing import Any, cast
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytorch_lightning as pl
 from pytorch_lightning.trainer.states import TrainerFn
-from tqdm.auto import tqdm
 
-__all__ = ["Progress", "quiet_lightning"]
+from shortcutv2v.bar import bar, say
 
-_SHOWN = {"train/loss": "loss", "val/psnr": "PSNR", "val/psnr_reuse": "reuse", "val/psnr_repeat": "repeat"}
+__all__ = ["Progress", "Speed", "counting", "quiet_lightning"]
+
+_SHOWN = {"val/psnr": "PSNR", "val/psnr_reuse": "reuse", "val/psnr_repeat": "repeat"}
+_SHAPE = "{desc}{percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}"
+_RARELY = {"mininterval": 0.5, "miniters": 0}
+"""A line each time in a log file."""
+_SMOOTH = 0.95
+"""Share of the shown loss that stays at each step: crops differ more than steps do."""
+
+
+@contextlib.contextmanager
+def counting(what: str, total: int, shown: bool) -> Iterator[Callable[[int], Any]]:
+    """Show a bar; call the function with every number of things done.
+
+    Examples:
+        >>> with counting("frames", 3, shown=False) as done:
+        ...     done(3)
+    """
+    found = bar(total=total, desc=what, disable=not shown, **_RARELY)
+    try:
+        yield found.update
+    finally:
+        found.close()
 
 
 class Progress(pl.Callback):
-    """Share of the run that is done, steps, loss and, once validated, PSNR to the teacher beside the free baselines.
+    """Share of the run that is done, steps, smoothed loss and, once validated, PSNR beside the free baselines.
 
-    Behind the run stands what the last validation found. Lightning's own bar counts batches of an epoch, which here has
-    no meaningful length.
+    Lightning's own bar counts batches of an epoch, which has no meaningful length here.
     """
+
+    def __init__(self) -> None:
+        self._loss: float | None = None
+        self._bar: Any = None
+        self._validation: Any = None
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Draw the empty bar."""
-        shape = "{percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}"
-        quiet = {"disable": not trainer.is_global_zero, "mininterval": 0.5, "miniters": 0}  # a line each in a log file
-        self._bar = tqdm(total=100, unit="%", bar_format=shape, **quiet)
+        self._bar = bar(total=100, unit="%", bar_format=_SHAPE, disable=not trainer.is_global_zero, **_RARELY)
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, *_: Any) -> None:
         """Move the bar."""
+        if (loss := trainer.callback_metrics.get("train/loss")) is not None:
+            before = float(loss) if self._loss is None else self._loss
+            self._loss = _SMOOTH * before + (1 - _SMOOTH) * float(loss)
         self._bar.n = round(100 * min(1.0, pl_module.done()), 1)
-        self._bar.set_postfix({"step": trainer.global_step, **_values(trainer)}, refresh=False)
+        self._bar.set_postfix(self._values(trainer), refresh=False)
         self._bar.update(0)
 
-    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Show what was found: in the bar, or in a line of its own once the run has ended."""
-        found = _values(trainer)
-        if trainer.sanity_checking:
-            return
-        if trainer.state.fn == TrainerFn.FITTING:
-            self._bar.set_postfix({"step": trainer.global_step, **found})
-        elif trainer.is_global_zero and "PSNR" in found:
-            baselines = ", ".join(f"{label} {found[label]}" for label in ("reuse", "repeat") if label in found)
-            tqdm.write(f"PSNR {found['PSNR']} dB to the teacher ({baselines})")
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Draw a bar of its own for the last validation; during training, say so in front of the bar."""
+        if trainer.state.fn != TrainerFn.FITTING:
+            windows = int(min(trainer.num_val_batches)) if trainer.num_val_batches else 0
+            self._validation = bar(total=windows, desc="validating", disable=not trainer.is_global_zero, **_RARELY)
+        elif self._bar is not None:
+            self._bar.set_description("validating")
+
+    def on_validation_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+        """Move the bar of the last validation."""
+        if self._validation is not None:
+            self._validation.update(1)
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        """Show the result in the bar, or in a sentence once the run has ended."""
+        if self._validation is not None:
+            self._validation.close()
+        elif self._bar is not None:
+            self._bar.set_description("")
+            self._bar.set_postfix(self._values(trainer))
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Leave the bar as it is, and say why the run ended early if it did."""
         self._bar.close()
-        for verdict in (getattr(callback, "verdict", "") for callback in cast("Any", trainer).callbacks):
-            if verdict and trainer.is_global_zero:
-                tqdm.write(verdict)
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]
+            if trainer.is_global_zero and (reason := getattr(callback, "reason", "")):
+                say(reason)
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         """Leave the bar as it is."""
-        if hasattr(self, "_bar"):
-            self._bar.close()
+        for each in (self._bar, self._validation):
+            if each is not None:
+                each.close()
+
+    def _values(self, trainer: pl.Trainer) -> dict[str, Any]:
+        """Return what is known of the run, by label."""
+        metrics = trainer.callback_metrics
+        found: dict[str, Any] = {} if self._loss is None else {"loss": self._loss}
+        found |= {label: metrics[name] for name, label in _SHOWN.items() if name in metrics}
+        return {"step": trainer.global_step, **{label: f"{float(value):.4g}" for label, value in found.items()}}
 
 
-def _values(trainer: pl.Trainer) -> dict[str, str]:
-    """What is known of the run, by label."""
-    found = trainer.callback_metrics
-    return {label: f"{float(found[name]):.4g}" for name, label in _SHOWN.items() if name in found}
+class Speed(pl.Callback):
+    """Logs the learning rate, and steps per second, averaged over the steps between two log entries."""
+
+    def __init__(self) -> None:
+        self._last: tuple[int, float] | None = None
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
+        """Log, when it is time."""
+        step, now = trainer.global_step, time.monotonic()
+        if self._last is None:
+            self._last = (step, now)
+        elif step - self._last[0] >= trainer.log_every_n_steps:  # type: ignore[attr-defined]
+            pl_module.log("run/steps_per_second", (step - self._last[0]) / (now - self._last[1]), batch_size=1)
+            self._last = (step, now)
+        pl_module.log("run/lr", trainer.optimizers[0].param_groups[0]["lr"], batch_size=1)
 
 
 @contextlib.contextmanager
 def quiet_lightning() -> Iterator[None]:
-    """No advice about loggers, workers and devices; what goes wrong is still raised."""
+    """Silence advice about loggers, workers and devices; errors are still raised."""
     logger = logging.getLogger("pytorch_lightning.utilities.rank_zero")
     level = logger.level
     logger.setLevel(logging.WARNING)

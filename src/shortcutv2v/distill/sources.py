@@ -9,10 +9,13 @@ from typing import Any
 import torch
 
 from shortcutv2v import video
-from shortcutv2v.distill.clips import FrameSource
+from shortcutv2v.distill.clips import FrameSource, Part
 from shortcutv2v.errors import InputError
 
-__all__ = ["Source", "open_clips"]
+__all__ = ["Source", "hold_out", "open_clips"]
+
+_WINDOWS = 8
+"""Windows that a clip must have, so that one or more of them can be held out."""
 
 Source = str | Path | FrameSource
 
@@ -52,6 +55,34 @@ def open_clips(source: Source | Sequence[Source], size: int | tuple[int, int] | 
         cache = video.Cache()
         clips += [video.Frames(path, size=size, cache=cache) for path in video.find_clips(paths, min_frames=2)]
     return clips
+
+
+def hold_out(clips: list[FrameSource], window: int) -> tuple[list[FrameSource], list[FrameSource] | None]:
+    """Split clips into those to train on and a tenth of the frames to validate on: the ends of long clips.
+
+    Args:
+        clips: all clips.
+        window: frames that a validation needs in a row.
+
+    Returns:
+        Both lists; None for the second if no clip has eight windows.
+
+    Examples:
+        >>> clip = torch.zeros(40, 3, 8, 8, dtype=torch.uint8)
+        >>> train, held_out = hold_out([clip, clip[:5]], window=3)
+        >>> [len(each) for each in train], [len(each) for each in held_out]
+        ([37, 5], [3])
+    """
+    train: list[FrameSource] = []
+    held: list[FrameSource] = []
+    for clip in clips:
+        count = max(window, len(clip) // 10 // window * window)
+        if len(clip) < _WINDOWS * window:
+            train.append(clip)
+            continue
+        train.append(Part(clip, 0, len(clip) - count))
+        held.append(Part(clip, len(clip) - count, len(clip)))
+    return (train, held) if held else (clips, None)
 
 
 def _checked(clip: Any, number: int) -> FrameSource:

@@ -9,7 +9,6 @@ import signal
 import tempfile
 import warnings
 from collections.abc import Iterator
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +19,17 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
-from shortcutv2v.distill.callbacks import EMA, NaNGuard, PictureLog, Plateau, StepSeed
+from shortcutv2v.bar import say
+from shortcutv2v.distill.callbacks import EMA, NaNGuard, PictureLog, StepSeed
 from shortcutv2v.distill.datamodule import ClipData
 from shortcutv2v.distill.module import Distiller
-from shortcutv2v.distill.progress import Progress, quiet_lightning
+from shortcutv2v.distill.pace import validation_interval
+from shortcutv2v.distill.progress import Progress, Speed, quiet_lightning
 from shortcutv2v.distill.settings import Settings
+from shortcutv2v.distill.verdict import Deadline, Plateau, Verdict
 from shortcutv2v.errors import CheckpointError, InputError, ShortcutError
 
-__all__ = ["LAST", "AtomicCheckpointIO", "callbacks_of", "check_readable", "make_trainer", "run", "validation_interval"]
+__all__ = ["LAST", "AtomicCheckpointIO", "callbacks_of", "check_readable", "make_trainer", "run"]
 
 LAST = "last.ckpt"
 """The checkpoint to resume from, in a run's folder."""
@@ -61,16 +63,6 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             raise CheckpointError(f"cannot write {path}: {str(error).splitlines()[0]}{kept}") from error
 
 
-def validation_interval(steps: int | None) -> int:
-    """Steps from one validation to the next: 100, or a quarter of a short run.
-
-    Examples:
-        >>> [validation_interval(steps) for steps in (None, 1000, 80, 8)]
-        [100, 100, 20, 10]
-    """
-    return 100 if steps is None else min(100, max(10, steps // 4))
-
-
 def make_trainer(
     settings: Settings, minutes: float | None, steps: int | None, folder: str | Path | None, *, validate: bool
 ) -> pl.Trainer:
@@ -89,34 +81,38 @@ def make_trainer(
     options = dict(vars(settings.trainer))
     options["val_check_interval"] = options["val_check_interval"] or validation_interval(steps)
     if folder is not None:
-        logger = TensorBoardLogger(folder, name="logs", version="", default_hp_metric=False)
+        logger = TensorBoardLogger(folder, name="logs", version="")
         options |= {"logger": logger, "plugins": [AtomicCheckpointIO()]}
     with quiet_lightning(), _misconfigured():
         return pl.Trainer(
             **{"logger": False, **options},
             max_epochs=-1,
             max_steps=-1 if steps is None else steps,
-            max_time=None if minutes is None else timedelta(minutes=minutes),
             check_val_every_n_epoch=None,
             num_sanity_val_steps=0,
             enable_checkpointing=folder is not None,
             enable_model_summary=False,
             enable_progress_bar=False,
             default_root_dir=folder,
-            callbacks=callbacks_of(settings, folder, validate=validate),
+            callbacks=callbacks_of(settings, minutes, folder, validate=validate),
         )
 
 
-def callbacks_of(settings: Settings, folder: str | Path | None, *, validate: bool) -> list[pl.Callback]:
-    """The callbacks of a run.
+def callbacks_of(
+    settings: Settings, minutes: float | None, folder: str | Path | None, *, validate: bool
+) -> list[pl.Callback]:
+    """Return the callbacks of a run.
 
     Args:
         settings: of the run.
+        minutes: its length, None if it ends by steps.
         folder: where checkpoints go. Without one there are no checkpoints and no pictures, and the batch of a loss that
             is not finite goes to the system's temporary folder.
         validate: whether there are clips to validate on.
     """
-    found: list[pl.Callback] = [StepSeed(settings.seed), NaNGuard(folder or tempfile.gettempdir())]
+    found: list[pl.Callback] = [StepSeed(settings.seed), NaNGuard(folder or tempfile.gettempdir()), Speed(), Verdict()]
+    if minutes is not None:
+        found.append(Deadline(minutes))
     if settings.progress:
         found.append(Progress())
     if settings.ema is not None:
@@ -131,33 +127,40 @@ def callbacks_of(settings: Settings, folder: str | Path | None, *, validate: boo
 
 
 def run(trainer: pl.Trainer, distiller: Distiller, data: ClipData, resume: str | Path | None = None) -> None:
-    """Train, save `last.ckpt` in the trainer's folder where it saves at all, validate where there is something to.
+    """Train, save `last.ckpt` in the trainer's folder if it saves at all, validate if there are clips for it.
 
     Raises:
-        CheckpointError: `resume` is no checkpoint of ours, or of another cut or teacher.
-        InputError: the trainer's options leave no step to make.
+        CheckpointError: `resume` is not a checkpoint of ours, or of another cut or teacher.
+        InputError: the trainer's options leave no step to make, or another run trains in the same folder.
         KeyboardInterrupt: by Ctrl-C; the message names the checkpoint to resume from.
 
     Warns:
-        UserWarning: an earlier run's checkpoint will be replaced, or the one to resume from is at the end already.
+        UserWarning: an earlier run's checkpoint will be replaced, or nothing is left to train.
     """
+    saves = trainer.checkpoint_callback is not None
     last = Path(trainer.default_root_dir) / LAST
     if resume is not None:
-        _warn_of_end(check_readable(Path(resume))["global_step"], trainer.max_steps)
-    elif trainer.checkpoint_callback is not None and last.exists() and trainer.is_global_zero:
+        _warn_of_end(check_readable(Path(resume)), trainer)
+    elif saves and last.exists() and trainer.is_global_zero:
         warnings.warn(f"{last} of an earlier run will be replaced, and its logs continued", stacklevel=3)
+    for logger in trainer.loggers:
+        logger.log_hyperparams(distiller.settings.plain())
     # Newer Lightning asks how to read; older ones do as torch does.
     safely = {"weights_only": True} if "weights_only" in inspect.signature(trainer.fit).parameters else {}
     with quiet_lightning():
         with _interruptible(trainer, resume), _restorable(distiller, resume):
             trainer.fit(distiller, data, ckpt_path=None if resume is None else str(resume), **safely)  # type: ignore[arg-type]
         if trainer.global_step == 0:
-            raise InputError("not one step was made: max_epochs or limit_train_batches of the trainer leaves none")
-        if trainer.checkpoint_callback is not None:
+            raise InputError("not one step was made: the run's limits leave none")
+        if saves:
             trainer.save_checkpoint(last, weights_only=False)
-        if data.windows is not None:
-            with _interruptible(trainer, None if trainer.checkpoint_callback is None else last):
+        (verdict,) = (each for each in trainer.callbacks if isinstance(each, Verdict))  # type: ignore[attr-defined]
+        if data.windows is not None and not verdict.validated(trainer.global_step):
+            with _interruptible(trainer, last if saves else None):
                 trainer.validate(distiller, data, verbose=False)
+    distiller.verdict = verdict.sentence()
+    if distiller.settings.progress and trainer.is_global_zero and distiller.verdict:
+        say(distiller.verdict)
 
 
 @contextlib.contextmanager
@@ -201,11 +204,21 @@ def _misconfigured() -> Iterator[None]:
         raise InputError(str(error)) from error
 
 
-def _warn_of_end(step: int, end: int) -> None:
+def _warn_of_end(checkpoint: dict[str, Any], trainer: pl.Trainer) -> None:
+    """Warn if the run to go on from has reached this run's end."""
+    step, end = checkpoint["global_step"], trainer.max_steps
     if 0 < end <= step:
         warnings.warn(
             f"the checkpoint is at step {step}, the run ends at step {end}: nothing is left to train", stacklevel=4
         )
+    for deadline in (each for each in trainer.callbacks if isinstance(each, Deadline)):  # type: ignore[attr-defined]
+        seconds = checkpoint.get("callbacks", {}).get(deadline.state_key, {}).get("time_elapsed", {}).get("train", 0.0)
+        if seconds >= deadline.limit - deadline.reserve:
+            warnings.warn(
+                f"the checkpoint has used {seconds / 60:.2g} of the run's {deadline.limit / 60:.2g} minutes: nothing "
+                "is left to train; give more minutes, counted from the run's beginning",
+                stacklevel=4,
+            )
 
 
 _PARTS = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -10,7 +11,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from shortcutv2v.adapter import Adapter
-from shortcutv2v.errors import InputError
+from shortcutv2v.errors import InputError, ShortcutError
 from shortcutv2v.graph.signature import autocast_state, modes
 from shortcutv2v.model import ShortcutV2V, placement
 from shortcutv2v.player import Player
@@ -195,7 +196,7 @@ class Binder:
         carry, f = features
         if not isinstance(carry.signature, Unbound):
             return features
-        like = self.like(carry.a[0].shape[0], carry.signature.frame)
+        like = self.like(carry.a[0].shape[0], carry.signature.frame, middle=False)
         own, spec = pytree.tree_flatten((like.carry.a, like.carry.kept))
         stored, found = pytree.tree_flatten((carry.a, carry.kept))
         if spec != found:
@@ -205,18 +206,42 @@ class Binder:
         return Features(Carry(a, kept, like.carry.signature), cast)
 
     @torch.no_grad()
-    def like(self, batch: int, frame: FrameShape) -> Features:
-        """Return features of `batch` blank frames of shape `frame`: shapes and dtypes are right, values are not."""
+    def like(self, batch: int, frame: FrameShape, *, middle: bool = True) -> Features:
+        """Return features of `batch` blank frames: shapes and dtypes are right, values are not.
+
+        Args:
+            batch: batch size.
+            frame: (C, H, W).
+            middle: whether `f` is asked for, too; it costs the teacher's middle.
+        """
         where, dtype = placement(self.model.teacher)
-        key = (batch, frame, where, dtype, modes(list(self.model.teacher.modules())), autocast_state())
+        key = (batch, frame, where, dtype, modes(list(self.model.teacher.modules())), autocast_state(), middle)
         if key not in self._known:
-            # Repeated for adapters that open with frames of their own.
-            blank = torch.zeros(batch, *frame, dtype=torch.uint8)
-            made = next((found for _, found in features_of(self.model, self.adapter, [blank] * _OPENING)), None)
-            if made is None:
-                raise InputError(f"the adapter lets the teacher run on none of {_OPENING} frames")
+            blank = torch.zeros(batch, *frame, dtype=dtype, device=where)
+            made = self._first(blank, middle)
             self._known[key] = made.map(lambda t: torch.empty((), dtype=t.dtype, device=t.device).expand(t.shape))
         return self._known[key]
+
+    def _first(self, blank: Tensor, middle: bool) -> Features:
+        """Return the features of the first frame that the adapter does not open with itself."""
+        found: list[Features] = []
+
+        def run(*args: Any, **kwargs: Any) -> Any:
+            carry = self.model.head(*args, **kwargs)
+            found.append(Features(carry, self.model.middle(carry) if middle else ()))
+            raise _EnoughError
+
+        player = Player(self.adapter, run)
+        with contextlib.suppress(_EnoughError):
+            for _ in range(_OPENING):
+                player(blank)
+        if not found:
+            raise InputError(f"the adapter lets the teacher run on none of {_OPENING} frames")
+        return found[0]
+
+
+class _EnoughError(ShortcutError):
+    """Ends a video after the first frame of the teacher."""
 
 
 def _fitted(stored: Any, own: Any) -> Any:

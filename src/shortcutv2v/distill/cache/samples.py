@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import warnings
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch.utils.data import Dataset
@@ -37,27 +38,46 @@ class _FeatureSamples(Dataset[list[Features]]):
         seed: int,
     ) -> None:
         check_samples(length, seed, crop)
-        self.length, self.seed = length, seed
+        self.length, self.seed, self.crop = length, seed, crop
         parts = [part for clip in long_enough(clips, least) for part in whole_parts(clip)]
         if all(len(part) < least for part in parts):
             draw([len(part) for part in parts])  # says what is missing, before anything is computed
         self.stored = [cache.features(part) for part in parts if len(part) >= least]
         self._draw = draw([len(stored) for stored in self.stored])
-        self._croppers = _croppers(cache, self.stored, crop)
+        self._cache: FeatureCache | None = cache
+        self._croppers: dict[tuple[int, int] | None, dict[FrameShape, Cropper]] = {}
+        self.add_crop(crop)
 
     def __len__(self) -> int:
         return self.length
 
     def __getitem__(self, number: int) -> list[Features]:
-        """Sample `number`; any non-negative number is a valid sample, also beyond `len`."""
+        """Return sample `number`; any non-negative number is a valid sample, also beyond `len`."""
+        return self.at(number, self.crop)
+
+    def at(self, number: int, crop: tuple[int, int] | None) -> list[Features]:
+        """Return sample `number` with a crop of another size, which `add_crop` has prepared."""
         with seeded(self.seed, number):
             which, numbers = self._draw()
             features = [self.stored[which][n] for n in numbers]
-            cropper = self._croppers.get(self.stored[which].frame)
+            cropper = self._croppers[crop].get(self.stored[which].frame)
             if cropper is None:
                 return features
             top, left = cropper.draw()
             return [cropper(one, top, left) for one in features]
+
+    @property
+    def croppable(self) -> bool:
+        """Whether samples follow the size of the crop; features that do not lie over the frame stay whole."""
+        return bool(self._croppers[self.crop])
+
+    def add_crop(self, crop: tuple[int, int] | None) -> None:
+        """Prepare crops of another size; needs the model."""
+        if self._cache is not None:
+            self._croppers[crop] = _croppers(self._cache, self.stored, crop)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_cache": None}  # processes that read need no model
 
 
 class FeaturePairs(_FeatureSamples):
