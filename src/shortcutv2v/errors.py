@@ -1,19 +1,19 @@
-"""Every error the package raises on purpose.
+"""The errors that the package raises on purpose.
 
     ShortcutError(ValueError)
     ├── CutError                 the cut cannot be made as asked
     │   ├── UnknownLayerError    no module of that name
     │   ├── NeverCalledError     the module exists, but did not run
     │   ├── AmbiguousCallError   the module ran more than once
-    │   ├── OutputTypeError      the module's output is no single feature map
+    │   ├── OutputTypeError      the module's output is not a single feature map
     │   ├── CutOrderError        dec_layer does not depend on enc_layer
     │   ├── SpatialMismatchError a and f have different spatial sizes
-    │   └── LeakError            the tail needs something else from inside the middle
-    ├── CaptureError             no strategy captured the teacher faithfully
-    ├── InputError               a call's inputs do not fit the model or its reference
-    ├── CheckpointError          a saved block cannot be read, or belongs elsewhere
+    │   └── LeakError            the tail needs other features from inside the middle
+    ├── CaptureError             no strategy reproduced the teacher
+    ├── InputError               an argument or input does not fit
+    ├── CheckpointError          a saved block cannot be read, or belongs to another cut or teacher
     ├── NonFiniteError           a picture holds values that are infinite or not a number
-    ├── NonFiniteLossError       training met a loss that is infinite or not a number
+    ├── NonFiniteLossError       a loss became infinite or not a number
     └── VideoError               a clip cannot be read or written
 
 One `except shortcutv2v.ShortcutError` catches them all, and so does `except ValueError`.
@@ -65,7 +65,7 @@ class AmbiguousCallError(CutError):
 
 
 class OutputTypeError(CutError):
-    """The module returns something else than one (B, C, H, W) tensor."""
+    """The module returns another value than one (B, C, H, W) tensor."""
 
 
 class CutOrderError(CutError):
@@ -81,11 +81,11 @@ class LeakError(CutError):
 
 
 class CaptureError(ShortcutError):
-    """No capture strategy reproduced the teacher; the message says what each one met."""
+    """No capture strategy reproduced the teacher; the message gives the reason of each."""
 
 
 class InputError(ShortcutError):
-    """Inputs of a call do not fit the model, or do not fit the reference given with them."""
+    """An argument has a wrong value, or inputs do not fit the model, its reference or its adapter."""
 
 
 class CheckpointError(ShortcutError):
@@ -105,7 +105,7 @@ class VideoError(ShortcutError):
 
 
 def near_matches(name: str, known: Iterable[str], n: int = 5) -> list[str]:
-    """The entries of `known` closest to `name` in spelling, best first.
+    """Return the entries of `known` closest to `name` in spelling, best first.
 
     >>> near_matches("down_1", ["down1", "down2", "up1"])
     ['down1', 'down2']

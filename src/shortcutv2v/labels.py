@@ -1,9 +1,8 @@
-"""Teachers that read or write label maps: labels travel as pictures, and become what a network reads and back.
+"""Adapters for teachers that read or write label maps. Label maps are stored and read as pictures.
 
-A video of label maps is a folder of PNG files (or any lossless video), so that every tool for videos serves it: red is
-the label, green + 256 * blue the instance. A plain grey label picture works too, as does a clip of one channel: the
-labels' outlines then stand for the instances' outlines. Frames are cut and mirrored on their way, never interpolated;
-read them at their own size.
+A video of label maps is a folder of PNG files, or a lossless video: red is the label, green + 256 * blue the instance.
+A grey label picture works too, as does a clip of one channel; then the outlines of labels replace those of instances.
+Frames are cropped and mirrored, never interpolated: read them at their own size.
 """
 
 from __future__ import annotations
@@ -59,11 +58,11 @@ class LabelAdapter(Adapter):
         self.writes = Palette(distinct_colours(writes)) if isinstance(writes, int) else writes
 
     def inputs(self, frame: Tensor, state: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """One-hot maps of the frame, or the frame."""
+        """Return one-hot maps of the frame, or the frame."""
         return super().inputs(frame, state) if self.reads is None else ((self.reads(frame),), {})
 
     def image(self, output: Any) -> Tensor:
-        """The labels in their colours, or the output."""
+        """Return the labels in their colours, or the output."""
         return super().image(output) if self.writes is None else self.writes(_scores(output, len(self.writes.colours)))
 
 
@@ -78,11 +77,11 @@ def _scores(output: Any, labels: int) -> Tensor:
 
 @dataclass(frozen=True)
 class LabelMaps:
-    """One-hot labels, and the instances' edges behind them (vid2vid's `--use_instance`).
+    """Turn pictures into one-hot labels, followed by the edges of instances (vid2vid's `--use_instance`).
 
     Args:
         labels: number of labels (Cityscapes: 35).
-        instances: whether the edge map follows.
+        instances: add the map of edges.
 
     >>> frame = pack_labels(torch.tensor([[[0, 0, 2, 2]]]), torch.tensor([[[0, 0, 300, 301]]]))
     >>> LabelMaps(3)(frame)[0, :, 0]
@@ -97,19 +96,19 @@ class LabelMaps:
 
     @property
     def channels(self) -> int:
-        """Channels of a frame's maps."""
+        """Number of channels of a frame's maps."""
         return self.labels + int(self.instances)
 
     def __call__(self, frame: Tensor) -> Tensor:
         """Turn pictures (B, 3, H, W) or labels (B, 1, H, W), in [0, 1], into maps (B, channels, H, W).
 
         Raises:
-            InputError: no such pictures, or a label out of range.
+            InputError: the pictures have another dtype or shape, or a label is out of range.
         """
         if not frame.is_floating_point() or frame.dim() != 4 or frame.shape[1] not in (1, 3):
             raise InputError(
-                f"labels travel as float pictures (B, 3, H, W) or (B, 1, H, W) in [0, 1], got {frame.dtype} "
-                f"{tuple(frame.shape)}: divide label numbers by 255"
+                f"the frame is {frame.dtype} {tuple(frame.shape)}, but label maps are float pictures (B, 3, H, W) or "
+                "(B, 1, H, W) in [0, 1]: divide label numbers by 255"
             )
         # In float: bfloat16 holds k/255 closely enough, but not the product.
         numbers = (frame.float() * 255).round().long()
@@ -127,13 +126,13 @@ class LabelMaps:
 
 @dataclass(frozen=True, eq=False)
 class Palette:
-    """Colours of labels, and the picture of a network's scores.
+    """Turn scores per label into a picture: every pixel gets the colour of its best label.
 
-    Every pixel gets the colour of its best label. Gradients are those of the mean colour under softmax (straight
-    through), so that the picture can be trained on: the best label alone has none.
+    Gradients are those of the mean colour under softmax (straight through), so that losses on the picture can train:
+    the best label alone has no gradient.
 
     Args:
-        colours: (K, 3) in [0, 1]; or K rows of a grey value each, (K, 1), for pictures that hold the label itself.
+        colours: (K, 3) in [0, 1]; or one grey value per label, (K, 1), for pictures that hold the label itself.
 
     Raises:
         InputError: `colours` is of another shape.
@@ -150,21 +149,23 @@ class Palette:
 
     def __post_init__(self) -> None:
         if self.colours.dim() != 2 or self.colours.shape[1] not in (1, 3):
-            raise InputError(f"colours are (K, 3) or (K, 1) in [0, 1], got {tuple(self.colours.shape)}")
+            raise InputError(f"colours must be (K, 3) or (K, 1) in [0, 1], got {tuple(self.colours.shape)}")
 
     @classmethod
     def grey(cls, labels: int) -> Palette:
-        """Label k as the grey value k / 255: what `LabelMaps` reads."""
+        """Return the palette that shows label k as the grey value k / 255, which `LabelMaps` reads."""
         return cls(torch.arange(labels).view(-1, 1) / 255)
 
     def __call__(self, scores: Tensor) -> Tensor:
-        """Scores (B, K, H, W) -> picture (B, 3, H, W) in [0, 1].
+        """Turn scores (B, K, H, W) into a picture (B, 3, H, W) in [0, 1].
 
         Raises:
             InputError: the scores have another number of labels.
         """
         if scores.shape[1] != len(self.colours):
-            raise InputError(f"{len(self.colours)} colours, but the network writes {scores.shape[1]} labels")
+            raise InputError(
+                f"{len(self.colours)} colours, but the network writes {scores.shape[1]} labels: give as many colours"
+            )
         colours = self.colours.to(scores).expand(-1, 3)
         hard = colours[scores.argmax(1)].movedim(-1, 1)
         if not scores.requires_grad:
@@ -174,7 +175,7 @@ class Palette:
 
 
 def distinct_colours(labels: int) -> Tensor:
-    """Colours (K, 3) in [0, 1] for up to 256 labels, black first, neighbours far apart (those of PASCAL VOC).
+    """Return colours (K, 3) in [0, 1] for up to 256 labels, those of PASCAL VOC: black first, neighbours far apart.
 
     Bit 3i + c of the label is bit 7 - i of colour c.
 
@@ -192,7 +193,7 @@ def pack_labels(labels: Tensor, instances: Tensor) -> Tensor:
 
 
 def instance_edges(instances: Tensor) -> Tensor:
-    """Where an instance number (B, H, W) differs from one beside, above or below it: boolean (B, H, W)."""
+    """Mark where an instance number (B, H, W) differs from one beside, above or below it: boolean (B, H, W)."""
     edges = torch.zeros_like(instances, dtype=torch.bool)
     across = instances[..., 1:] != instances[..., :-1]
     down = instances[..., 1:, :] != instances[..., :-1, :]

@@ -17,12 +17,12 @@ __all__ = ["contact_sheet"]
 def contact_sheet(
     rows: Sequence[tuple[str, Tensor, Tensor, Tensor, Tensor]], path: str | Path, error_range: float = 0.1
 ) -> None:
-    """Write a PNG with one row per frame: input, teacher, ours, and where ours and plain reuse differ from the teacher.
+    """Write a PNG with one row per frame: input, teacher, ours, and maps of the errors of ours and of plain reuse.
 
     Args:
-        rows: (label, input, teacher, ours, reuse); pictures are float (3, H, W) in [0, 1]; a label may have lines.
+        rows: (label, input, teacher, ours, reuse); pictures are float (3, H, W) in [0, 1].
         path: of the PNG.
-        error_range: the absolute error, averaged over the colours, that is drawn brightest.
+        error_range: the error that is drawn brightest, absolute and averaged over the colours.
     """
     # The object interface of matplotlib: no global state, no window system.
     from matplotlib.backends.backend_agg import FigureCanvasAgg

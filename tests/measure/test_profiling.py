@@ -78,11 +78,11 @@ def test_says_plainly_when_skipping_does_not_pay_and_what_would():
 def test_says_when_nothing_helps():
     *_, width, other = advise(times(tail=8.0, block=0.9), 3, [cut(1.01)])
     assert "no width helps at this cut: head and tail alone take 90%" in width
-    assert other.startswith("of the cuts that promise more, none pays either")
+    assert other.startswith("of the cuts that promise more none pays either")
     assert other.endswith("0 -> 4, h 2: 1.01x measured, multiply-adds allow 2.00x")
     *_, width, other = advise(times(narrow=(("channels / 2", 7.5),)), 3)
     assert width == "no measured width pays at this cut; a longer interval may"
-    assert "no other cut promises more" in other
+    assert "no other cut was found" in other
     *_, width, _ = advise(times(narrow=(("channels / 2", 7.9),)), 3)
     assert width == "no measured width pays at this cut, at any interval"
 
@@ -174,4 +174,4 @@ def test_a_tiny_frame_is_no_measure(model, monkeypatch, teacher):
 
     monkeypatch.setattr("shortcutv2v.measure.profiling.latency", latency)
     found = measure.profile(model, torch.rand(1, 3, 8, 10), cuts=0)
-    assert any("the frame is so small" in line for line in found.advice) == (teacher < 0.01)
+    assert any("profile the size that you will run" in line for line in found.advice) == (teacher < 0.01)

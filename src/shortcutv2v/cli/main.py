@@ -77,7 +77,7 @@ def _refuse(message: str) -> int:
 def _warning(
     message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
 ) -> str:
-    """A warning without the line of code that it came from."""
+    """Format a warning without the line of code that it came from."""
     return f"shortcutv2v: warning: {message}\n"
 
 
@@ -118,7 +118,7 @@ def _add_adapter(verb: Any, preset: str | None, size: str | None = None) -> None
 
 
 def _train(argv: Sequence[str], adapter: str | None) -> int:
-    """Lightning's command line, which is imported only for this command."""
+    """Run the command line of training, whose imports take longer than those of the others."""
     from shortcutv2v.cli.train import run
 
     run(argv, functools.partial(_add_adapter, preset=adapter))

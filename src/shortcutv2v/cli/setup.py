@@ -1,4 +1,4 @@
-"""What several commands begin with: the adapter, the device, the model."""
+"""The beginning that several commands share: the adapter, the device, the model."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ __all__ = ["frame_range", "frame_size", "load_model", "open_adapter"]
 
 
 def open_adapter(options: Any) -> Adapter:
-    """The adapter of `--adapter`, `--set` and `--cut`, its teacher on `--device`.
+    """Return the adapter of `--adapter`, `--set` and `--cut`, with its teacher on `--device`.
 
     Args:
-        options: of any command; `set` is a list of "key=value", or a mapping where it comes from a YAML file.
+        options: of any command; `set` is a list of "key=value", or a mapping from a YAML file.
     """
     settings = options.set
     if isinstance(settings, Mapping):
@@ -43,7 +43,7 @@ def open_adapter(options: Any) -> Adapter:
 
 
 def load_model(folder: Path, adapter: Adapter, interval: int | None = None) -> ShortcutV2V:
-    """The model saved in `folder`, around the adapter's teacher."""
+    """Return the model saved in `folder`, around the adapter's teacher."""
     model = checkpoint.load(folder, adapter.teacher)
     if interval is not None:
         model.refresh = Every(interval)
@@ -51,7 +51,7 @@ def load_model(folder: Path, adapter: Adapter, interval: int | None = None) -> S
 
 
 def frame_size(given: str | int | None) -> int | tuple[int, int] | None:
-    """A size as it is typed, for `shortcutv2v.video`.
+    """Turn a size as it is typed into one for `shortcutv2v.video`.
 
     Args:
         given: "180x320", a height alone, or None.

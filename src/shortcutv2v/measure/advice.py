@@ -99,11 +99,11 @@ def _width(times: Times, interval: int) -> str:
 def _cut(cuts: Sequence[Candidate]) -> str:
     """Say whether another cut would pay."""
     if not cuts:
-        return "no other cut promises more; shortcutv2v.suggest_cuts lists them all"
+        return "no other cut was found that promises more; shortcutv2v.suggest_cuts lists them all"
     best = cuts[0]
     if (best.speedup or 0) >= _WORTH:
         return (
             f"another cut would pay: enc_layer={best.enc_layer!r}, dec_layer={best.dec_layer!r}, "
             f"channels={best.channels} ran at {best.speedup:.2f}x (train it to see how well it predicts)"
         )
-    return f"of the cuts that promise more, none pays either; the best was {best}"
+    return f"of the cuts that promise more none pays either; the best was {best}"
