@@ -22,7 +22,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from statistics import mean, median
-from typing import Any
+from typing import Any, cast
 
 import pytorch_lightning as pl
 import torch
@@ -95,13 +95,13 @@ class Stop(pl.Callback):
     def __init__(self, at: dict[int, Any], ema: EMA) -> None:
         self.at, self.ema = at, ema
 
-    def on_train_batch_end(self, trainer: pl.Trainer, module: Distiller, *_: Any) -> None:
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
         """Look, if it is time."""
         if trainer.global_step in self.at:
-            self.ema.on_validation_start(trainer, module)
+            self.ema.on_validation_start(trainer, pl_module)
             self.at[trainer.global_step](trainer.global_step)
-            self.ema.on_validation_end(trainer, module)
-            module.model.train()
+            self.ema.on_validation_end(trainer, pl_module)
+            cast("Distiller", pl_module).model.train()
 
 
 def run(model: ShortcutV2V, adapter: Adapter, loader: Any, steps: int, callbacks: list[pl.Callback]) -> None:

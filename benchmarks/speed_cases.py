@@ -61,7 +61,7 @@ class Setting:
 
     def case(self, case: Case) -> Case:
         """The case as this setting wants it."""
-        teacher = case.teacher.to(self.device, self.dtype).to(memory_format=self.memory_format)  # type: ignore[call-overload]
+        teacher = case.teacher.to(self.device, self.dtype).to(memory_format=self.memory_format)
         return replace(case, teacher=teacher, inputs=tuple(self.place(x) for x in case.inputs))
 
     def __str__(self) -> str:
@@ -240,16 +240,16 @@ def operator_work(setting: Setting) -> dict[str, Work]:
     f, a, weight = (setting.place(x) for x in (*torch.randn(2, 1, 64, 128, 256), torch.randn(64, 64, 3, 3)))
     offset, mask = (x.to(setting.device) for x in (torch.randn(1, 18, 128, 256), torch.rand(1, 9, 128, 256)))
     columns, matrix = setting.place(torch.randn(128 * 256, 576)), setting.place(torch.randn(576, 64))
-    last = [x.contiguous(memory_format=torch.channels_last) for x in (f, a)]
-    half = [x.bfloat16() for x in (*last, weight)]
+    f_last, a_last = (x.contiguous(memory_format=torch.channels_last) for x in (f, a))
+    half = f_last.bfloat16(), a_last.bfloat16(), weight.bfloat16()
     work: dict[str, Work] = {}
     for name in setting.implementations:
         label = "two deform_conv2d" if name == "reference" else name
         work[label] = lambda name=name: ops.adabd(f, a, offset, mask, weight, implementation=name)  # type: ignore[misc]
     fastest = setting.implementations[-1]
-    work[f"{fastest}, channels_last"] = lambda: ops.adabd(*last, offset, mask, weight, implementation=fastest)
+    work[f"{fastest}, channels_last"] = lambda: ops.adabd(f_last, a_last, offset, mask, weight, implementation=fastest)
     work[f"{fastest}, channels_last, bfloat16"] = lambda: ops.adabd(
-        *half[:2], offset, mask, half[2], implementation=fastest
+        half[0], half[1], offset, mask, half[2], implementation=fastest
     )
     work["the matrix product alone"] = lambda: columns @ matrix
     return work

@@ -143,7 +143,7 @@ def _panel(axes: Axes, case: str, shown: Sequence[tuple[str, float, float]]) -> 
     """Every point has its own mark, hollow, and its name in the legend: labels and points cannot hide each other."""
     marks = "osD^v<>ph*X8d"
     for number, (name, macs, seconds) in enumerate(shown):
-        style = {"color": f"C{number % 10}", "marker": marks[number % len(marks)]}
+        style: dict[str, Any] = {"color": f"C{number % 10}", "marker": marks[number % len(marks)]}
         axes.plot(macs, seconds, linestyle="", fillstyle="none", markersize=9, label=name, **style)
     x, y = _limits([p[1] for p in shown]), _limits([p[2] for p in shown] + [1.0])
     axes.set(xscale="log", yscale="log", xlim=x, ylim=y)

@@ -15,7 +15,7 @@ import shortcutv2v
 SOURCE = Path(shortcutv2v.__file__).parent
 RANKS = [
     {"errors", "py"},
-    {"examples", "locks", "memory", "teacher", "types", "wheels"},
+    {"bar", "examples", "locks", "memory", "teacher", "types", "wheels"},
     {"fingerprint", "pair"},
     {"graph", "ops", "video"},
     {"blocks"},

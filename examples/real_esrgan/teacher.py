@@ -65,7 +65,7 @@ class Compact(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Enlarge `x` (B, 3, H, W) to (B, 3, scale*H, scale*W)."""
-        out = self.upsampler(self.body(x)) + F.interpolate(x, scale_factor=4, mode="nearest")
+        out: Tensor = self.upsampler(self.body(x)) + F.interpolate(x, scale_factor=4, mode="nearest")
         if self.scale != 4:
             out = F.interpolate(out, scale_factor=self.scale / 4, mode="bicubic")
         return out
@@ -84,7 +84,8 @@ class _DenseBlock(nn.Module):
         seen = x
         for conv in (self.conv1, self.conv2, self.conv3, self.conv4):
             seen = torch.cat((seen, F.leaky_relu(conv(seen), 0.2)), 1)
-        return x + 0.2 * self.conv5(seen)
+        out: Tensor = x + 0.2 * self.conv5(seen)
+        return out
 
 
 class _RRDB(nn.Module):
@@ -95,7 +96,8 @@ class _RRDB(nn.Module):
         self.rdb3 = _DenseBlock(width, growth)
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + 0.2 * self.rdb3(self.rdb2(self.rdb1(x)))
+        out: Tensor = x + 0.2 * self.rdb3(self.rdb2(self.rdb1(x)))
+        return out
 
 
 class RRDBNet(nn.Module):
@@ -125,7 +127,8 @@ class RRDBNet(nn.Module):
         x = x + self.conv_body(self.body(x))
         for conv in (self.conv_up1, self.conv_up2):
             x = F.leaky_relu(conv(F.interpolate(x, scale_factor=2, mode="nearest")), 0.2)
-        return self.conv_last(F.leaky_relu(self.conv_hr(x), 0.2))
+        out: Tensor = self.conv_last(F.leaky_relu(self.conv_hr(x), 0.2))
+        return out
 
 
 def build_teacher(config: Mapping[str, Any]) -> nn.Module:

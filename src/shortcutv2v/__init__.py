@@ -10,7 +10,7 @@ each is imported on first use, so that `import shortcutv2v` needs none of their 
 
 import importlib
 import importlib.metadata
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from shortcutv2v.adapter import Adapter
 from shortcutv2v.checkpoint import load
@@ -37,17 +37,31 @@ __all__ = [
     "wrap",
 ]
 
-_LAZY = {"blocks", "distill", "graph", "labels", "measure", "memory", "ops", "video"}
+_LAZY = {"blocks", "distill", "examples", "graph", "labels", "measure", "memory", "ops", "video"}
 
+if TYPE_CHECKING:
+    from shortcutv2v import blocks as blocks
+    from shortcutv2v import distill as distill
+    from shortcutv2v import examples as examples
+    from shortcutv2v import graph as graph
+    from shortcutv2v import labels as labels
+    from shortcutv2v import measure as measure
+    from shortcutv2v import memory as memory
+    from shortcutv2v import ops as ops
+    from shortcutv2v import video as video
+    from shortcutv2v.distill import fit as fit
 
-def __getattr__(name: str) -> Any:
-    if name == "fit":
-        return importlib.import_module("shortcutv2v.distill").fit
-    if name == "__version__":
-        return importlib.metadata.version("shortcutv2v")
-    if name in _LAZY:
-        return importlib.import_module(f"shortcutv2v.{name}")
-    raise AttributeError(f"module 'shortcutv2v' has no attribute {name!r}")
+    __version__: str
+else:  # a type checker would take a module with `__getattr__` to have any name
+
+    def __getattr__(name: str) -> Any:
+        if name == "fit":
+            return importlib.import_module("shortcutv2v.distill").fit
+        if name == "__version__":
+            return importlib.metadata.version("shortcutv2v")
+        if name in _LAZY:
+            return importlib.import_module(f"shortcutv2v.{name}")
+        raise AttributeError(f"module 'shortcutv2v' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

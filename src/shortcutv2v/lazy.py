@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from shortcutv2v.blocks import ShortcutBlock
 from shortcutv2v.errors import InputError
@@ -71,7 +71,7 @@ class LazyBlocks(nn.Module):
         self._check_materialised()
         return super().load_state_dict(*args, **kwargs)
 
-    def __getattr__(self, name: str) -> Any:
+    def __getattr__(self, name: str) -> Tensor | nn.Module:
         if name == "blocks":
             self._check_materialised()
         return super().__getattr__(name)
