@@ -43,7 +43,7 @@ def install(session: nox.Session, *packages: str) -> None:
 def tests(session: nox.Session) -> None:
     """Run the fast tests and the examples in the docstrings; arguments go to pytest."""
     install(session)
-    session.run(sys.executable, "-m", "pytest", "-m", "not slow", *session.posargs)
+    session.run(sys.executable, "-m", "pytest", "-m", "not slow and not faults", *session.posargs)
 
 
 @nox.session(python="3.10", venv_backend="venv", reuse_venv=True)
@@ -51,7 +51,7 @@ def lowest(session: nox.Session) -> None:
     """Run the fast tests with the oldest versions of everything that pyproject.toml allows; takes 6 GB of disk."""
     session.install("--upgrade", "pip>=25.1")
     session.install("--constraint", str(LOWEST), "--editable", ".[all]", "--group", "test")
-    session.run("python", "-m", "pytest", "-m", "not slow", *session.posargs)
+    session.run("python", "-m", "pytest", "-m", "not slow and not faults", *session.posargs)
 
 
 @nox.session
@@ -59,6 +59,13 @@ def slow(session: nox.Session) -> None:
     """Run the tests that take minutes."""
     install(session)
     session.run(sys.executable, "-m", "pytest", "-m", "slow", "--ignore=tests/zoo", *session.posargs)
+
+
+@nox.session
+def faults(session: nox.Session) -> None:
+    """Kill runs and damage files by the hundred and count what comes of it; about ten minutes."""
+    install(session)
+    session.run(sys.executable, "-m", "pytest", "-m", "faults", "tests/faults", *session.posargs)
 
 
 @nox.session

@@ -37,6 +37,7 @@ def loudness(path: Path) -> tuple[float, float]:
     ("clip.avi", "adpcm_ima_wav", "out.mp4"),
     ("clip.avi", "pcm_alaw", "out.mkv"),
     ("clip.avi", "pcm_mulaw", "out.mp4"),
+    ("clip.avi", "pcm_s16le", "out.mp4"),  # no channel layout: found out only when the index is written, at the end
     ("clip.mkv", "flac", "out.mov"),
     ("clip.mkv", "libopus", "out.mov"),
 ])  # fmt: skip

@@ -136,6 +136,7 @@ def _packets(
         started = started or (packet.is_keyframe and packet.stream is stream)
         repeats = not packet.size and packet.dts is not None
         if packet.stream is not stream or not started or repeats:
+            timeline.skipped += packet.stream is stream and not started
             continue
         # Where recordings are joined, the last packets look incomplete, because the next recording counts anew.
         if timeline.jumps > jumps:

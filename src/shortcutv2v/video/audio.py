@@ -41,7 +41,7 @@ class AudioCopy:
     """
 
     def __init__(self, path: Path, file: Path) -> None:
-        self._source = path
+        self._source, self._file = path, file
         self._stack = ExitStack()
         container, picture = self._stack.enter_context(opened(path, file))
         self._streams = [s for s in container.streams.audio if s.codec_context is not None]
@@ -60,7 +60,7 @@ class AudioCopy:
         """Add one stream to the container `output` for every audio stream of the source that can be kept."""
         for stream in self._streams:
             name = stream.codec_context.name
-            if _can_hold(output.format.name, stream):
+            if _can_hold(output.format.name, self._file, stream.index):
                 self._tracks[stream.index] = _Track(output, _from_template(output, stream))
             elif track := _Encoded.of(output, stream):
                 self._tracks[stream.index] = track
@@ -201,13 +201,19 @@ class _Encoded(_Track):
         self._output.mux(self.added.encode(None))
 
 
-def _can_hold(kind: str, stream: Any) -> bool:
-    """Return whether a container takes the stream as it is; only writing a header shows it."""
+def _can_hold(kind: str, file: Path, index: int) -> bool:
+    """Return whether a container takes a stream of `file` as it is; only writing a whole file shows it."""
     av = load()
     try:
-        with av.open(io.BytesIO(), "w", format=kind) as trial:
-            _from_template(trial, stream)
+        with opened(file) as (source, _), av.open(io.BytesIO(), "w", format=kind) as trial:
+            stream = source.streams[index]
+            added = _from_template(trial, stream)
             trial.start_encoding()
+            packet = next((p for p in source.demux(stream) if p.size and p.dts is not None), None)
+            if packet is not None:
+                packet.pts = packet.dts = 0
+                packet.stream = added
+                trial.mux(packet)
     except (ValueError, av.error.FFmpegError):
         return False
     return True

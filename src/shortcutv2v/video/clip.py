@@ -57,6 +57,7 @@ class Clip(ABC):
         begin: the time, in seconds, at which the file begins; None if it states no times.
         colour: how the pixel values are to be shown.
         lost: kinds of content in the file that frames and sound do not carry, such as subtitles.
+        skipped: how many pictures before the first key frame were left out, because they depend on others.
         sounds: how many sound tracks the file has.
         last: how long the last frame read is shown, in seconds; 0 if the file does not say.
         ends: whether the file says where it ends, so that a missing end is noticed; known after reading it.
@@ -70,6 +71,7 @@ class Clip(ABC):
     begin: Fraction | None = Fraction(0)
     colour: Colour = SDR
     sounds: int = 0
+    skipped: int = 0
     last: Fraction = Fraction(0)
     ends: bool = True
 
@@ -178,13 +180,15 @@ class VideoClip(Clip):
             stream.thread_type = "AUTO"
             clock = _clock.Clock(container, stream)
             count, end = 0, None
-            for frame in _stream.decode(self.path, container, stream, beside=container.streams.audio):
+            timeline = _clock.Timeline(container)
+            beside = container.streams.audio
+            for frame in _stream.decode(self.path, container, stream, beside=beside, timeline=timeline):
                 if upright_size(frame) != self._stored:
                     raise _size_changed(self.path, count, upright_size(frame), self._stored)
                 count += 1
                 lasts = getattr(frame, "duration", 0) or 0
                 end = None if frame.pts is None else frame.pts + lasts
-                self.last = lasts * self.time_base
+                self.last, self.skipped = lasts * self.time_base, timeline.skipped
                 yield clock(frame) * self.time_base, lambda frame=frame: self._convert(frame)  # type: ignore[misc]
             self.ends = _stream.check_complete(self.path, self.file, (container, stream), self._promise, count, end)
 

@@ -125,6 +125,8 @@ def _tell(clip: clips.Clip, target: Path, sound: AudioCopy | None, audio: bool) 
         lost += sound.summary()
     elif audio and clip.sounds:
         lost.append(f"sound tracks ({clip.sounds}), because a folder holds none")
+    if clip.skipped:
+        lost.append(f"pictures before the first key frame ({clip.skipped})")
     if clip.transparent:
         lost.append("transparency, so hidden colours show")
     if clip.colour.hdr:
