@@ -19,6 +19,8 @@ nox.options.sessions = ["lint", "typing", "docs", "tests"]
 ROOT = Path(__file__).parent
 CONSTRAINTS = ROOT / "constraints.txt"
 LOWEST = ROOT / "constraints-lowest.txt"
+FAST = "not slow and not faults"
+COVERED = 90  # percent, by `nox -s coverage`
 ZOO_PACKAGES = ROOT / "tests" / "zoo" / "requirements.txt"
 
 
@@ -43,7 +45,15 @@ def install(session: nox.Session, *packages: str) -> None:
 def tests(session: nox.Session) -> None:
     """Run the fast tests and the examples in the docstrings; arguments go to pytest."""
     install(session)
-    session.run(sys.executable, "-m", "pytest", "-m", "not slow and not faults", *session.posargs)
+    session.run(sys.executable, "-m", "pytest", "-m", FAST, *session.posargs)
+
+
+@nox.session
+def coverage(session: nox.Session) -> None:
+    """Run the fast tests and measure the share of lines and branches that they reach; less than now is an error."""
+    install(session)
+    options = ["--cov", "--cov-report=term-missing:skip-covered", f"--cov-fail-under={COVERED}"]
+    session.run(sys.executable, "-m", "pytest", "-m", FAST, *options, *session.posargs)
 
 
 @nox.session(python="3.10", venv_backend="venv", reuse_venv=True)
@@ -51,7 +61,7 @@ def lowest(session: nox.Session) -> None:
     """Run the fast tests with the oldest versions of everything that pyproject.toml allows; takes 6 GB of disk."""
     session.install("--upgrade", "pip>=25.1")
     session.install("--constraint", str(LOWEST), "--editable", ".[all]", "--group", "test")
-    session.run("python", "-m", "pytest", "-m", "not slow and not faults", *session.posargs)
+    session.run("python", "-m", "pytest", "-m", FAST, *session.posargs)
 
 
 @nox.session
