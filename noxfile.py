@@ -24,9 +24,9 @@ COVERED = 90  # percent, by `nox -s coverage`
 ZOO_PACKAGES = ROOT / "tests" / "zoo" / "requirements.txt"
 
 
-def install(session: nox.Session, *packages: str) -> None:
-    """Install the package, all its extras and the development tools, unless this was done before."""
-    wanted = ["--editable", ".[all]", "--group", "dev", *packages]
+def install(session: nox.Session, *packages: str, extras: str = "all") -> None:
+    """Install the package, its extras and the development tools, unless this was done before."""
+    wanted = ["--editable", f".[{extras}]", "--group", "dev", *packages]
     text = "\0".join([*wanted, CONSTRAINTS.read_text(), (ROOT / "pyproject.toml").read_text()])
     stamp = Path(sys.prefix) / f"shortcutv2v-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
     if not stamp.exists():
@@ -68,7 +68,16 @@ def lowest(session: nox.Session) -> None:
 def slow(session: nox.Session) -> None:
     """Run the tests that take minutes."""
     install(session)
-    session.run(sys.executable, "-m", "pytest", "-m", "slow", "--ignore=tests/zoo", *session.posargs)
+    session.run(
+        sys.executable, "-m", "pytest", "-m", "slow", "--ignore=tests/zoo", "--ignore=tests/deploy", *session.posargs
+    )
+
+
+@nox.session
+def export(session: nox.Session) -> None:
+    """Run exported programs in ONNX Runtime, OpenVINO and AOTInductor, and in an environment without torch."""
+    install(session, extras="all,export")
+    session.run(sys.executable, "-m", "pytest", "tests/deploy", *session.posargs)
 
 
 @nox.session

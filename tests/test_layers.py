@@ -15,7 +15,7 @@ import shortcutv2v
 SOURCE = Path(shortcutv2v.__file__).parent
 RANKS = [
     {"errors", "py"},
-    {"bar", "examples", "locks", "memory", "teacher", "types", "wheels"},
+    {"bar", "examples", "locks", "memory", "runtime", "teacher", "types", "wheels"},
     {"fingerprint", "pair"},
     {"graph", "ops", "video"},
     {"blocks"},
@@ -27,13 +27,18 @@ RANKS = [
     {"adapter"},
     {"player"},
     {"translate", "labels"},
-    {"distill", "measure", "show"},
+    {"deploy", "distill", "measure", "show"},
     {"cli"},
     {"__main__"},
 ]
 FENCES = {
     "torch.fx": {"graph"},
-    "torch.export": {"graph"},
+    "torch.export": {"deploy", "graph"},
+    "onnx": {"deploy"},
+    "onnx_ir": {"deploy"},
+    "onnxscript": {"deploy"},
+    "onnxruntime": {"runtime"},
+    "openvino": {"deploy", "runtime"},
     "torchvision": {"ops", "blocks"},
     "torchvision.models": {"distill"},
     "lpips": {"distill"},
@@ -182,7 +187,8 @@ def test_import_needs_no_extra() -> None:
         "import sys, torchvision\n"  # its older releases import PyAV where they find it
         "theirs = set(sys.modules)\n"
         "import shortcutv2v\n"
-        "heavy = {'pytorch_lightning', 'kornia', 'lpips', 'av', 'matplotlib'} & (set(sys.modules) - theirs)\n"
+        "heavy = {'pytorch_lightning', 'kornia', 'lpips', 'av', 'matplotlib', 'onnx', 'onnxruntime', 'openvino'}\n"
+        "heavy &= set(sys.modules) - theirs\n"
         "assert not heavy, heavy\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

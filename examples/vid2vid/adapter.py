@@ -122,6 +122,8 @@ class Vid2VidAdapter(Adapter):
         """The past with this frame's maps and picture added, and the oldest dropped."""
         picture = output.img_final if isinstance(output, Generated) else output
         maps, pictures = (*state.maps, self._maps(frame)), (*state.pictures, picture)
+        if self.first is None:  # full from the first frame on, so that exported programs have one structure
+            maps, pictures = _filled(maps, self.history), _filled(pictures, self.history)
         return Past(maps[-self.history :], pictures[-self.history :])
 
     def opening(self, frame: Tensor, state: Past) -> Tensor | None:

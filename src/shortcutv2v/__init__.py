@@ -10,17 +10,20 @@ each is imported on first use, so that `import shortcutv2v` needs none of their 
 
 import importlib
 import importlib.metadata
+import importlib.util
 from typing import TYPE_CHECKING, Any
 
-from shortcutv2v.adapter import Adapter
-from shortcutv2v.checkpoint import load
-from shortcutv2v.errors import ShortcutError
-from shortcutv2v.graph import suggest_cuts
-from shortcutv2v.model import ShortcutV2V
-from shortcutv2v.refresh import Every, Look, RefreshPolicy
-from shortcutv2v.stream import Stream
-from shortcutv2v.types import Carry, Reference
-from shortcutv2v.wrap import wrap
+if TYPE_CHECKING or importlib.util.find_spec("torch"):
+    from shortcutv2v.adapter import Adapter
+    from shortcutv2v.checkpoint import load
+    from shortcutv2v.errors import ShortcutError
+    from shortcutv2v.graph import suggest_cuts
+    from shortcutv2v.model import ShortcutV2V
+    from shortcutv2v.refresh import Every, Look, RefreshPolicy
+    from shortcutv2v.stream import Stream
+    from shortcutv2v.types import Carry, Reference
+    from shortcutv2v.wrap import wrap
+# Without torch, this is a host of exported programs: it imports `shortcutv2v.runtime`.
 
 __all__ = [
     "Adapter",
@@ -37,10 +40,12 @@ __all__ = [
     "wrap",
 ]
 
-_LAZY = {"blocks", "distill", "examples", "graph", "labels", "measure", "memory", "ops", "video"}
+_LAZY = {"blocks", "deploy", "distill", "examples", "graph", "labels", "measure", "memory", "ops", "runtime", "video"}
+_FUNCTIONS = {"export": "deploy", "fit": "distill"}
 
 if TYPE_CHECKING:
     from shortcutv2v import blocks as blocks
+    from shortcutv2v import deploy as deploy
     from shortcutv2v import distill as distill
     from shortcutv2v import examples as examples
     from shortcutv2v import graph as graph
@@ -48,21 +53,25 @@ if TYPE_CHECKING:
     from shortcutv2v import measure as measure
     from shortcutv2v import memory as memory
     from shortcutv2v import ops as ops
+    from shortcutv2v import runtime as runtime
     from shortcutv2v import video as video
+    from shortcutv2v.deploy import export as export
     from shortcutv2v.distill import fit as fit
 
     __version__: str
 else:  # a type checker would take a module with `__getattr__` to have any name
 
     def __getattr__(name: str) -> Any:
-        if name == "fit":
-            return importlib.import_module("shortcutv2v.distill").fit
+        if name in _FUNCTIONS:
+            return getattr(importlib.import_module(f"shortcutv2v.{_FUNCTIONS[name]}"), name)
         if name == "__version__":
             return importlib.metadata.version("shortcutv2v")
         if name in _LAZY:
             return importlib.import_module(f"shortcutv2v.{name}")
+        if name in __all__:
+            raise ImportError(f"shortcutv2v.{name} needs torch; without it, shortcutv2v.runtime alone can be used")
         raise AttributeError(f"module 'shortcutv2v' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_LAZY, "fit", "__version__"})
+    return sorted({*globals(), *_LAZY, *_FUNCTIONS, "__version__"})

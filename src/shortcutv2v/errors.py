@@ -13,6 +13,7 @@
     ├── InputError               an argument or input does not fit
     ├── CheckpointError          a saved block cannot be read, or belongs to another cut or teacher
     ├── NonFiniteError           a picture holds values that are infinite or not a number
+    ├── ExportError              a model cannot become programs for another engine
     ├── NonFiniteLossError       a loss became infinite or not a number
     └── VideoError               a clip cannot be read or written
 
@@ -30,6 +31,7 @@ __all__ = [
     "CheckpointError",
     "CutError",
     "CutOrderError",
+    "ExportError",
     "InputError",
     "LeakError",
     "NeverCalledError",
@@ -94,6 +96,10 @@ class CheckpointError(ShortcutError):
 
 class NonFiniteError(ShortcutError):
     """A picture to be shown holds values that are infinite or not a number; the message counts them."""
+
+
+class ExportError(ShortcutError):
+    """A model cannot become programs for another engine, or the programs do not give what the model gives."""
 
 
 class NonFiniteLossError(ShortcutError):

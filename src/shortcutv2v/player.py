@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,7 +12,7 @@ from torch import Tensor
 from shortcutv2v.adapter import Adapter
 from shortcutv2v.adapter_check import CheckedAdapter
 
-__all__ = ["Played", "Player"]
+__all__ = ["Played", "Player", "cropped"]
 
 
 @dataclass(frozen=True)
@@ -81,9 +81,18 @@ class Player:
 
         Of a padded frame, the part that belongs to the padding is cropped.
         """
-        picture = self._checked.image(output)
-        height, width = (
-            -(-side * given // padded)
-            for side, given, padded in zip(picture.shape[-2:], self._size, self._padded, strict=True)
-        )
-        return picture[..., :height, :width]
+        return cropped(self._checked.image(output), self._size, self._padded)
+
+
+def cropped(picture: Tensor, size: Sequence[int], padded: Sequence[int]) -> Tensor:
+    """Return the part of a picture that belongs to a frame of `size`, if the teacher saw it `padded`.
+
+    Examples:
+        >>> import torch
+        >>> cropped(torch.zeros(1, 3, 16, 24), size=(7, 12), padded=(8, 12)).shape
+        torch.Size([1, 3, 14, 24])
+    """
+    height, width = (
+        -(-side * given // whole) for side, given, whole in zip(picture.shape[-2:], size, padded, strict=True)
+    )
+    return picture[..., :height, :width]

@@ -90,6 +90,7 @@ def _parser(adapter: str | None) -> argparse.ArgumentParser:
     _add_translate(verbs.add_parser("translate", help="video in, video out"), adapter)
     _add_measure(verbs.add_parser("measure", help="quality and time on a clip, beside the teacher"), adapter)
     _add_profile(verbs.add_parser("profile", help="where a frame's multiply-adds and seconds go"), adapter)
+    _add_export(verbs.add_parser("export", help="programs for ONNX Runtime, OpenVINO or C++"), adapter)
     _add_demo(verbs.add_parser("demo", help="the whole job on a real network and a real clip"))
     return parser
 
@@ -155,6 +156,21 @@ def _add_profile(verb: argparse.ArgumentParser, preset: str | None) -> None:
         "--cuts", type=int, help="how many other cuts to price and time (default: 3 where skipping does not pay)"
     )
     verb.set_defaults(run=_lazily("profile"))
+
+
+def _add_export(verb: argparse.ArgumentParser, preset: str | None) -> None:
+    _add_adapter(verb, preset, size="256x512")
+    verb.add_argument("--block", type=Path, required=True, help="folder of a trained block")
+    verb.add_argument("--out", type=Path, required=True, help="folder for the programs")
+    verb.add_argument(
+        "--format",
+        default="onnx",
+        choices=("onnx", "openvino", "torch", "aoti"),
+        help="what the programs are for: ONNX Runtime, OpenVINO, torch.export, AOTInductor (default: %(default)s)",
+    )
+    verb.add_argument("--interval", type=int, help="frames from one refresh to the next, instead of the saved value")
+    verb.add_argument("--pixels", action="store_true", help="uint8 pictures in and out, converted by the programs")
+    verb.set_defaults(run=_lazily("export"))
 
 
 def _add_demo(verb: argparse.ArgumentParser) -> None:

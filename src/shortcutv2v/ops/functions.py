@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from shortcutv2v.errors import InputError
-from shortcutv2v.ops import plain, rows
+from shortcutv2v.ops import grid, plain, rows
 from shortcutv2v.ops.selection import choose
 
 __all__ = ["adabd", "align", "deform", "warp"]
@@ -179,6 +179,8 @@ def _module(name: str, f: Tensor) -> _Implementation:
         from shortcutv2v.ops import reference  # imports torchvision, which takes a second
 
         return reference
+    if name == "grid":
+        return grid
     return rows if name == "rows" and f.device.type == "cpu" else plain
 
 

@@ -14,6 +14,7 @@ from shortcutv2v.errors import InputError
 __all__ = ["choose", "implementations", "use"]
 
 _NAMES = ("reference", "rows", "plain")
+_EXPORTED = "grid"  # not listed: without gradients of gradients, and not exact at whole pixels; `deploy` uses it
 _forced: ContextVar[str | None] = ContextVar("shortcutv2v_ops_implementation", default=None)
 _in_use: list[str] = []  # what compiled code looks at: Dynamo knows no ContextVar before torch 2.13
 
@@ -89,7 +90,7 @@ def _torchvision_is_unsafe(device: torch.device) -> bool:
 
 
 def _known(name: str) -> str:
-    if name in _NAMES:
+    if name in (*_NAMES, _EXPORTED):
         return name
     near = get_close_matches(name, _NAMES, n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""

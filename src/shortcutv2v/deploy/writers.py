@@ -1,0 +1,132 @@
+"""Write captured programs in one format each; every engine is imported here, when it is needed."""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+
+from shortcutv2v.deploy.passes import Program
+from shortcutv2v.errors import ExportError
+
+__all__ = ["ENGINES", "write"]
+
+ENGINES = {"onnx": "onnxruntime", "openvino": "openvino", "torch": "torch", "aoti": "torch"}
+"""Format -> the engine that runs it."""
+OPSET = 20  # the first with GridSample as torch means it
+_WEIGHTS = "weights.bin"
+_LARGE = 1024  # bytes; smaller tensors stay in the programs
+_ALIGNED = 4096  # what engines want in order to map a file into memory
+
+Programs = Mapping[str, Program]
+
+
+def write(programs: Programs, folder: Path, form: str) -> dict[str, str]:
+    """Write the programs to `folder`.
+
+    Returns:
+        The name of each program's file.
+
+    Raises:
+        ExportError: a package is missing, or the program holds an operator that the format lacks.
+    """
+    try:
+        return _WRITERS[form](programs, folder)
+    except ImportError as error:
+        raise ExportError(f"format={form!r} needs the package {error.name}: pip install shortcutv2v[export]") from error
+
+
+def _torch(programs: Programs, folder: Path) -> dict[str, str]:
+    for name, program in programs.items():
+        torch.export.save(program.exported, folder / f"{name}.pt2")
+    return {name: f"{name}.pt2" for name in programs}
+
+
+def _aoti(programs: Programs, folder: Path) -> dict[str, str]:
+    import torch._inductor
+
+    for name, program in programs.items():
+        path = str(folder / f"{name}.aoti.pt2")
+        torch._inductor.aoti_compile_and_package(program.exported, package_path=path)
+    return {name: f"{name}.aoti.pt2" for name in programs}
+
+
+def _onnx(programs: Programs, folder: Path) -> dict[str, str]:
+    import onnx_ir
+    import onnxscript  # noqa: F401  (torch wants it, and says so less clearly)
+
+    models = {name: _converted(name, program) for name, program in programs.items()}
+    with (folder / _WEIGHTS).open("wb") as file:
+        written: dict[bytes, tuple[int, int]] = {}
+        for model in models.values():
+            for value in model.graph.initializers.values():
+                if value.const_value.nbytes >= _LARGE:
+                    value.const_value = _shared(value.const_value, file, written, folder)
+    for name, model in models.items():
+        onnx_ir.save(model, folder / f"{name}.onnx")
+    return {name: f"{name}.onnx" for name in programs}
+
+
+def _converted(name: str, program: Program) -> Any:
+    """A program as a model of `onnx_ir`."""
+    try:
+        made = torch.onnx.export(
+            program.exported,
+            (),
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=list(program.inputs),
+            output_names=program.outputs,
+            verbose=False,
+        )
+    except Exception as error:
+        raise ExportError(f"the {name} program is no ONNX of opset {OPSET}: {_cause(error)}") from error
+    return cast("Any", made).model
+
+
+def _cause(error: BaseException) -> str:
+    """The first line of the error that everything began with."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return str(error).strip().partition("\n")[0]
+
+
+def _shared(tensor: Any, file: Any, written: dict[bytes, tuple[int, int]], folder: Path) -> Any:
+    """The tensor, its values in the file of weights; equal values stand there once, whatever program they are of."""
+    import onnx_ir
+
+    values = tensor.tobytes()
+    digest = hashlib.sha256(values).digest()
+    if digest not in written:
+        file.write(b"\0" * (-file.tell() % _ALIGNED))
+        written[digest] = file.tell(), len(values)
+        file.write(values)
+    offset, length = written[digest]
+    return onnx_ir.ExternalTensor(
+        _WEIGHTS, offset, length, tensor.dtype, shape=tensor.shape, name=tensor.name, base_dir=folder
+    )
+
+
+def _openvino(programs: Programs, folder: Path) -> dict[str, str]:
+    import openvino
+
+    with tempfile.TemporaryDirectory() as temporary:
+        for name, file in _onnx(programs, Path(temporary)).items():
+            try:
+                model = openvino.convert_model(Path(temporary) / file)
+            except Exception as error:
+                raise ExportError(f"OpenVINO does not take the {name} program: {_cause(error)}") from error
+            openvino.save_model(model, folder / f"{name}.xml", compress_to_fp16=False)
+    return {name: f"{name}.xml" for name in programs}
+
+
+_WRITERS: dict[str, Callable[[Programs, Path], dict[str, str]]] = {
+    "onnx": _onnx,
+    "openvino": _openvino,
+    "torch": _torch,
+    "aoti": _aoti,
+}
