@@ -1,8 +1,8 @@
-"""The published block with one part taken away: ablations (a) to (d) of Table 3; (e) is `paper` itself.
+"""The published block without one of its parts: ablations (a) to (d) of Table 3; (e) is `paper` itself.
 
-The paper gives each a sentence (section 4.3), its code has none of them. What is left open is settled so that one thing
-changes and all else, initialisation included, stays that of `PaperBlock`. A part that is not used is not kept: what is
-counted is needed, and every parameter gets a gradient.
+The paper gives each a sentence (section 4.3), and its code has none of them. Where the paper leaves a choice, the
+ablation changes one thing only, and everything else, initialisation included, is that of `PaperBlock`. A block does not
+hold parts that it does not use: all parameters that are counted are needed, and each gets a gradient.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ __all__ = ["ReducedState", "SingleStageBlock", "WithoutBlendingBlock", "WithoutC
 
 
 class ReducedState(NamedTuple):
-    """What (c) computes from the reference alone: `reduced_f` and `reduced_a`, (B, h, H, W)."""
+    """Everything that (c) computes from the reference alone: `reduced_f` and `reduced_a`, (B, h, H, W)."""
 
     reduced_f: Tensor
     reduced_a: Tensor
 
 
 class WithoutReferenceBlock(PaperBlock):
-    """(a) The current features alone, under a plain convolution: equation 5 with `m_b = 1`.
+    """(a) Use the current features alone, under a plain convolution: equation 5 with `m_b = 1`.
 
         f_hat = R sum_k w_l(k) a_t(p+k)
 
-    Nothing is aligned, so `f_star` is `f_ref` as it came: the alignment loss is a constant, and trains nothing.
+    Nothing is aligned, so `f_star` is `f_ref` itself: the alignment loss is constant and trains nothing.
     """
 
     variant = "without_reference"
@@ -42,11 +42,11 @@ class WithoutReferenceBlock(PaperBlock):
         del self.reduce_f, self.global_alignment, self.local_generator
 
     def encode_reference(self, f_ref: Tensor, a_ref: Tensor) -> Any:
-        """Nothing is computed; `f_ref` is kept for `f_star`. See the base class."""
+        """Keep `f_ref` for `f_star`, and compute nothing; see the base class."""
         return (f_ref,)
 
     def predict(self, state: Any, a_t: Tensor) -> Tensor:
-        """See the base class; the state is not looked at."""
+        """See the base class; the state is not used."""
         reduced_a_t = self.reduce_a(channels_last(a_t))
         return laid_out_like(self.reconstruct(F.conv2d(reduced_a_t, self.blend.weight, padding=1)), a_t)
 
@@ -56,7 +56,7 @@ class WithoutReferenceBlock(PaperBlock):
 
 
 class _Unmasked(PaperBlock):
-    """What (b) and (d) share: the local generator gives offsets only, and `f*_ref` is used as it is."""
+    """Common part of (b) and (d): the local generator gives offsets only, and no mask weights `f*_ref`."""
 
     def __init__(self, a_channels: int, f_channels: int, channels: int, variant: str | None = None) -> None:
         super().__init__(a_channels, f_channels, channels, variant)
@@ -64,37 +64,37 @@ class _Unmasked(PaperBlock):
 
     def predict(self, state: PaperState, a_t: Tensor) -> Tensor:
         """See the base class."""
-        seen = self._look(state, a_t)
-        aligned = self.blend.aligned(seen.f_ref, seen.local_offset)
-        return laid_out_like(self.reconstruct(self._with_current(aligned, seen.a_t)), a_t)
+        aligned = self._align(state, a_t)
+        f_star = self.blend.aligned(aligned.f_ref, aligned.local_offset)
+        return laid_out_like(self.reconstruct(self._with_current(f_star, aligned.a_t)), a_t)
 
     def analyse(self, state: PaperState, a_t: Tensor) -> Prediction:
         """See the base class."""
-        seen = self._look(state, a_t)
-        aligned = self.blend.aligned(seen.f_ref, seen.local_offset)
-        f_hat, f_star = self.reconstruct(self._with_current(aligned, seen.a_t)), self.reconstruct(aligned)
-        return Prediction(f_hat, f_star, seen.global_offset, seen.local_offset, None)
+        aligned = self._align(state, a_t)
+        f_star = self.blend.aligned(aligned.f_ref, aligned.local_offset)
+        f_hat = self.reconstruct(self._with_current(f_star, aligned.a_t))
+        return Prediction(f_hat, self.reconstruct(f_star), aligned.global_offset, aligned.local_offset, None)
 
-    def _with_current(self, aligned: Tensor, a_t: Tensor) -> Tensor:
+    def _with_current(self, f_star: Tensor, a_t: Tensor) -> Tensor:
         raise NotImplementedError
 
 
 class WithoutCurrentBlock(_Unmasked):
-    """(b) The reference alone, aligned in both steps: equation 5 with `m_b = 0`.
+    """(b) Use the reference alone, aligned in both steps: equation 5 with `m_b = 0`.
 
         f_hat = R f*_ref,  f*_ref = sum_k w_l(k) f_ref'(p+k+dp_l(k))
 
-    The current frame still tells the offsets; its features are not blended in. `f_star` is `f_hat`.
+    The current frame still gives the offsets, but its features are not blended in. `f_star` is `f_hat`.
     """
 
     variant = "without_current"
 
-    def _with_current(self, aligned: Tensor, a_t: Tensor) -> Tensor:
-        return aligned
+    def _with_current(self, f_star: Tensor, a_t: Tensor) -> Tensor:
+        return f_star
 
 
 class SingleStageBlock(PaperBlock):
-    """(c) No coarse step: one generator, at full resolution, sees `a_t` and `a_ref`; AdaBD deforms `f_ref` itself.
+    """(c) Leave out the coarse step: one generator at full resolution reads `a_t` and `a_ref`; AdaBD deforms `f_ref`.
 
         f_hat = R sum_k w_l(k) { a_t(p+k) m_b(k) + f_ref(p+k+dp_l(k)) (1-m_b(k)) }
 
@@ -116,22 +116,22 @@ class SingleStageBlock(PaperBlock):
 
 
 class WithoutBlendingBlock(_Unmasked):
-    """(d) The aligned reference and the current features, added up instead of blended.
+    """(d) Add the aligned reference and the current features instead of blending them.
 
     f_hat = R (f*_ref + a_t),  f*_ref = sum_k w_l(k) f_ref'(p+k+dp_l(k))
     """
 
     variant = "without_blending"
 
-    def _with_current(self, aligned: Tensor, a_t: Tensor) -> Tensor:
-        return aligned + a_t
+    def _with_current(self, f_star: Tensor, a_t: Tensor) -> Tensor:
+        return f_star + a_t
 
 
 def _no_offset(a_t: Tensor, taps: int) -> Tensor:
-    """Zero offsets (B, 2 * taps, H, W)."""
+    """Return zero offsets (B, 2 * taps, H, W)."""
     return a_t.new_zeros(()).expand(a_t.shape[0], 2 * taps, *a_t.shape[2:])
 
 
 def _no_global_offset(a_t: Tensor) -> Tensor:
-    """Zero offsets (B, 2, H/2, W/2)."""
+    """Return zero offsets (B, 2, H/2, W/2)."""
     return a_t.new_zeros(()).expand(a_t.shape[0], 2, *half_size((a_t.shape[-2], a_t.shape[-1])))

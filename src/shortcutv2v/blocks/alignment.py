@@ -22,7 +22,7 @@ __all__ = [
 
 
 def half_size(size: tuple[int, int]) -> tuple[int, int]:
-    """Half of (H, W), rounded up, so that odd and one-pixel maps work.
+    """Return half of (H, W), rounded up, so that odd and one-pixel maps work.
 
     >>> half_size((5, 8))
     (3, 4)
@@ -31,23 +31,23 @@ def half_size(size: tuple[int, int]) -> tuple[int, int]:
 
 
 def resize(x: Tensor, size: tuple[int, int]) -> Tensor:
-    """Bilinear resize of (B, C, H, W) to `size`, pixel centres aligned as in the published block."""
+    """Resize (B, C, H, W) to `size` bilinearly, with pixel centres aligned as in the published block."""
     return F.interpolate(x, size=size, mode="bilinear", align_corners=False)
 
 
 def channels_last(x: Tensor) -> Tensor:
-    """The same map with its channels next to each other in memory: what sampling reads, and convolutions like."""
+    """Return the same map with its channels next to each other in memory: faster for sampling and convolutions."""
     return x.contiguous(memory_format=torch.channels_last)
 
 
 def laid_out_like(x: Tensor, like: Tensor) -> Tensor:
-    """`x` in the memory layout of `like`, so that the teacher's tail gets what the teacher's head gave."""
+    """Return `x` in the memory format of `like`, so that the teacher's tail gets the format of its head."""
     last = like.is_contiguous(memory_format=torch.channels_last) and not like.is_contiguous()
     return x.contiguous(memory_format=torch.channels_last if last else torch.contiguous_format)
 
 
 def enlarge_offset(offset: Tensor, size: tuple[int, int]) -> Tensor:
-    """Enlarge a map of offsets, and the offsets with it.
+    """Enlarge a map of offsets, and the offsets by the same factors.
 
     Args:
         offset: (B, 2, h, w), (dy, dx) in pixels of the small map.
@@ -61,18 +61,18 @@ def enlarge_offset(offset: Tensor, size: tuple[int, int]) -> Tensor:
         tensor([2.])
     """
     large = resize(positions(offset), size)
-    # By numbers, not by a tensor of two: that would be copied from the host, which no CUDA graph can record.
+    # Multiply by numbers: a tensor of two factors would be copied from the host, and no CUDA graph can record that.
     dy, dx = large[:, 0] * (size[0] / offset.shape[-2]), large[:, 1] * (size[1] / offset.shape[-1])
     return torch.stack((dy, dx), 1)
 
 
 def positions(offset: Tensor) -> Tensor:
-    """Offsets in a dtype that can tell pixels apart: bfloat16 has no 257, and knows 20 only to an eighth."""
+    """Return offsets in float32 at least: bfloat16 has no 257, and resolves values near 20 to 1/8 only."""
     return offset.to(torch.promote_types(offset.dtype, torch.float32))
 
 
 class OffsetGenerator(nn.Module):
-    """Predicts offsets (and mask logits) from two feature maps: HetConv + ReLU, `depth` times, then a 1x1 convolution.
+    """Predict offsets (and mask logits) from two feature maps: `depth` times HetConv + ReLU, then a 1x1 convolution.
 
     The last layer starts at zero: offsets are zero, and the mask is sigmoid(0) = 0.5 (section C.3).
 
@@ -97,7 +97,7 @@ class OffsetGenerator(nn.Module):
         nn.init.zeros_(self.head.bias)  # type: ignore[arg-type]
 
     def forward(self, current: Tensor, reference: Tensor) -> Tensor:
-        """Compare the two maps; see the class. The order is that of the published checkpoints."""
+        """Compare the two maps; see the class. Their order is that of the published checkpoints."""
         out: Tensor = self.head(self.layers(torch.cat((current, reference), 1)))
         return out
 
@@ -121,21 +121,21 @@ class GlobalAlignment(nn.Module):
         nn.init.kaiming_uniform_(self.weight, a=5**0.5)
 
     def offsets(self, a_t_down: Tensor, a_ref_down: Tensor) -> Tensor:
-        """`dp_g` (B, 2, h, w) in half-resolution pixels from the halved encoder features (B, C_a, h, w)."""
+        """Return `dp_g` (B, 2, h, w) in half-resolution pixels, from the halved encoder features (B, C_a, h, w)."""
         offset: Tensor = self.generator(a_t_down, a_ref_down)
         return offset
 
     def prepare(self, reduced_down: Tensor) -> Tensor:
-        """Whatever of the step depends on the reference alone, to be given to `forward` in place of `reduced_down`.
+        """Compute the part of the step that depends on the reference alone; `forward` takes it as `reduced_down`.
 
-        One offset serves all taps and interpolation is linear, so the kernel may go first (`ops.align` says more). In
-        eval mode that is done here, once per refresh; in training nothing is.
+        One offset serves all taps and interpolation is linear, so the kernel may be applied first (see `ops.align`).
+        In eval mode this method applies it, once per refresh; in training it does nothing.
 
         Args:
             reduced_down: (B, h, H/2, W/2).
 
         Returns:
-            (B, h, H/2 + 2, W/2 + 2), the convolved map with the pixels just outside, or `reduced_down` itself.
+            (B, h, H/2 + 2, W/2 + 2), the convolved map with one pixel more on each side, or `reduced_down` itself.
         """
         return reduced_down if self.training else F.conv2d(reduced_down, self.weight, padding=2)
 
@@ -143,7 +143,7 @@ class GlobalAlignment(nn.Module):
         """Align halved, reduced reference features.
 
         Args:
-            reduced_down: (B, h, H/2, W/2), or what `prepare` made of it.
+            reduced_down: (B, h, H/2, W/2), or the result of `prepare`.
             offset: `dp_g`, (B, 2, H/2, W/2).
             size: (H, W) of the result.
 

@@ -1,4 +1,4 @@
-"""The parameter names of the published Shortcut checkpoint, and ours."""
+"""Translate the parameter names of the published Shortcut checkpoint to ours."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from torch import Tensor
 
 from shortcutv2v.errors import CheckpointError
 
-__all__ = ["SOURCE", "translate"]
+__all__ = ["SOURCE", "rename_entries"]
 
 SOURCE = "published Shortcut checkpoint"
-"""What messages call it."""
+"""Name of the checkpoint in error messages."""
 
 _HETCONV = {"conv3x3": "grouped", "conv1x1": "pointwise", "conv1x1_": "grouped_pointwise"}
 _MODULES = {
@@ -26,17 +26,17 @@ _MODULES = {
     "recon_ref": "reconstruct",
 }
 _UNUSED = "global_deform_conv.offset_conv."
-"""Stored by the authors' module, but used by no computation."""
+"""A layer that the authors' module stores, although no computation uses it."""
 
 
-def translate(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Rename the entries of a published checkpoint to ours; the unused layer is left out.
+def rename_entries(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the entries of a published checkpoint under our names, without the unused layer.
 
     Args:
         state_dict: the content of `latest_net_ShortcutV2V.pth`, with or without a `module.` prefix.
 
     Raises:
-        CheckpointError: an entry is none of a published Shortcut block, or the reductions are missing.
+        CheckpointError: an entry does not belong to a published Shortcut block, or the reductions are missing.
     """
     renamed = {}
     for key, value in state_dict.items():

@@ -1,4 +1,4 @@
-"""What every Shortcut block is: the interface, the choice of the variant, and the containers it returns."""
+"""Base of all Shortcut blocks: the interface, the choice of the variant, and the containers that blocks return."""
 
 from __future__ import annotations
 
@@ -16,20 +16,19 @@ __all__ = ["DEFAULT_VARIANT", "Prediction", "ShortcutBlock"]
 DEFAULT_VARIANT = "flow"
 """The variant that measured best at equal training time; see docs/quality.md."""
 
-
 _COMPILED = ("encode_reference", "predict", "analyse")
 
 
 class Prediction(NamedTuple):
-    """What a block predicts, and what it looked at: for the losses and for pictures.
+    """Prediction of a block and its intermediate results, for losses, refresh policies and pictures.
 
     Attributes:
         f_hat: the predicted features, (B, C_f, H, W).
-        f_star: `f*_ref`, the aligned reference without the current frame's features, (B, C_f, H, W) (equation 8).
+        f_star: `f*_ref`, the aligned reference without features of the current frame, (B, C_f, H, W) (equation 8).
         global_offset: `dp_g`, (B, 2, H/2, W/2), (dy, dx) in half-resolution pixels.
-        local_offset: `dp_l`, (B, 2*K, H, W), (dy, dx) per tap in pixels; K is 9, or 1 where one offset serves all.
-            Both offsets of `flow_half` are half as large, in pixels twice as large.
-        mask: `m_b`, (B, 9, H, W), in [0, 1], 1 takes the current frame; None where the variant does not blend.
+        local_offset: `dp_l`, (B, 2*K, H, W), (dy, dx) per tap in pixels; K is 9, or 1 if one offset serves all taps.
+            The offset maps of `flow_half` have half these sizes, with pixels twice as large.
+        mask: `m_b`, (B, 9, H, W), in [0, 1]; 1 takes the current frame. None if the variant does not blend.
     """
 
     f_hat: Tensor
@@ -160,13 +159,13 @@ class ShortcutBlock(nn.Module, metaclass=_Choice):
         self.a_channels, self.f_channels, self.channels = a_channels, f_channels, channels
 
     def extra_repr(self) -> str:
-        """The arguments, as one would type them."""
+        """Return the arguments in the form in which they are typed."""
         options = {key: value for key, value in self.arguments.items() if key not in ("a_channels", "f_channels")}
         typed = (f"{key}={value!r}" for key, value in {**options, "variant": self.variant}.items())
         return ", ".join([str(self.a_channels), str(self.f_channels), *typed])
 
     def encode_reference(self, f_ref: Tensor, a_ref: Tensor) -> Any:
-        """Compute all that depends on the reference alone: once per refresh, not once per frame.
+        """Compute everything that depends on the reference alone. It runs once per refresh, not once per frame.
 
         Args:
             f_ref: (B, C_f, H, W).
@@ -182,7 +181,7 @@ class ShortcutBlock(nn.Module, metaclass=_Choice):
         raise NotImplementedError
 
     def analyse(self, state: Any, a_t: Tensor) -> Prediction:
-        """Predict as `predict` does, and return what the losses and pictures need beside it."""
+        """Predict as `predict` does, and return the intermediate results, too."""
         raise NotImplementedError
 
     def own_dtype(self, x: Tensor) -> Tensor:
@@ -208,24 +207,24 @@ class ShortcutBlock(nn.Module, metaclass=_Choice):
             setattr(self, name, torch.compile(getattr(type(self), name).__get__(self), **options))
 
     def __getstate__(self) -> dict[str, Any]:
-        """The state without compiled code."""
+        """Return the state without compiled code."""
         state: dict[str, Any] = super().__getstate__()
         return {key: value for key, value in state.items() if key not in _COMPILED}
 
     @staticmethod
     def from_authors(state_dict: Mapping[str, Tensor]) -> ShortcutBlock:
-        """The published Shortcut checkpoint as a `paper` block.
+        """Return the published Shortcut checkpoint as a `paper` block.
 
         Args:
             state_dict: the content of `latest_net_ShortcutV2V.pth`.
 
         Raises:
-            CheckpointError: keys or shapes are not those of a published block.
+            CheckpointError: its keys or shapes are not those of a published block.
         """
         from shortcutv2v.blocks import authors
         from shortcutv2v.blocks.loading import load_exactly
 
-        translated = authors.translate(state_dict)
+        translated = authors.rename_entries(state_dict)
         channels, f_channels = translated["reduce_f.0.weight"].shape[:2]
         a_channels = translated["reduce_a.0.weight"].shape[1]
         block = ShortcutBlock(a_channels, f_channels, channels, variant="paper")

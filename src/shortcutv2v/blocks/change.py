@@ -1,7 +1,7 @@
 """Blocks that predict what changed since the reference. A still scene, `a_t == a_ref`, returns `f_ref` bit for bit.
 
-The guarantee is built in and holds for any weights: offsets come out of a product with `a_t - a_ref`, no bias lies
-behind it, and what is added to the warped reference is made of differences only.
+The guarantee holds for any weights, by construction: offsets are a product with `a_t - a_ref`, no bias follows it, and
+the sum that corrects the warped reference consists of differences only.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ __all__ = ["ChangeState", "DeltaBlock", "FlowBlock", "MotionGenerator", "stay_in
 
 
 class ChangeState(NamedTuple):
-    """What these blocks compute from the reference alone.
+    """Everything that these blocks compute from the reference alone.
 
-    Shapes: `maps` (B, C_f + 2h, H, W), `f_ref`, `reduced_f` and `reduced_a` joined, as they are warped together;
-    `reduced_f`, `reduced_a` (B, h, H, W); `a_down` (B, h, H/2, W/2).
+    Shapes: `maps` (B, C_f + 2h, H, W) is `f_ref`, `reduced_f` and `reduced_a` concatenated, because they are warped
+    together; `reduced_f`, `reduced_a` (B, h, H, W); `a_down` (B, h, H/2, W/2).
     """
 
     maps: Tensor
@@ -43,12 +43,12 @@ class ChangeState(NamedTuple):
 
 
 class MotionGenerator(nn.Module):
-    """Offsets that are exactly zero where the two maps, and their neighbourhood, are equal.
+    """Predict offsets that are exactly zero where the two maps, and their neighbourhoods, are equal.
 
         offset = W ( trunk(current, reference) * gate(current - reference) )
 
-    Motion is, to first order, the product of a spatial gradient (what the trunk sees) and of a change in time (what
-    the gate sees); neither the gate nor `W` has a bias. `W` starts at zero.
+    To first order, motion is the product of a spatial gradient (which the trunk can compute) and a change in time
+    (which the gate can compute). Neither the gate nor `W` has a bias. `W` starts at zero.
 
     Args:
         in_channels: channels of one map.
@@ -71,13 +71,13 @@ class MotionGenerator(nn.Module):
 
     def forward(self, current: Tensor, reference: Tensor) -> Tensor:
         """Estimate the motion from `current` back to `reference`; see the class."""
-        seen = self.trunk(torch.cat((current, reference), 1))
-        offset: Tensor = self.head(seen * self.gate(current - reference))
+        context = self.trunk(torch.cat((current, reference), 1))
+        offset: Tensor = self.head(context * self.gate(current - reference))
         return offset
 
 
 class _ChangeBlock(ShortcutBlock):
-    """What `delta` and `flow` share: coarse motion, the warp of the whole reference, a reconstruction without bias."""
+    """Common part of `delta` and `flow`: coarse motion, warp of the whole reference, reconstruction without bias."""
 
     def __init__(self, a_channels: int, f_channels: int, channels: int, variant: str | None = None) -> None:
         super().__init__(a_channels, f_channels, channels, variant)
@@ -98,27 +98,27 @@ class _ChangeBlock(ShortcutBlock):
         return laid_out_like(self.analyse(state, a_t).f_hat, a_t)
 
     def _coarse(self, state: ChangeState, a_t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The reduced current features, `dp_g`, and the motion that it makes at their size."""
+        """Return the reduced current features, `dp_g`, and `dp_g` enlarged to their size."""
         current = self.reduce_a(channels_last(a_t))
         size = (current.shape[-2], current.shape[-1])
         global_offset = self.global_generator(resize(current, half_size(size)), state.a_down)
         return current, global_offset, stay_inside(enlarge_offset(global_offset, size))
 
     def _warp(self, state: ChangeState, motion: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """`f_ref`, its reduction and that of `a_ref`, moved together."""
+        """Return `f_ref`, its reduction and that of `a_ref`, warped together."""
         f, reduced_f, reduced_a = ops.warp(state.maps, motion).split([self.f_channels, self.channels, self.channels], 1)
         return f, reduced_f, reduced_a
 
 
 class DeltaBlock(_ChangeBlock):
-    """The published block on differences: AdaBD blends what changed, and corrects `f_ref` warped at full width.
+    """The published block on differences: AdaBD blends the changes, and corrects `f_ref` warped at full width.
 
         f_hat = warp(f_ref, DP)
                 + R sum_k w_l(k) { (a_t - a_ref')(p+k) m_b(k) + (f_ref' - f_ref)(p+k+dp_l(k)) (1-m_b(k)) }
 
     `DP` is `dp_g` enlarged to full size; `a_ref'` and `f_ref'` are the reduced maps warped by it; the reconstruction
-    `R` has no bias and starts at zero. The published block blends `a_t` and `f_ref'` themselves: neither vanishes in a
-    still scene.
+    `R` has no bias and starts at zero. The published block blends `a_t` and `f_ref'` themselves, and neither is zero in
+    a still scene.
     """
 
     variant = "delta"
@@ -144,11 +144,11 @@ class FlowBlock(_ChangeBlock):
     """Coarse-to-fine motion, one warp of the whole reference, and a gated convolutional correction.
 
         f_warp = warp(f_ref, DP + dp_l)                            one offset per position, full width
-        d      = a_t - warp(a_ref, DP + dp_l)                      reduced: what motion does not explain
+        d      = a_t - warp(a_ref, DP + dp_l)                      reduced: the change that motion does not explain
         f_hat  = f_warp + R { relu(C(a_t, f_warp)) * G d + L d }   C, G, L: 3x3; G, L and R without bias
 
-    Where the published block deforms h channels with nine offsets per position, this one moves all channels with one,
-    and spends the multiply-adds on plain convolutions, which every device runs at full speed.
+    The published block deforms h channels with nine offsets per position. This block warps all channels with one offset
+    and spends its multiply-adds on plain convolutions, which every device runs at full speed.
     """
 
     variant = "flow"
@@ -157,7 +157,7 @@ class FlowBlock(_ChangeBlock):
         super().__init__(a_channels, f_channels, channels, variant)
         self.local_generator = MotionGenerator(channels, channels, depth=3)
         self.context = nn.Conv2d(2 * channels, channels, 3, padding=1)
-        # Gate and linear part read the same map: one convolution, split afterwards.
+        # Gate and linear part read the same map, so one convolution computes both.
         self.change = nn.Conv2d(channels, 2 * channels, 3, padding=1, bias=False)
 
     def analyse(self, state: ChangeState, a_t: Tensor) -> Prediction:
@@ -176,13 +176,13 @@ class FlowBlock(_ChangeBlock):
 
 
 def zeroed(layer: nn.Conv2d | nn.ConvTranspose2d) -> nn.Module:
-    """A layer without bias, its weight set to zero."""
+    """Set the weight of a layer without bias to zero; return the layer."""
     nn.init.zeros_(layer.weight)
     return layer
 
 
 def stay_inside(offset: Tensor) -> Tensor:
-    """Shorten offsets that point out of the map, so that they end on its border.
+    """Shorten offsets that point outside the map, so that they end on its border.
 
     Args:
         offset: (B, 2, H, W), (dy, dx) in pixels.

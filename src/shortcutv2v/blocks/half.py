@@ -1,4 +1,4 @@
-"""`flow` at half the resolution: a quarter of the work where most of it lies."""
+"""`flow` at half the resolution: a quarter of the work in the most expensive part."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ __all__ = ["FlowHalfBlock", "HalfState"]
 
 
 class HalfState(NamedTuple):
-    """What the block computes from the reference alone.
+    """Everything that the block computes from the reference alone.
 
-    Shapes: `f` (B, C_f, H, W); `maps` (B, 2h, H/2, W/2), `reduced_f` and `reduced_a` joined, as they are warped
-    together; `reduced_a` (B, h, H/2, W/2); `a_down` (B, h, H/4, W/4).
+    Shapes: `f` (B, C_f, H, W); `maps` (B, 2h, H/2, W/2), `reduced_f` and `reduced_a` concatenated, because they are
+    warped together; `reduced_a` (B, h, H/2, W/2); `a_down` (B, h, H/4, W/4).
     """
 
     f: Tensor
@@ -29,7 +29,7 @@ class HalfState(NamedTuple):
 
 
 class _Even(nn.Module):
-    """Repeats the last row or column of odd sizes."""
+    """Repeat the last row or column of odd sizes."""
 
     def forward(self, x: Tensor) -> Tensor:
         rows, columns = x.shape[-2] % 2, x.shape[-1] % 2
@@ -37,12 +37,12 @@ class _Even(nn.Module):
 
 
 class FlowHalfBlock(FlowBlock):
-    """`flow` with motion and correction at half the resolution; only the warp of `f_ref` sees every pixel.
+    """`flow` with motion and correction at half the resolution; only the warp of `f_ref` runs at full resolution.
 
-    Reductions take a cell of 2x2 pixels to one, the reconstruction takes one back to 2x2. Motion is estimated at a
-    quarter of the resolution, refined at half, and enlarged for the warp. A still scene returns `f_ref` bit for bit, as
-    in `flow`. In the `Prediction`, `global_offset` is (B, 2, H/4, W/4), `local_offset` (B, 2, H/2, W/2), each in pixels
-    of its own map.
+    The reductions merge cells of 2x2 pixels into one pixel; the reconstruction does the reverse. Motion is estimated at
+    a quarter of the resolution, refined at half, and enlarged for the warp. A still scene returns `f_ref` bit for bit,
+    as in `flow`. In the `Prediction`, `global_offset` is (B, 2, H/4, W/4) and `local_offset` is (B, 2, H/2, W/2), each
+    in pixels of its own map.
     """
 
     variant = "flow_half"
@@ -70,9 +70,9 @@ class FlowHalfBlock(FlowBlock):
         full = _crop(self.reconstruct(correction), aligned)
         if full.dtype != aligned.dtype:  # autocast
             return aligned + full
-        return full.add_(aligned)  # at full width, a second map costs more to allocate than to add
+        return full.add_(aligned)  # in place: at full width, allocating a second map takes longer than adding
 
 
 def _crop(x: Tensor, like: Tensor) -> Tensor:
-    """Drop the row and column that odd sizes have too many."""
+    """Drop the surplus row and column of odd sizes."""
     return x[..., : like.shape[-2], : like.shape[-1]]

@@ -11,23 +11,23 @@ __all__ = ["HetConv2d"]
 
 
 class HetConv2d(nn.Module):
-    """A 3x3 convolution that looks at the neighbourhood in 1/p of its input channels only.
+    """A 3x3 convolution that reads the neighbourhood of a pixel in 1/p of its input channels only.
 
-    Each output channel sees one group of input channels through a 3x3 kernel and all others through a 1x1
-    kernel (Singh et al., "HetConv", 2019). As in the published block it is written as
+    Each output channel reads one group of input channels through a 3x3 kernel and all others through a 1x1 kernel
+    (Singh et al., "HetConv", 2019). As in the published block it is computed as
 
         y = conv3x3_grouped(x) + conv1x1(x) - conv1x1_grouped(x)
 
-    where the last term takes the group's own channels out of the full 1x1 convolution. In eval mode it goes into the
-    centre of the 3x3 kernel instead: the same numbers up to rounding, one convolution and one sum less. Nothing is
-    kept for it: the folded kernel is made on the way, so weights may change at any time. Layers that someone has put
-    something on (hooks, pruning, parametrizations, adapters, quantised copies) are called as they are.
+    where the last term removes the group's own channels from the full 1x1 convolution. In eval mode it is folded into
+    the centre of the 3x3 kernel: the same numbers up to rounding, with one convolution and one sum less. The folded
+    kernel is computed in each call and not stored, so weights may change at any time. Layers that have been modified
+    (hooks, pruning, parametrizations, adapters, quantised copies) are called as they are.
 
     Args:
         in_channels: channels of the input.
         out_channels: channels of the output.
-        p: wanted number of groups. Widths that it does not divide get the largest number of groups below it
-            that divides both, down to 1 (a plain 3x3 convolution with a redundant centre).
+        p: wanted number of groups. If it does not divide both widths, the largest number below it that does is taken,
+            down to 1 (a plain 3x3 convolution with a redundant centre).
 
     Shape:
         (B, in_channels, H, W) -> (B, out_channels, H, W)
@@ -59,7 +59,7 @@ class HetConv2d(nn.Module):
 
 
 def _is_plain(layer: nn.Module) -> bool:
-    """Whether a call of the layer is its weight and bias, and nothing else."""
+    """Whether a call of the layer uses its weight and bias, and does nothing else."""
     return type(layer) is nn.Conv2d and not layer._forward_pre_hooks and not layer._forward_hooks
 
 

@@ -21,7 +21,7 @@ __all__ = ["PaperBlock", "PaperState", "ResidualBlock"]
 
 
 class PaperState(NamedTuple):
-    """What the published block computes from the reference alone.
+    """Everything that the published block computes from the reference alone.
 
     Shapes: `f` (B, C_f, H, W); `a_down` (B, C_a, H/2, W/2); `reduced_f`, `reduced_a` (B, h, H/2, W/2), as
     `GlobalAlignment.prepare` returns them.
@@ -33,8 +33,8 @@ class PaperState(NamedTuple):
     reduced_a: Tensor
 
 
-class _Seen(NamedTuple):
-    """The intermediate results that `predict` and `analyse` share."""
+class _Aligned(NamedTuple):
+    """The reduced and aligned features and their offsets, which `predict` and `analyse` share."""
 
     f_ref: Tensor
     a_t: Tensor
@@ -70,33 +70,33 @@ class PaperBlock(ShortcutBlock):
 
     def predict(self, state: PaperState, a_t: Tensor) -> Tensor:
         """Equation 7, reconstructed to C_f channels."""
-        seen = self._look(state, a_t)
-        f_hat = self._compose(state, self.blend(seen.f_ref, seen.a_t, seen.local_offset, seen.mask))
+        aligned = self._align(state, a_t)
+        f_hat = self._compose(state, self.blend(aligned.f_ref, aligned.a_t, aligned.local_offset, aligned.mask))
         return laid_out_like(f_hat, a_t)
 
     def analyse(self, state: PaperState, a_t: Tensor) -> Prediction:
         """See the base class."""
-        seen = self._look(state, a_t)
-        blended = self.blend(seen.f_ref, seen.a_t, seen.local_offset, seen.mask)
-        aligned = self.blend.aligned(seen.f_ref, seen.local_offset)
+        aligned = self._align(state, a_t)
+        blended = self.blend(aligned.f_ref, aligned.a_t, aligned.local_offset, aligned.mask)
+        f_star = self.blend.aligned(aligned.f_ref, aligned.local_offset)
         return Prediction(
             f_hat=self._compose(state, blended),
-            f_star=self._compose(state, aligned),
-            global_offset=seen.global_offset,
-            local_offset=seen.local_offset,
-            mask=seen.mask,
+            f_star=self._compose(state, f_star),
+            global_offset=aligned.global_offset,
+            local_offset=aligned.local_offset,
+            mask=aligned.mask,
         )
 
-    def _look(self, state: PaperState, a_t: Tensor) -> _Seen:
+    def _align(self, state: PaperState, a_t: Tensor) -> _Aligned:
         a_t = channels_last(a_t)
         global_offset, f_ref, a_ref = self._coarse(state, a_t)
         reduced_a_t = self.reduce_a(a_t)
         # As published, the local generator sends no gradient into the coarse kernel.
         raw = self.local_generator(reduced_a_t, a_ref.detach())
-        return _Seen(f_ref, reduced_a_t, global_offset, raw[:, : 2 * TAPS], raw[:, 2 * TAPS :].sigmoid())
+        return _Aligned(f_ref, reduced_a_t, global_offset, raw[:, : 2 * TAPS], raw[:, 2 * TAPS :].sigmoid())
 
     def _coarse(self, state: PaperState, a_t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """`dp_g`, and the reduced `f_ref'` and `a_ref'` that it gives, (B, h, H, W)."""
+        """Return `dp_g`, and the reduced `f_ref'` and `a_ref'` aligned by it, (B, h, H, W)."""
         size = (a_t.shape[-2], a_t.shape[-1])
         global_offset = self.global_alignment.offsets(resize(a_t, half_size(size)), state.a_down)
         f_ref = self.global_alignment(state.reduced_f, global_offset, size)

@@ -1,8 +1,8 @@
 """Sampling operators of the Shortcut block: AdaBD, deformable convolution, global alignment and warp.
 
-One function per operator, several implementations behind it (`ops.implementations()` lists them), chosen by device
-and dtype, overridden per call with `implementation=` or for a block of code with `ops.use(...)`. All of them return
-the same numbers up to rounding; `docs/speed.md` says how fast each one is and where.
+Each operator is one function with several implementations (`ops.implementations()` lists them). The device decides
+which one runs; `implementation=` overrides it for a call, `ops.use(...)` for a `with` block. All implementations return
+the same numbers up to rounding; `docs/speed.md` gives their speed.
 """
 
 from __future__ import annotations

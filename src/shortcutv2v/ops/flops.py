@@ -22,7 +22,7 @@ Shape = Sequence[int]
 
 
 def _deform(features: Shape, weight: Shape, *_: Any, out_shape: Shape, **__: Any) -> int:
-    """torchvision: weight (C_out, C / groups, kh, kw), output (B, C_out, H', W')."""
+    """The operator of torchvision: weight (C_out, C / groups, kh, kw), output (B, C_out, H', W')."""
     return 2 * math.prod(out_shape) * math.prod(weight[1:])
 
 
@@ -31,7 +31,7 @@ def _deform_backward(grad: Shape, features: Shape, weight: Shape, *_: Any, **__:
 
 
 def _blend(f: Shape, a: Shape | None, offset: Shape, mask: Shape | None, weight: Shape, **_: Any) -> int:
-    """AdaBD blends the columns of both features first: one product."""
+    """AdaBD blends the columns of both features first, so it takes one product."""
     return 2 * f[0] * f[2] * f[3] * math.prod(weight)
 
 
@@ -47,7 +47,7 @@ def _attention(query: Shape, key: Shape, value: Shape, *_: Any, **__: Any) -> in
 
 
 def _recurrent(x: Shape, weights: Sequence[Shape], *_: Any, **__: Any) -> int:
-    """Every matrix once for each step of each sequence; x ends with the channels."""
+    """Each matrix runs once per step of each sequence; the last size of `x` is that of the channels."""
     return 2 * math.prod(x[:-1]) * sum(math.prod(w) for w in weights if len(w) == 2)
 
 

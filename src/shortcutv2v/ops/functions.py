@@ -1,10 +1,10 @@
-"""The four operators: contract, checks and dispatch; the arithmetic lives in one module per implementation.
+"""The four operators: their contract, their checks, and the call of an implementation (one module each).
 
-Shared conventions. Offsets are in pixels, order (dy, dx), tap after tap in row-major order of the kernel, as in
-`torchvision.ops.deform_conv2d`. Values outside the feature map are zero and bilinear interpolation reaches one pixel
-into that zero border. "Same" padding: the output has the height and width of the offsets. Under autocast, features
-and weights take the autocast dtype as in a convolution; positions are computed in float32 at least, because bfloat16
-cannot tell pixel 300 from pixel 301. Where an offset is not finite, the output is NaN.
+Shared conventions. Offsets are in pixels, in the order (dy, dx), one pair per tap, taps in row-major order of the
+kernel, as in `torchvision.ops.deform_conv2d`. Values outside the feature map are zero, and bilinear interpolation
+reaches one pixel into that zero border. "Same" padding: the output has the height and width of the offsets. Under
+autocast, features and weights take the autocast dtype, as in a convolution. Positions are computed in float32 at least,
+because bfloat16 cannot tell pixel 300 from pixel 301. The output is NaN where an offset is not finite.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ __all__ = ["adabd", "align", "deform", "warp"]
 
 
 class _Implementation(Protocol):
-    """What an implementation's module offers; the functions below say what each argument is."""
+    """The functions of an implementation's module; the operators below document their arguments."""
 
     def blend(self, f: Tensor, a: Tensor | None, offset: Tensor, mask: Tensor | None, weight: Tensor) -> Tensor: ...
 
@@ -53,13 +53,13 @@ def adabd(
         `f_hat` of shape (B, C_out, H, W), in the promoted dtype of `f_ref`, `a_t` and `weight`.
 
     Raises:
-        InputError: a shape does not fit, or there is no such implementation.
+        InputError: a shape does not fit, or no implementation has that name.
 
     Examples:
         >>> f, a, w = torch.rand(1, 2, 5, 6), torch.rand(1, 2, 5, 6), torch.rand(4, 2, 3, 3)
         >>> offset, mask = torch.zeros(1, 18, 5, 6), torch.ones(1, 9, 5, 6)
-        >>> out = adabd(f, a, offset, mask, w)                    # mask 1 uses the current feature alone ...
-        >>> torch.allclose(out, torch.nn.functional.conv2d(a, w, padding=1), atol=1e-6)       # ... a plain convolution
+        >>> out = adabd(f, a, offset, mask, w)  # with mask 1, a plain convolution of the current feature
+        >>> torch.allclose(out, torch.nn.functional.conv2d(a, w, padding=1), atol=1e-6)
         True
     """
     _check_columns("adabd", f_ref, offset, weight)
@@ -81,7 +81,7 @@ def deform(f: Tensor, offset: Tensor, weight: Tensor, *, implementation: str | N
         A feature of shape (B, C_out, H, W).
 
     Raises:
-        InputError: a shape does not fit, or there is no such implementation.
+        InputError: a shape does not fit, or no implementation has that name.
 
     Examples:
         >>> f, w = torch.rand(1, 2, 5, 6), torch.rand(4, 2, 3, 3)
@@ -98,8 +98,8 @@ def align(f: Tensor, offset: Tensor, weight: Tensor, *, implementation: str | No
 
     :math:`\sum_k w(k) f(p + k + \Delta p)`, equal to a deformable convolution whose offset is repeated for every tap.
     Interpolation is linear and the offset is the same for all taps, so convolving first and warping the result once
-    gives the same numbers. The convolution is padded by k - 1, so that positions beside the frame are right too; it
-    depends on `f` alone, so a caller may keep `conv2d(f, weight, padding=k - 1)` and call `warp(..., border=k // 2)`.
+    gives the same numbers. The convolution is padded by k - 1, so that positions just outside the frame are right, too.
+    It depends on `f` alone: a caller may keep `conv2d(f, weight, padding=k - 1)` and call `warp(..., border=k // 2)`.
 
     Args:
         f: of shape (B, C, H, W).
@@ -111,7 +111,7 @@ def align(f: Tensor, offset: Tensor, weight: Tensor, *, implementation: str | No
         A feature of shape (B, C_out, H, W).
 
     Raises:
-        InputError: a shape does not fit, or there is no such implementation.
+        InputError: a shape does not fit, or no implementation has that name.
 
     Examples:
         >>> f, offset, w = torch.rand(1, 2, 5, 6), torch.randn(1, 2, 5, 6), torch.rand(4, 2, 3, 3)
@@ -134,14 +134,14 @@ def warp(f: Tensor, offset: Tensor, *, border: int = 0, implementation: str | No
     Args:
         f: of shape (B, C, H + 2*border, W + 2*border).
         offset: pixels (dy, dx), of shape (B, 2, H, W).
-        border: how many known pixels of `f` lie around the frame that the offsets belong to.
+        border: number of known pixels of `f` on each side of the frame that the offsets belong to.
         implementation: one of `ops.implementations()`; None chooses by device and dtype.
 
     Returns:
         A feature of shape (B, C, H, W).
 
     Raises:
-        InputError: a shape does not fit, or there is no such implementation.
+        InputError: a shape does not fit, or no implementation has that name.
 
     Examples:
         >>> f = torch.tensor([[[[1.0, 2.0, 3.0]]]])
@@ -172,7 +172,7 @@ def _blend(
 
 
 def _module(name: str, f: Tensor) -> _Implementation:
-    """The implementation of that name, or `plain` where it cannot run: on the device of `f`, or under a transform."""
+    """Return the implementation of that name, or `plain` if it cannot run on this device or under a transform."""
     if _transformed():
         return plain
     if name == "reference":
@@ -185,8 +185,9 @@ def _module(name: str, f: Tensor) -> _Implementation:
 
 
 def _transformed() -> bool:
-    """Inside `torch.func` or forward-mode differentiation: of custom operators, torchvision's among them, they know
-    no more than that forward-mode derivatives are zero.
+    """Whether `torch.func` or forward-mode differentiation is active: they do not support custom operators.
+
+    That includes torchvision's, whose forward-mode derivatives they take to be zero.
     """
     if torch.compiler.is_compiling():
         return False
@@ -194,7 +195,7 @@ def _transformed() -> bool:
 
 
 def _same_dtype(*tensors: Tensor) -> tuple[Tensor, ...]:
-    """All in one dtype: that of autocast where it is on (float64 stays, as in torch), else the promoted one."""
+    """Cast to one dtype: that of autocast if it is on (float64 stays, as in torch), else the promoted dtype."""
     dtype = tensors[0].dtype
     for tensor in tensors[1:]:
         dtype = torch.promote_types(dtype, tensor.dtype)
@@ -209,7 +210,7 @@ def _no_autocast(device: str) -> AbstractContextManager[Any]:
 
 
 def _knows_autocast(device: str) -> bool:
-    # Not `torch.amp.is_autocast_available`, which would break the graph of torch.compile before torch 2.12.
+    # `torch.amp.is_autocast_available` breaks the graph of torch.compile before torch 2.12.
     return device != "meta"
 
 

@@ -1,7 +1,7 @@
-"""Plain differentiable torch: slower than `rows`, but for every device and every transform of autograd.
+"""Plain differentiable torch: slower than `rows`, but it runs on every device and under every transform of autograd.
 
-Four gathered corners per sample and one matrix product. Gradients of gradients, `torch.func` and export to formats
-that know no custom operator work; the columns take K times the memory of a feature.
+Each sample gathers four corners; one matrix product follows. Gradients of gradients, `torch.func` and export to formats
+without custom operators work. The columns take K times the memory of a feature.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from torch import Tensor
 
 __all__ = ["blend", "warp"]
 
-_EDGE = 2  # zero border: positions far outside are clamped onto it
+_EDGE = 2  # width of the zero border; positions far outside are clamped to it
 
 
 def blend(f: Tensor, a: Tensor | None, offset: Tensor, mask: Tensor | None, weight: Tensor) -> Tensor:
@@ -38,7 +38,7 @@ def warp(f: Tensor, offset: Tensor, border: int) -> Tensor:
 
 
 def _sample(f: Tensor, offset: Tensor, shift: Tensor, border: int) -> Tensor:
-    """Samples at position + shift + offset: f (B, C, .., ..), offset (B, K, 2, H, W) to (B, C, K, H * W)."""
+    """Sample `f` (B, C, .., ..) at position + shift + offset, with offset (B, K, 2, H, W), to (B, C, K, H * W)."""
     b, c, height, width = f.shape
     taps, h, w = offset.shape[1], *offset.shape[3:]
     at = offset.to(torch.promote_types(f.dtype, torch.float32))

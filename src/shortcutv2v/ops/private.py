@@ -1,7 +1,8 @@
-"""Two private operators of torch that `rows` is faster with, each beside its public equal.
+"""Two private operators of torch that make `rows` faster, each with a public replacement.
 
 A private operator may vanish or change its arguments in any release, or be missing from a build. So each is tried once
-per dtype on a tiny case; where it is absent, fails or disagrees, the public equal serves: slower, same numbers.
+per dtype on a tiny case. If it is absent, fails or gives other numbers, the public replacement runs: slower, with the
+same numbers.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ __all__ = ["dots", "product"]
 
 
 def product(rows: Tensor, matrix: Tensor) -> Tensor:
-    """`rows @ matrix.T`: (n, c) and (m, c) to (n, m), by oneDNN where it can: AVX-512 on every maker's CPUs.
+    """Return `rows @ matrix.T`, (n, c) and (m, c) to (n, m), by oneDNN if possible: it uses AVX-512 on all CPUs.
 
     >>> rows, matrix = torch.rand(5, 3), torch.rand(4, 3)
     >>> torch.allclose(product(rows, matrix), rows @ matrix.T)
@@ -27,7 +28,7 @@ def product(rows: Tensor, matrix: Tensor) -> Tensor:
 
 
 def dots(samples: Tensor, table: Tensor, row: Tensor, parts: int) -> Tensor:
-    """Dot product of every sample with each of its `parts` table rows: the gradient of a bag's weights.
+    """Return the dot product of every sample with each of its `parts` table rows: the gradient of a bag's weights.
 
     Args:
         samples: (n, C).
@@ -36,7 +37,7 @@ def dots(samples: Tensor, table: Tensor, row: Tensor, parts: int) -> Tensor:
         parts: rows per sample.
 
     Returns:
-        (n * parts).
+        Of shape (n * parts).
 
     >>> dots(torch.ones(1, 2), torch.tensor([[1.0, 2.0], [3.0, 4.0]]), torch.tensor([1, 0], dtype=torch.int32), 2)
     tensor([7., 3.])
@@ -50,8 +51,8 @@ def _plain_product(rows: Tensor, matrix: Tensor) -> Tensor:
 
 
 def _onednn_product(rows: Tensor, matrix: Tensor) -> Tensor:
-    made: Tensor = torch.ops.mkldnn._linear_pointwise(rows, matrix, None, "none", [], "")
-    return made
+    out: Tensor = torch.ops.mkldnn._linear_pointwise(rows, matrix, None, "none", [], "")
+    return out
 
 
 def _plain_dots(samples: Tensor, table: Tensor, row: Tensor, parts: int) -> Tensor:
@@ -63,8 +64,8 @@ def _bag_dots(samples: Tensor, table: Tensor, row: Tensor, parts: int) -> Tensor
     count = samples.shape[0]
     starts = torch.arange(0, count * parts, parts, dtype=torch.int32)
     bag_of = torch.arange(count, dtype=torch.int32).unsqueeze(1).repeat(1, parts).view(-1)
-    made: Tensor = torch.ops.aten._embedding_bag_per_sample_weights_backward(samples, table, row, starts, bag_of, 0)
-    return made
+    out: Tensor = torch.ops.aten._embedding_bag_per_sample_weights_backward(samples, table, row, starts, bag_of, 0)
+    return out
 
 
 @cache
@@ -86,7 +87,7 @@ def _numbers(count: int, dtype: torch.dtype) -> Tensor:
 
 
 def _agree(private: Callable[[], Tensor], public: Callable[[], Tensor]) -> bool:
-    """Whether the private operator exists, runs and gives what the public one gives; small integers are exact."""
+    """Whether the private operator exists, runs, and gives the public one's numbers, exact for small integers."""
     try:
         return torch.equal(private(), public())
     except (AttributeError, RuntimeError, TypeError, NotImplementedError):

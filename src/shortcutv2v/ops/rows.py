@@ -1,13 +1,13 @@
 """Fast CPU implementation: `embedding_bag` over a channels-last table, then one matrix product per chunk.
 
-torchvision's CPU kernel is scalar. Here the sampling runs in the vectorised `embedding_bag` kernel, the two terms of
-AdaBD are blended while they are summed (they share the weight), and the product runs over chunks of positions whose
-columns stay in the cache. The backward pass recomputes the columns chunk by chunk instead of keeping K times the
-feature. Both passes are custom operators, so torch.compile and torch.export see one node each; a gradient of a
-gradient needs the `plain` implementation.
+torchvision's CPU kernel is scalar. Here the vectorised `embedding_bag` kernel does the sampling, the two terms of AdaBD
+are blended in the same sum (they share the weight), and the product runs over chunks of positions whose columns stay in
+the cache. The backward pass recomputes the columns chunk by chunk instead of storing K times the feature. Both passes
+are custom operators, so torch.compile and torch.export see one node each. A gradient of a gradient needs the `plain`
+implementation.
 
-float32 and bfloat16 features are summed in their own dtype, float16 in float32; gradients in float32 at least;
-positions are always computed in float32 at least.
+float32 and bfloat16 features are summed in their own dtype, float16 features in float32. Gradients and positions are
+computed in float32 at least.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from torch import Tensor
 
 from shortcutv2v.errors import InputError
 from shortcutv2v.ops import private
-from shortcutv2v.ops.tables import Bags, Frame, Layout, bags, feature_of, table_of
+from shortcutv2v.ops.tables import Bags, Frame, Grid, bags, feature_of, table_of
 
 __all__ = ["blend", "warp"]
 
@@ -33,25 +33,25 @@ class _Item:
     """One picture of the batch: offset is (K, 2, P), mask (K, P) or None, table (rows, C)."""
 
     frame: Frame
-    layout: Layout
+    grid: Grid
     table: Tensor
     offset: Tensor
     mask: Tensor | None
 
     def chunks(self) -> Iterator[tuple[slice, Bags]]:
-        """Positions and their bags, so many at a time that the columns stay in the cache."""
+        """Yield positions and their bags, in chunks whose columns stay in the cache."""
         size = max(64, _CHUNK // max(1, self.frame.taps * self.table.shape[1]))
         for start in range(0, self.frame.pixels, size):
             stop = min(start + size, self.frame.pixels)
             yield slice(start, stop), self.bags(start, stop)
 
     def bags(self, start: int, stop: int) -> Bags:
-        """The bags of positions start to stop."""
-        return bags(self.frame, self.layout, self.offset, self.mask, start, stop)
+        """Return the bags of the positions from start to stop."""
+        return bags(self.frame, self.grid, self.offset, self.mask, start, stop)
 
 
 class _Grads(NamedTuple):
-    """Where the gradients of one item are collected, shaped as in `_Item`."""
+    """The gradients of one item, with the shapes of `_Item`."""
 
     table: Tensor
     offset: Tensor
@@ -61,41 +61,41 @@ class _Grads(NamedTuple):
 def _items(
     frame: Frame, f: Tensor, a: Tensor | None, offset: Tensor, mask: Tensor | None, dtype: torch.dtype
 ) -> Iterator[_Item]:
-    """The pictures of the batch, their tables in `dtype`, made one by one to keep memory low."""
+    """Yield the pictures of the batch one by one, to keep memory low, their tables in `dtype`."""
     precise = torch.promote_types(dtype, torch.float32)
-    layout = Layout.of(frame, precise)
+    grid = Grid.of(frame, precise)
     at = offset.to(precise).reshape(f.shape[0], frame.taps, 2, frame.pixels)
     share = None if mask is None else mask.to(precise).reshape(f.shape[0], frame.taps, frame.pixels)
     for n in range(f.shape[0]):
         table = table_of(frame, [f[n]] if a is None else [f[n], a[n]], dtype)
-        yield _Item(frame, layout, table, at[n], None if share is None else share[n])
+        yield _Item(frame, grid, table, at[n], None if share is None else share[n])
 
 
 def _sum(table: Tensor, chunk: Bags) -> Tensor:
-    """One weighted sum of rows per sample, of shape (n * K, C)."""
+    """Return one weighted sum of rows per sample, of shape (n * K, C)."""
     starts = torch.arange(0, chunk.row.numel(), chunk.parts, dtype=torch.int32)
     weight = chunk.weight.to(table.dtype)
     return torch.embedding_bag(table, chunk.row, starts, mode=0, per_sample_weights=weight)[0]
 
 
 def _matrix_of(weight: Tensor, dtype: torch.dtype) -> Tensor:
-    """The kernel (C_out, C, k, k) as a matrix (C_out, K*C)."""
+    """Return the kernel (C_out, C, k, k) as a matrix (C_out, K*C)."""
     return weight.to(dtype).permute(0, 2, 3, 1).reshape(weight.shape[0], -1)
 
 
 def _format_of(f: Tensor) -> torch.memory_format:
-    """channels_last stays channels_last; anything else becomes contiguous."""
+    """Return channels_last for channels_last, contiguous for anything else."""
     last = f.is_contiguous(memory_format=torch.channels_last) and not f.is_contiguous()
     return torch.channels_last if last else torch.contiguous_format
 
 
 def _empty_like(f: Tensor) -> Tensor:
-    """Memory for a gradient of `f`, dense and in its memory format."""
+    """Return memory for a gradient of `f`, dense and in its memory format."""
     return torch.empty_like(f, memory_format=_format_of(f))
 
 
-def _pull(item: _Item, at: slice, chunk: Bags, d_columns: Tensor, grads: _Grads) -> None:
-    """Adds what the gradient of a chunk's samples, (n * K, C), means for table, offsets and mask to `grads`."""
+def _add_gradients(item: _Item, at: slice, chunk: Bags, d_columns: Tensor, grads: _Grads) -> None:
+    """Add the gradients of table, offsets and mask to `grads`, given those of a chunk's samples, (n * K, C)."""
     samples, parts = d_columns.shape[0], chunk.parts
     dots = private.dots(d_columns, item.table, chunk.row, parts)
     dots = dots.view(-1, item.frame.taps * parts).t().contiguous().view(item.frame.taps, parts, -1)
@@ -138,7 +138,7 @@ def _(f: Tensor, a: Tensor | None, offset: Tensor, mask: Tensor | None, weight: 
 def _blend_backward(
     grad: Tensor, f: Tensor, a: Tensor | None, offset: Tensor, mask: Tensor | None, weight: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Gradients of f, a, offset, mask and weight; those of an absent a and mask are empty."""
+    """Return the gradients of f, a, offset, mask and weight; those of an absent a and mask are empty."""
     b, c, h, w = f.shape
     frame = Frame(h, w, weight.shape[-1])
     dtype = torch.promote_types(f.dtype, torch.float32)
@@ -153,7 +153,7 @@ def _blend_backward(
         for at, chunk in item.chunks():
             columns = _sum(item.table, chunk).view(at.stop - at.start, -1)
             d_matrix += torch.mm(columns.t(), rows[n, at])
-            _pull(item, at, chunk, private.product(rows[n, at], across).view(-1, c), grads)
+            _add_gradients(item, at, chunk, private.product(rows[n, at], across).view(-1, c), grads)
     d_f, *d_a = (_empty_like(f).copy_(feature) for feature in feature_of(d_table))
     d_weight = d_matrix.view(frame.kernel, frame.kernel, c, weight.shape[0]).permute(3, 2, 0, 1)
     return (
@@ -197,7 +197,7 @@ def _warp(f: Tensor, offset: Tensor, border: int) -> Tensor:
     b, c, h, w = f.shape
     frame = Frame(h - 2 * border, w - 2 * border, 1, border)
     dtype = torch.float32 if f.dtype == torch.float16 else f.dtype
-    # No product follows, so nothing is won by chunks: the bags of a whole picture are the result.
+    # No product follows, so chunks would gain nothing: the bags of a whole picture are the result.
     rows = [_sum(item.table, item.bags(0, frame.pixels)) for item in _items(frame, f, None, offset, None, dtype)]
     out = rows[0] if b == 1 else torch.stack(rows) if rows else f.new_empty(0)
     return (
@@ -215,7 +215,7 @@ def _(f: Tensor, offset: Tensor, border: int) -> Tensor:
 
 @torch.library.custom_op("shortcutv2v::rows_warp_backward", mutates_args=(), device_types="cpu")
 def _warp_backward(grad: Tensor, f: Tensor, offset: Tensor, border: int) -> tuple[Tensor, Tensor]:
-    """Gradients of f and offset."""
+    """Return the gradients of f and offset."""
     b, c, h, w = f.shape
     frame = Frame(h - 2 * border, w - 2 * border, 1, border)
     dtype = torch.promote_types(f.dtype, torch.float32)
@@ -224,7 +224,7 @@ def _warp_backward(grad: Tensor, f: Tensor, offset: Tensor, border: int) -> tupl
     rows = grad.to(dtype).permute(0, 2, 3, 1).reshape(b, frame.pixels, c)
     for n, item in enumerate(_items(frame, f, None, offset, None, dtype)):
         for at, chunk in item.chunks():
-            _pull(item, at, chunk, rows[n, at], _Grads(d_table[n].view(-1, c), d_offset[n], None))
+            _add_gradients(item, at, chunk, rows[n, at], _Grads(d_table[n].view(-1, c), d_offset[n], None))
     d_f = _empty_like(f).copy_(feature_of(d_table)[0])
     return d_f, d_offset.view(offset.shape).to(offset.dtype)
 

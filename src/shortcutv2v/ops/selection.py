@@ -1,4 +1,4 @@
-"""Which implementation an operator call runs on: by device and dtype, by argument, or inside `use(...)`."""
+"""Choose the implementation of an operator call: by device, by argument, or by an enclosing `use(...)`."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ __all__ = ["choose", "implementations", "use"]
 _NAMES = ("reference", "rows", "plain")
 _EXPORTED = "grid"  # not listed: without gradients of gradients, and not exact at whole pixels; `deploy` uses it
 _forced: ContextVar[str | None] = ContextVar("shortcutv2v_ops_implementation", default=None)
-_in_use: list[str] = []  # what compiled code looks at: Dynamo knows no ContextVar before torch 2.13
+_in_use: list[str] = []  # read by compiled code: Dynamo does not support ContextVar before torch 2.13
 
 
 def implementations() -> tuple[str, ...]:
-    """The names that `implementation=` and `use` accept.
+    """Return the names that `implementation=` and `use` accept.
 
     >>> "reference" in implementations()
     True
@@ -32,14 +32,14 @@ def implementations() -> tuple[str, ...]:
 def use(implementation: str) -> Iterator[None]:
     """Run every operator call inside the `with` block on one implementation.
 
-    An `implementation=` given with a call wins over it. The choice holds for the current thread (or task) only;
+    An `implementation=` argument takes precedence. The choice holds for the current thread (or asyncio task) only;
     compiled code follows the latest choice of any thread.
 
     Args:
         implementation: one of `implementations()`.
 
     Raises:
-        InputError: there is no implementation of that name.
+        InputError: no implementation has that name.
 
     Examples:
         >>> from shortcutv2v import ops
@@ -58,10 +58,10 @@ def use(implementation: str) -> Iterator[None]:
 
 
 def choose(implementation: str | None, like: torch.Tensor) -> str:
-    """The implementation for a call on a tensor such as `like`: the argument, else `use`, else the default.
+    """Return the implementation for a call on a tensor such as `like`: the argument, else `use`, else the default.
 
     Raises:
-        InputError: there is no implementation of that name.
+        InputError: no implementation has that name.
     """
     if implementation is not None:
         return _known(implementation)
@@ -79,10 +79,10 @@ def _default(like: torch.Tensor) -> str:
 
 
 def _torchvision_is_unsafe(device: torch.device) -> bool:
-    """Whether its CUDA kernels would race, or break what the user asked for.
+    """Whether torchvision's CUDA kernels could race with other work, or would break a request for determinism.
 
-    They run on CUDA's default stream whatever stream is current, which another stream does not wait for and no CUDA
-    graph can record; compiled code may end up in one. Their gradients are summed in any order.
+    They always run on CUDA's default stream. Other streams do not wait for it, and a CUDA graph cannot record it;
+    compiled code may become part of such a graph. Their gradients are summed in no fixed order.
     """
     if torch.compiler.is_compiling() or torch.are_deterministic_algorithms_enabled():
         return True

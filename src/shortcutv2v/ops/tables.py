@@ -1,8 +1,8 @@
-"""Bilinear sampling as weighted sums of table rows: the index arithmetic behind the `rows` implementation.
+"""Bilinear sampling as weighted sums of table rows: the index arithmetic of the `rows` implementation.
 
-A feature map becomes a table with one row per pixel (channels last) and a zero border two pixels wide, so that every
-bilinear corner of every offset has a row: positions far outside are clamped onto border rows, which are zero. One
-sample is then a "bag" of four rows with the bilinear weights; AdaBD adds a fifth row, the tap of the current feature.
+A feature map becomes a table with one row per pixel (channels last) and a zero border two pixels wide. So every
+bilinear corner of every offset has a row: positions far outside are clamped to the border, which is zero. A sample is
+then a "bag" of four rows with their bilinear weights. AdaBD adds a fifth row, the tap of the current feature.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-__all__ = ["Bags", "Frame", "Layout", "bags", "feature_of", "table_of"]
+__all__ = ["Bags", "Frame", "Grid", "bags", "feature_of", "table_of"]
 
 _EDGE = 2  # pixels of zero border: a corner of a clamped position lies at most two pixels outside
 
@@ -23,10 +23,10 @@ class Frame:
     """Geometry of one call.
 
     Attributes:
-        height: of the offsets and of the output, in pixels.
-        width: likewise.
+        height: height of the offsets and of the output, in pixels.
+        width: their width.
         kernel: side of the square kernel, odd; 1 for a warp.
-        border: known pixels of the feature around the frame (`ops.warp`).
+        border: number of known pixels of the feature on each side of the frame (see `ops.warp`).
     """
 
     height: int
@@ -50,12 +50,12 @@ class Frame:
         return self.height + 2 * (self.border + _EDGE), self.width + 2 * (self.border + _EDGE)
 
 
-class Layout(NamedTuple):
-    """What every chunk of positions of a frame shares: where each tap of each position lies without an offset.
+class Grid(NamedTuple):
+    """The place of each tap of each position without an offset; all chunks of a frame share it.
 
     Attributes:
         y: row of each tap, of shape (K, P), in pixels of the feature.
-        x: column, likewise.
+        x: its column, likewise.
         still: index of the table row there, in a second table that follows the first, int32 of shape (K, P).
     """
 
@@ -64,8 +64,8 @@ class Layout(NamedTuple):
     still: Tensor
 
     @classmethod
-    def of(cls, frame: Frame, dtype: torch.dtype) -> Layout:
-        """The layout of `frame`, with positions in `dtype`."""
+    def of(cls, frame: Frame, dtype: torch.dtype) -> Grid:
+        """Return the grid of `frame`, with positions in `dtype`."""
         reach, (height, width) = frame.kernel // 2, frame.rows
         tap = torch.arange(frame.taps).unsqueeze(1)
         pixel = torch.arange(frame.pixels)
@@ -76,7 +76,7 @@ class Layout(NamedTuple):
 
 
 class Bags(NamedTuple):
-    """The rows and weights of a chunk of n positions, R = 4 rows per sample, 5 with a current feature.
+    """Rows and weights of a chunk of n positions; each sample has R rows: 4, or 5 with a current feature.
 
     Attributes:
         row: table rows, int32 of shape (n * K * R).
@@ -93,13 +93,13 @@ class Bags(NamedTuple):
     parts: int
 
 
-def bags(frame: Frame, layout: Layout, offset: Tensor, mask: Tensor | None, start: int, stop: int) -> Bags:
-    """Rows and weights for positions start to stop; offset is (K, 2, P), mask (K, P) or None."""
+def bags(frame: Frame, grid: Grid, offset: Tensor, mask: Tensor | None, start: int, stop: int) -> Bags:
+    """Return the bags of the positions from start to stop; offset is (K, 2, P), mask (K, P) or None."""
     (_, width), n = frame.rows, stop - start
-    down = offset[:, 0, start:stop] + layout.y[:, start:stop]
-    right = offset[:, 1, start:stop] + layout.x[:, start:stop]
+    down = offset[:, 0, start:stop] + grid.y[:, start:stop]
+    right = offset[:, 1, start:stop] + grid.x[:, start:stop]
     top, left = down.floor(), right.floor()
-    # Integers are clamped, not positions: the fractions stay exact, and a NaN cannot index outside the table.
+    # Clamp the integers and not the positions: the fractions stay exact, and NaN cannot index outside the table.
     row = top.to(torch.int32).clamp_(-_EDGE, frame.height + 2 * frame.border)
     column = left.to(torch.int32).clamp_(-_EDGE, frame.width + 2 * frame.border).add_(_EDGE * width + _EDGE)
     down, right = down.sub_(top), right.sub_(left)
@@ -114,7 +114,7 @@ def bags(frame: Frame, layout: Layout, offset: Tensor, mask: Tensor | None, star
         upper = 1 - down
     else:
         share = mask[:, start:stop]
-        index[:, 4], weight[:, 4] = layout.still[:, start:stop], share
+        index[:, 4], weight[:, 4] = grid.still[:, start:stop], share
         kept = 1 - share
         lower = down * kept
         upper = kept - lower
@@ -125,13 +125,13 @@ def bags(frame: Frame, layout: Layout, offset: Tensor, mask: Tensor | None, star
 
 
 def _by_position(tensor: Tensor) -> Tensor:
-    """From (K, R, n) to a flat tensor in the order (n, K, R)."""
+    """Flatten (K, R, n) in the order (n, K, R)."""
     taps, parts, n = tensor.shape
     return tensor.view(taps * parts, n).t().contiguous().view(-1)
 
 
 def table_of(frame: Frame, features: list[Tensor], dtype: torch.dtype) -> Tensor:
-    """The tables of all `features` (each (C, h, w)) below each other, of shape (len * rows, C)."""
+    """Return the tables of all `features`, each (C, h, w), one below the other: (len * rows, C)."""
     channels = features[0].shape[0]
     table = torch.empty(len(features), *frame.rows, channels, dtype=dtype)
     for part, feature in zip(table, features, strict=True):
@@ -142,5 +142,5 @@ def table_of(frame: Frame, features: list[Tensor], dtype: torch.dtype) -> Tensor
 
 
 def feature_of(table: Tensor) -> Tensor:
-    """The inverse of `table_of`: from (B, tables, height, width, C), border included, to (tables, B, C, h, w) views."""
+    """Invert `table_of`: (B, tables, height, width, C), border included, to views (tables, B, C, h, w)."""
     return table[:, :, _EDGE:-_EDGE, _EDGE:-_EDGE].permute(1, 0, 4, 2, 3)
