@@ -127,6 +127,37 @@ def test_a_teacher_that_fails_over_sizes_is_told_of_it() -> None:
         Adapter(Halves().eval(), "down.1", "deep").wrap(torch.rand(1, 3, 13, 18))
 
 
+@pytest.mark.parametrize(
+    ("size", "scale", "multiple", "rounded"),
+    [
+        ((16, 16), 1, 1, False),
+        ((14, 16), 1, 1, True),
+        ((16, 13), 2, 1, True),
+        ((14, 13), 1, 4, False),
+        ((16, 16), 4, 1, False),
+        ((16, 16), 0.5, 1, False),
+    ],
+)
+def test_a_network_that_rounds_sizes_up_is_named(
+    size: tuple[int, int], scale: float, multiple: int, rounded: bool
+) -> None:
+    class RoundsUp(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return nn.functional.interpolate(larger(x), scale_factor=scale)
+
+    adapter = Adapter(RoundsUp())
+    adapter.multiple = multiple
+    with warnings.catch_warnings(record=True) as record:
+        warnings.simplefilter("always")
+        translate = Translator(adapter)
+        for frame in frames(*size):
+            translate(frame)
+    found = [str(w.message) for w in record if "set multiple" in str(w.message)]
+    assert len(found) == int(rounded)
+    if rounded:
+        assert f"from a frame of {size[0]}x{size[1]}" in found[0]
+
+
 @pads
 def test_the_unsup_example_takes_a_height_that_keeps_the_ratio(tmp_path: Path) -> None:
     with video.create(tmp_path / "clip.mp4", rate=25) as writer:

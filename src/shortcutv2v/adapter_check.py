@@ -23,6 +23,8 @@ __all__ = ["CheckedAdapter", "check_adapter"]
 _SLACK = 0.02
 """How far a picture may leave [0, 1] before a value counts as outside: sharp edges overshoot."""
 _SHARE = 0.05
+_ROUNDED = 32
+"""A picture larger than a multiple of its frame by fewer pixels is taken for a frame that the network rounded up."""
 _FRAMES = 16
 """How many frames an adapter may open with before the teacher must run."""
 
@@ -78,7 +80,7 @@ class CheckedAdapter:
     def __init__(self, adapter: Adapter) -> None:
         check_teacher(adapter.teacher, train_mode=adapter.train_mode)
         self.adapter = adapter
-        self._batch = 1
+        self._frame = torch.Size((1, 3, 1, 1))
         self._new = {"run", "advance", "image"}
 
     def opening(self, frame: Tensor, state: Any) -> Any:
@@ -91,7 +93,7 @@ class CheckedAdapter:
         Raises:
             InputError: it is no pair of a tuple and a dict.
         """
-        self._batch = frame.shape[0]
+        self._frame = frame.shape
         return _check_inputs(self.adapter, self._call("inputs", frame, state))
 
     def run(self, run: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -117,10 +119,11 @@ class CheckedAdapter:
         Raises:
             InputError: it is no picture.
         """
-        picture = _check_picture(self.adapter, self._call("image", output), output, self._batch)
+        picture = _check_picture(self.adapter, self._call("image", output), output, self._frame[0])
         if "image" in self._new and "run" not in self._new:
             self._new.discard("image")
             _check_range(self.adapter, picture)
+            _check_size(self.adapter, picture, self._frame)
         return picture
 
     def advance(self, state: Any, frame: Tensor, output: Any) -> Any:
@@ -239,6 +242,19 @@ def _check_range(adapter: Adapter, picture: Tensor) -> None:
         f"{share:.0%} of the values in the teacher's picture lie outside [0, 1] (from {least:.2f} to {most:.2f}) and "
         f"would be clipped: {_fitting(adapter, least, most)}",
     )
+
+
+def _check_size(adapter: Adapter, picture: Tensor, frame: torch.Size) -> None:
+    """Warn if the network rounded the frame's sides up, so that the picture shows more than the frame."""
+    made, given = picture.shape[2:], frame[2:]
+    extra = (side - whole * max(1, round(side / whole)) for side, whole in zip(made, given, strict=True))
+    if any(0 < more < _ROUNDED for more in extra):
+        say_once(
+            adapter.teacher,
+            ("size", *given),
+            f"the teacher makes a picture of {made[0]}x{made[1]} from a frame of {given[0]}x{given[1]}: if it takes "
+            "multiples of a number only, say of 4, set multiple = 4 on the adapter, which pads and crops",
+        )
 
 
 def _fitting(adapter: Adapter, least: float, most: float) -> str:
