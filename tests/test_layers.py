@@ -23,7 +23,7 @@ RANKS = [
     {"stream"},
     {"model"},
     {"adapter_check"},
-    {"wrap", "checkpoint"},
+    {"wrap", "checkpoint", "cuts"},
     {"adapter"},
     {"player"},
     {"translate", "labels"},

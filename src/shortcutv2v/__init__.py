@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING or importlib.util.find_spec("torch"):
     from shortcutv2v.adapter import Adapter
     from shortcutv2v.checkpoint import load
+    from shortcutv2v.cuts import suggest_cuts
     from shortcutv2v.errors import ShortcutError
-    from shortcutv2v.graph import suggest_cuts
     from shortcutv2v.model import ShortcutV2V
     from shortcutv2v.refresh import Every, Look, RefreshPolicy
     from shortcutv2v.stream import Stream

@@ -89,6 +89,7 @@ def _parser(adapter: str | None) -> argparse.ArgumentParser:
     verbs.add_parser("train", help="distil a block on some clips")  # has a parser of its own, see `_train`
     _add_translate(verbs.add_parser("translate", help="video in, video out"), adapter)
     _add_measure(verbs.add_parser("measure", help="quality and time on a clip, beside the teacher"), adapter)
+    _add_cuts(verbs.add_parser("cuts", help="where the teacher can be cut, and what each cut saves"), adapter)
     _add_profile(verbs.add_parser("profile", help="where a frame's multiply-adds and seconds go"), adapter)
     _add_export(verbs.add_parser("export", help="programs for ONNX Runtime, OpenVINO or C++"), adapter)
     _add_demo(verbs.add_parser("demo", help="the whole job on a real network and a real clip"))
@@ -147,6 +148,12 @@ def _add_measure(verb: argparse.ArgumentParser, preset: str | None) -> None:
         "--intervals", metavar="N,N,...", help="print one table with a row for each of these intervals, such as 2,3,4,6"
     )
     verb.set_defaults(run=_lazily("measure"))
+
+
+def _add_cuts(verb: argparse.ArgumentParser, preset: str | None) -> None:
+    _add_adapter(verb, preset, size="64x96")
+    verb.add_argument("--count", type=int, default=20, help="lines to print, the best first (default: %(default)s)")
+    verb.set_defaults(run=_lazily("cuts"))
 
 
 def _add_profile(verb: argparse.ArgumentParser, preset: str | None) -> None:

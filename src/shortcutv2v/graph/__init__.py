@@ -8,6 +8,7 @@ out = split.tail(carry, split.middle(carry))    # equals teacher(frame) bit for 
 """
 
 from .capture import Capture
+from .cost import MacCounter
 from .cut import Branch, Cut, Layer, parse_cut
 from .facts import Facts
 from .protect import untouched
@@ -22,6 +23,7 @@ __all__ = [
     "Cut",
     "Facts",
     "Layer",
+    "MacCounter",
     "Maps",
     "Split",
     "Suggestion",

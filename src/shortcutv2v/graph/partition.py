@@ -9,7 +9,8 @@ from torch.fx import Node
 
 from ..errors import CutOrderError, LeakError
 from .cut import Cut
-from .traced import Traced, describe
+from .leaks import describe_leaks, leak_text
+from .traced import Traced
 
 __all__ = ["Partition", "Points", "check_order", "find_leaks", "partition"]
 
@@ -74,9 +75,9 @@ def partition(traced: Traced, points: Points, cut: Cut, on_leak: str = "error") 
     Raises:
         LeakError: something between `a` and `f` is needed by the tail; names the layers.
     """
-    leaks = find_leaks(traced, points)
+    leaks, beyond = find_leaks(traced, points)
     if leaks and on_leak == "error":
-        raise LeakError(leak_text(cut, leaks))
+        raise LeakError(leak_text(cut, describe_leaks(traced, leaks, downstream(points.flat_a), beyond)))
     injected = [*points.f, *leaks]
     live = upstream(traced.outputs, injected)
     tail = downstream(injected, live)
@@ -136,11 +137,11 @@ def check_order(traced: Traced, points: Points, cut: Cut) -> None:
             )
 
 
-def find_leaks(traced: Traced, points: Points) -> list[Node]:
-    """The nodes between `a` and `f` that the tail needs other than through `f`.
+def find_leaks(traced: Traced, points: Points) -> tuple[list[Node], set[Node]]:
+    """The nodes between `a` and `f` that the tail needs other than through `f`; and all nodes the tail may need.
 
-    What follows `a` without multiply-adds and without weights (an activation, a reshape) is no leak: the head computes
-    it, and no weight of the middle is read.
+    A node that follows `a` without multiply-adds and without weights (an activation, a reshape) does not leak: the head
+    computes it, and no weight of the middle is read.
     """
     live = upstream(traced.outputs, points.f)
     tail = downstream(points.f, live)
@@ -151,15 +152,5 @@ def find_leaks(traced: Traced, points: Points) -> list[Node]:
     between -= set(points.flat_a)
     outputs = set(traced.outputs)
     beyond = live - between
-    return [n for n in traced.graph.nodes if n in between and (n in outputs or not beyond.isdisjoint(n.users))]
-
-
-def leak_text(cut: Cut, leaks: list[Node]) -> str:
-    """The message of a `LeakError`, without advice on other cuts."""
-    names = describe(leaks)
-    return (
-        f"the tail needs more than f of the cut {cut.short}: the output{'s' if len(names) > 1 else ''} of "
-        f"{', '.join(map(repr, names[:8]))}{' and more' if len(names) > 8 else ''} lie{'s' if len(names) == 1 else ''} "
-        f"between a and f and go{'es' if len(names) == 1 else ''} around f. Choose another cut, or keep these features "
-        'from the reference with on_leak="reuse"'
-    )
+    leaks = [n for n in traced.graph.nodes if n in between and (n in outputs or not beyond.isdisjoint(n.users))]
+    return leaks, beyond

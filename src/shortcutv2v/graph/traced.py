@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import keyword
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -180,27 +180,6 @@ def lookup(root: nn.Module, path: str) -> Any:
     for part in path.split(".") if path else []:
         value = value[ast.literal_eval(part[1:-1])] if part.startswith("[") else getattr(value, part)
     return value
-
-
-def describe(nodes: Sequence[Node]) -> list[str]:
-    """The layers that the nodes come from, each once, in order.
-
-    A node without work of its own, such as an activation, is described by the last layer with weights before it.
-    """
-    return list(dict.fromkeys(_layer(n) for n in nodes))
-
-
-def _layer(node: Node) -> str:
-    own = str(node.meta.get("owner") or node.name)
-    frontier = {node}
-    while frontier:
-        latest = max(frontier)
-        frontier.remove(latest)
-        if latest.meta.get("heavy"):
-            name = str(latest.meta.get("owner"))
-            return name if name == own else f"{name} (then {own})"
-        frontier.update(n for n in latest.all_input_nodes if n.op != "get_attr")
-    return own
 
 
 def meta_of(value: Tensor) -> dict[str, Any]:

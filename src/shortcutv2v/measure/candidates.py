@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from shortcutv2v import graph, ops
-from shortcutv2v.blocks import ShortcutBlock
+from shortcutv2v import graph
+from shortcutv2v.cuts import block_macs
 from shortcutv2v.errors import CaptureError, CutError
 from shortcutv2v.measure.cost import amortised, cost
 from shortcutv2v.measure.latency import latency
@@ -87,13 +86,12 @@ def candidates(
     block = next(iter(model.blocks))
     narrowest = min(block.a_channels, block.f_channels) / _NARROWEST
     teacher = cost(model.teacher, *args, **kwargs).macs
-    price = _pricer(block.variant)
     best: dict[tuple[int, ...], Candidate] = {}
     for cut in found:
         if cut.leaks or min(cut.a_shape[1], cut.f_shape[1]) < narrowest:
             continue
         width = max(1, round(cut.f_shape[1] * block.channels / block.f_channels))
-        state, predicted = price(cut.a_shape, cut.f_shape, width)
+        state, predicted = block_macs(cut.a_shape, cut.f_shape, width, block.variant)
         bound = gain(teacher, teacher + state, teacher * (1 - cut.saved) + predicted, interval)
         size = cut.f_shape[2:]
         if size not in best or bound > best[size].bound:
@@ -131,20 +129,6 @@ def timed(
         for n, c in wrapped.items()
     ]
     return sorted(ran, key=lambda c: -(c.speedup or 0))
-
-
-def _pricer(variant: str) -> Callable[[tuple[int, ...], tuple[int, ...], int], tuple[int, int]]:
-    """Return a function that counts a block's multiply-adds per refresh and per frame, from shapes alone."""
-
-    @cache
-    def price(a_shape: tuple[int, ...], f_shape: tuple[int, ...], width: int) -> tuple[int, int]:
-        with torch.device("meta"), ops.use("plain"), torch.no_grad():
-            block = ShortcutBlock(a_shape[1], f_shape[1], width, variant=variant).eval()
-            a, f = torch.empty(a_shape), torch.empty(f_shape)
-            state = block.encode_reference(f, a)
-            return cost(block.encode_reference, f, a).macs, cost(block.predict, state, a).macs
-
-    return price
 
 
 def _work(
