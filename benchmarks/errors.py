@@ -1,4 +1,4 @@
-"""Where a trained block errs: by distance, by stage of the block, by frequency, and how few pixels hold it.
+"""Analyse the error of a trained block: by distance, by stage of the block, by frequency, and by its share of pixels.
 
     python benchmarks/errors.py demo_output/block
 
@@ -27,7 +27,7 @@ BANDS = (0.0, 0.125, 0.25, 0.5, 1.01)
 
 
 def bands(error: Tensor) -> list[float]:
-    """Share of the energy of `error` (1, C, H, W) in each band."""
+    """Return the share of the energy of `error` (1, C, H, W) in each band."""
     energy = torch.fft.fftshift(torch.fft.fft2(error, norm="ortho").abs() ** 2, dim=(-2, -1)).sum((0, 1))
     y, x = (torch.linspace(-1, 1, n).abs() for n in energy.shape)
     radius = torch.maximum(y[:, None], x[None])
@@ -36,7 +36,7 @@ def bands(error: Tensor) -> list[float]:
 
 
 def concentration(error: Tensor, share: float = 0.1) -> float:
-    """What the worst `share` of the pixels holds of the squared error."""
+    """Return the fraction of the squared error that lies in the worst `share` of the pixels."""
     squared = (error**2).sum(1).flatten()
     return float(squared.topk(int(share * squared.numel())).values.sum() / squared.sum())
 

@@ -1,4 +1,4 @@
-"""What the paper's teachers and blocks cost, module by module, at full size; nothing is run at full size.
+"""Count the cost of the paper's teachers and blocks, module by module, at full size, without running them at it.
 
 Teachers are counted on the meta device, blocks on small maps. Which modules a shortcut frame runs
 is seen on narrow twins, wrapped and cut as users do.
@@ -31,7 +31,7 @@ FILTERS = (stylegan.Blur, stylegan.Upsample)  # StyleGAN2's 4x4 filters: listed 
 
 @dataclass(frozen=True)
 class Count:
-    """Costs of some modules: the paper's multiply-adds and parameters, true ones, and those of 4x4 filters."""
+    """Costs of some modules: multiply-adds and parameters by the paper's count, true ones, and those of 4x4 filters."""
 
     paper_macs: float = 0
     paper_params: float = 0
@@ -111,7 +111,7 @@ TEACHERS = {
 
 @cache
 def count_modules(key: str, flow: bool = True) -> tuple[dict[str, Count], dict[str, torch.Size]]:
-    """Cost of every module of a full-size teacher that runs on a frame, and the shape of every output."""
+    """Return the cost of every module of a full-size teacher that runs on a frame, and the shape of every output."""
     with torch.device("meta"):
         net = TEACHERS[key].build(False)
         args, kwargs = TEACHERS[key].inputs(*TEACHERS[key].size, 512)
@@ -137,7 +137,7 @@ def count_modules(key: str, flow: bool = True) -> tuple[dict[str, Count], dict[s
 
 
 def _own_cost(module: nn.Module, inputs: tuple[Any, ...]) -> Count:
-    """What a module costs without the modules inside it; containers cost nothing of their own."""
+    """Return the cost of a module without the modules inside it; containers cost nothing."""
     params = sum(p.numel() for p in module.parameters(recurse=False))
     if isinstance(module, LAYERS):
         paper = cost(module, *inputs, convention="paper")
@@ -157,7 +157,7 @@ def _own_cost(module: nn.Module, inputs: tuple[Any, ...]) -> Count:
 
 @cache
 def run_by_shortcut(key: str, level: str) -> frozenset[str]:
-    """Names of the modules that a shortcut frame runs, seen on the narrow twin."""
+    """Return the names of the modules that a shortcut frame runs, found on the narrow twin."""
     teacher = TEACHERS[key]
     twin, (args, kwargs) = teacher.build(True), teacher.inputs(32, 32, 8)
     enc, dec = teacher.cut(level)
@@ -172,7 +172,7 @@ def run_by_shortcut(key: str, level: str) -> frozenset[str]:
 
 
 def count_block(a_channels: int, f: torch.Size, channels: int) -> tuple[Count, float]:
-    """Costs of the published block, and its multiply-adds where the reference's part is kept from frame to frame.
+    """Return costs of the published block, and its multiply-adds if the reference's part is kept from frame to frame.
 
     Args:
         a_channels: channels of the encoder features.

@@ -1,4 +1,4 @@
-"""Every row of the paper's Tables 1, 4 and 6: as published, counted the paper's way, and what it truly costs.
+"""Every row of the paper's Tables 1, 4 and 6: as published, by the paper's way of counting, and by its true cost.
 
     python benchmarks/paper_tables.py            # a table
     python benchmarks/paper_tables.py --json     # the same numbers for programs
@@ -100,7 +100,7 @@ ROWS = [
 
 @dataclass(frozen=True)
 class Result:
-    """What a row comes to; MACs in giga, parameters in million.
+    """The results for a row; MACs in billions, parameters in millions.
 
     Attributes:
         row: name.

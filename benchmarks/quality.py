@@ -1,4 +1,4 @@
-"""Quality of every block at equal training time, on the demo's network and on clips it has and has not seen.
+"""Measure every block at equal training time, on the demo's network, on training clips and on held-out clips.
 
     python benchmarks/quality.py                     # everything: about two hours on two cores
     python benchmarks/quality.py pace                # seconds per training step of every block, measured in turn
@@ -45,7 +45,7 @@ MINUTES = (1, 5, 15)
 BLOCKS = {"paper": MINUTES, "residual": MINUTES, "delta": MINUTES, "flow": MINUTES, "flow_half": MINUTES}
 ABLATIONS = dict.fromkeys(("without_reference", "without_current", "single_stage", "without_blending", "full"), (5,))
 VARIANTS = {"full": "paper"}
-"""Runs that are not named after their block: `full` is the published block in a run of the ablations' length."""
+"""Runs with a name other than their block's: `full` is the published block, trained as long as the ablations."""
 RUNS = BLOCKS | ABLATIONS
 CROP, BATCH, RATE, EVERY_STEP = 96, 8, 1e-3, 1_000_000
 UNSEEN = ("bikes.mp4", "carphone_pristine.mp4")
@@ -78,7 +78,7 @@ def setting(name: str) -> tuple[Adapter, ShortcutV2V, video.Frames]:
 
 
 def training_data(model: ShortcutV2V, adapter: Adapter, clip: video.Frames, folder: Path) -> tuple[Any, float]:
-    """Batches of cached features, and how many seconds the teacher took to compute them."""
+    """Return batches of cached features, and the seconds that the teacher took to compute them."""
     clips = [Part(clip, 0, FAST[0]), Part(clip, FAST[1], LAST_TRAINED)]
     cache = FeatureCache(folder, model, adapter)
     pairs = FeaturePairs(cache, clips, INTERVAL - 1, crop=(CROP, CROP), length=BATCH * EVERY_STEP)
@@ -90,13 +90,13 @@ def training_data(model: ShortcutV2V, adapter: Adapter, clip: video.Frames, fold
 
 
 class Stop(pl.Callback):
-    """Calls `at[step]` when the run is there, the averaged weights in place."""
+    """Call `at[step]` after that step, with the averaged weights in place."""
 
     def __init__(self, at: dict[int, Any], ema: EMA) -> None:
         self.at, self.ema = at, ema
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
-        """Look, if it is time."""
+        """Call the function of this step, if it has one."""
         if trainer.global_step in self.at:
             self.ema.on_validation_start(trainer, pl_module)
             self.at[trainer.global_step](trainer.global_step)
@@ -118,18 +118,18 @@ def run(model: ShortcutV2V, adapter: Adapter, loader: Any, steps: int, callbacks
 
 
 class Clock(pl.Callback):
-    """The time at the end of every step."""
+    """Record the time at the end of every step."""
 
     def __init__(self) -> None:
         self.times: list[float] = []
 
     def on_train_batch_end(self, *_: Any) -> None:
-        """Note it."""
+        """Record the time."""
         self.times.append(time.perf_counter())
 
 
 def measure_pace(names: list[str], folder: Path, rounds: int = 2, steps: int = 8) -> None:
-    """Seconds per step of every block, some steps of each in turn, so that a slow minute hits all alike."""
+    """Return seconds per step of every block; blocks take turns, so that a slow minute affects all alike."""
     found: dict[str, list[float]] = {name: [] for name in names}
     spent = 0.0
     for _ in range(rounds):
@@ -152,7 +152,7 @@ def save(name: str, found: Any) -> None:
 
 
 def train(name: str, folder: Path) -> None:
-    """One training run, looked at after each of its minutes."""
+    """Train once, and measure after each minute."""
     pace = json.loads((RESULTS / "pace.json").read_text())
     steps = {m: int((60 * m - pace["features_seconds"]) / pace["seconds_per_step"][name]) for m in RUNS[name]}
     adapter, model, clip = setting(name)
@@ -182,7 +182,7 @@ def parts() -> Iterator[tuple[str, video.Frames, int, int]]:
 
 @torch.no_grad()
 def taught(part: str, clip: video.Frames, start: int, stop: int, folder: Path) -> dict[str, Tensor]:
-    """The teacher's work on a part of a clip, kept in `folder`: `f` of every reference frame, every picture."""
+    """Return the teacher's `f` of all reference frames and its pictures for a part of a clip, cached in `folder`."""
     path = folder / f"{part}.pt"
     if not path.exists():
         _, model, _ = setting("flow")
@@ -202,7 +202,7 @@ def taught(part: str, clip: video.Frames, start: int, stop: int, folder: Path) -
 
 @torch.no_grad()
 def evaluate(model: ShortcutV2V, folder: Path, baselines: bool = False) -> dict[str, dict[str, dict[str, float]]]:
-    """Part -> method -> PSNR and SSIM over shortcut frames at distance 1 and 2, and of the worst frame.
+    """Return part -> method -> PSNR and SSIM over shortcut frames at distances 1 and 2, and of the worst frame.
 
     Methods are "ours", or the two free baselines.
     """
@@ -234,7 +234,7 @@ def summary(scores: list[tuple[int, float, float]]) -> dict[str, float]:
 
 
 def table() -> Iterator[str]:
-    """Everything that has been measured, as two Markdown tables: PSNR and SSIM."""
+    """Return all measurements as two Markdown tables: PSNR and SSIM."""
     results = {name: json.loads(path.read_text()) for name in RUNS if (path := RESULTS / f"{name}.json").exists()}
     if not results:
         yield "nothing measured yet: run this without arguments"

@@ -1,4 +1,4 @@
-"""Time against multiply-adds, side by side in one run: teachers, blocks and operators.
+"""Measure time against multiply-adds, side by side in one run: teachers, blocks and operators.
 
     python benchmarks/speed.py                       # everything, minutes
     python benchmarks/speed.py --only operators unsup --seconds 20
@@ -47,12 +47,12 @@ def measure(case: str, work: dict[str, cases.Work], seconds: float) -> list[repo
 
 
 def baseline(name: str, first: str) -> str:
-    """The name of what a callable is compared with."""
+    """Return the name of the callable that this one is compared with."""
     return f"{first}, compiled" if "compiled" in name else first
 
 
 def measure_all(wanted: list[str], setting: cases.Setting, seconds: float) -> list[report.Line]:
-    """Everything asked for, in order."""
+    """Return all cases that were asked for, in order."""
     found: list[report.Line] = []
     if "operators" in wanted:
         found += measure("AdaBD", cases.operator_work(setting), seconds)
@@ -67,7 +67,7 @@ def measure_all(wanted: list[str], setting: cases.Setting, seconds: float) -> li
 
 
 def about_machine(setting: cases.Setting) -> dict[str, str]:
-    """Machine, versions and commit."""
+    """Return machine, versions and commit."""
     git = ["git", "-C", str(ROOT)]
     commit = subprocess.run([*git, "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
     dirty = subprocess.run([*git, "status", "--porcelain", "src"], capture_output=True, text=True, check=False)

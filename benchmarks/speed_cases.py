@@ -1,4 +1,4 @@
-"""What `speed.py` measures: the teachers with their cuts, the operators, a distillation step, as callables by name.
+"""Cases of `speed.py`: teachers with their cuts, operators, and a distillation step, as callables by name.
 
 The teacher gets whatever the shortcut frame gets: device, precision, memory format and compiler. Weights are random:
 time does not depend on them.
@@ -30,7 +30,7 @@ Work = Callable[[], Any]
 
 @dataclass(frozen=True)
 class Setting:
-    """How everything runs, teacher and model alike.
+    """Settings under which teacher and model run alike.
 
     Attributes:
         device: where.
@@ -51,16 +51,16 @@ class Setting:
 
     @property
     def memory_format(self) -> torch.memory_format:
-        """Of 4-D tensors."""
+        """The memory format of 4-D tensors."""
         return torch.channels_last if self.channels_last else torch.contiguous_format
 
     def place(self, tensor: Tensor) -> Tensor:
-        """The tensor as this setting wants it."""
+        """Return the tensor in the device, dtype and format of this setting."""
         moved = tensor.to(self.device, self.dtype)
         return moved.contiguous(memory_format=self.memory_format) if moved.dim() == 4 else moved
 
     def case(self, case: Case) -> Case:
-        """The case as this setting wants it."""
+        """Return the case in the device, dtype and format of this setting."""
         teacher = case.teacher.to(self.device, self.dtype).to(memory_format=self.memory_format)
         return replace(case, teacher=teacher, inputs=tuple(self.place(x) for x in case.inputs))
 
@@ -84,7 +84,7 @@ def _unsup(setting: Setting) -> Case:
 
 
 def _vid2vid(setting: Setting) -> Case:
-    """The E2F shape, without the flow branch; away from a GPU at a quarter of its width.
+    """Return the E2F network without its flow branch; without a GPU at a quarter of its width.
 
     The full net takes 1.3 T multiply-adds without that branch, a good part of a minute on two cores; the paper leaves
     the branch out of its shortcut frames, and here the teacher does without it too.
@@ -104,7 +104,7 @@ CASES: dict[str, Callable[[Setting], Case]] = {"unsup": _unsup, "vid2vid": _vid2
 
 
 def case_work(case: Case, setting: Setting) -> dict[str, Work]:
-    """A teacher: its frame, every cut, and at its middle cut every block, width and implementation.
+    """Return a teacher's callables: its frame, every cut, and at the middle cut every block, width and implementation.
 
     "published" is the published block on torchvision's kernels, nothing folded or fused.
     """
@@ -127,7 +127,7 @@ def case_work(case: Case, setting: Setting) -> dict[str, Work]:
 
 
 def _models(case: Case) -> dict[str, ShortcutV2V]:
-    """By cut, block and width; at one cut they share the capture."""
+    """Return models by cut, block and width; models at one cut share the capture."""
     models: dict[str, ShortcutV2V] = {}
     for level in case.cuts:
         first = _wrap(case, level)
@@ -149,7 +149,7 @@ def _wrap(case: Case, level: str, variant: str = "paper") -> ShortcutV2V:
 
 
 def _sibling(model: ShortcutV2V, channels: int, variant: str) -> ShortcutV2V:
-    """The same captured teacher with another block."""
+    """Return the same captured teacher with another block."""
     (block,) = model.blocks
     other = ShortcutBlock(block.a_channels, block.f_channels, channels, variant=variant)
     like = next(block.parameters())
@@ -158,7 +158,7 @@ def _sibling(model: ShortcutV2V, channels: int, variant: str) -> ShortcutV2V:
 
 @torch.no_grad()
 def _frames(key: str, model: ShortcutV2V, case: Case, implementation: str | None = None) -> dict[str, Work]:
-    """A shortcut and a reference frame."""
+    """Return callables for a shortcut frame and a reference frame."""
     with _using(implementation):
         _, reference = model.reference(*case.inputs)
 
@@ -184,7 +184,7 @@ def _using(implementation: str | None) -> Iterator[None]:
 
 @contextmanager
 def _published(model: ShortcutV2V) -> Iterator[None]:
-    """The block as published: nothing folded, torchvision's kernels."""
+    """Return the block as published: without folding, on torchvision's kernels."""
     model.blocks.train()
     try:
         with ops.use("reference"):
@@ -218,7 +218,7 @@ def _parts(model: ShortcutV2V, case: Case) -> dict[str, Work]:
 
 
 def _compiled(case: Case, mode: str) -> dict[str, Work]:
-    """Teacher and model, each compiled with the same mode."""
+    """Return teacher and model, both compiled in the same mode."""
     options = {} if mode == "default" else {"mode": mode}
     teacher = torch.compile(case.teacher, **options)  # type: ignore[call-overload]
 
@@ -236,7 +236,7 @@ def _compiled(case: Case, mode: str) -> dict[str, Work]:
 
 
 def operator_work(setting: Setting) -> dict[str, Work]:
-    """AdaBD at 64 channels, 128x256: what Unsup's medium cut needs. The first is the baseline."""
+    """Return AdaBD at 64 channels and 128x256, as Unsup's medium cut needs it. The first callable is the baseline."""
     f, a, weight = (setting.place(x) for x in (*torch.randn(2, 1, 64, 128, 256), torch.randn(64, 64, 3, 3)))
     offset, mask = (x.to(setting.device) for x in (torch.randn(1, 18, 128, 256), torch.rand(1, 9, 128, 256)))
     columns, matrix = setting.place(torch.randn(128 * 256, 576)), setting.place(torch.randn(576, 64))
@@ -256,14 +256,14 @@ def operator_work(setting: Setting) -> dict[str, Work]:
 
 
 def warp_work(setting: Setting) -> dict[str, Work]:
-    """The warp of 64 channels at 128x256, channels_last."""
+    """Return the warp of 64 channels at 128x256, channels_last."""
     f = setting.place(torch.randn(1, 64, 128, 256)).contiguous(memory_format=torch.channels_last)
     offset = torch.randn(1, 2, 128, 256, device=setting.device)
     return {name: lambda name=name: ops.warp(f, offset, implementation=name) for name in setting.implementations}  # type: ignore[misc]
 
 
 def step_work(setting: Setting) -> dict[str, Work]:
-    """A distillation step of the published block on Unsup: two pairs of 128x128 crops, forward and backward."""
+    """Return a distillation step of the published block on Unsup: two pairs of 128x128 crops, forward and backward."""
     from shortcutv2v.distill import Distiller
 
     pairs = torch.rand(2, 2, 3, 128, 128).to(setting.device, setting.dtype)

@@ -1,4 +1,4 @@
-"""What `speed.py` measured, as JSON, a Markdown table and a plot; each of the latter is made from the JSON alone."""
+"""Results of `speed.py` as JSON, and a Markdown table and a plot made from the JSON alone."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 __all__ = ["INTERVALS", "Line", "Video", "draw", "load", "points", "render", "save", "table", "videos"]
 
 INTERVALS = {"unsup": 3, "vid2vid": 6, "real_esrgan": 3}
-"""Frames from one refresh to the next: the paper's, and 3 where it has none."""
+"""Frames from one refresh to the next: the paper's number, or 3 if it gives none."""
 
 _SHORTCUT, _REFERENCE = ": shortcut frame", ": reference frame"
 
@@ -67,13 +67,13 @@ def save(path: Path, about: dict[str, str], found: Sequence[Line]) -> None:
 
 
 def load(path: Path) -> tuple[dict[str, str], list[Line]]:
-    """What `save` wrote."""
+    """Read the JSON that `save` wrote."""
     saved: dict[str, Any] = json.loads(path.read_text())
     return saved["about"], [Line(**line) for line in saved["lines"]]
 
 
 def render(path: Path) -> str:
-    """Write table and plot of a JSON file beside it; the table is returned."""
+    """Write table and plot of a JSON file beside it; return the table."""
     about, found = load(path)
     text = table(found, about)
     path.with_suffix(".md").write_text(text)
@@ -83,7 +83,7 @@ def render(path: Path) -> str:
 
 
 def videos(found: Sequence[Line], case: str) -> Iterator[Video]:
-    """One entry for every shortcut frame of the case that has its reference frame beside it."""
+    """Return an entry for every shortcut frame of the case whose reference frame was measured, too."""
     lines = {line.name: line for line in found if line.case == case}
     teacher, interval = lines["teacher frame"], INTERVALS.get(case, 3)
     for name, short in lines.items():
@@ -97,7 +97,7 @@ def videos(found: Sequence[Line], case: str) -> Iterator[Video]:
 
 
 def table(found: Sequence[Line], about: dict[str, str]) -> str:
-    """All lines, then the videos, as Markdown."""
+    """Return all lines, then the videos, as Markdown."""
     text = ["# Speed", "", *(f"- {key}: {value}" for key, value in about.items()), ""]
     text += ["Made by `python benchmarks/speed.py`. Ratios hold within one case only.", ""]
     text += ["| case | what | G multiply-adds | ms | spread | times as fast |", "|---|---|---|---|---|---|"]
@@ -117,7 +117,7 @@ def table(found: Sequence[Line], about: dict[str, str]) -> str:
 
 
 def points(found: Sequence[Line], case: str) -> list[tuple[str, float, float]]:
-    """The case's shortcut frames for the plot: (name, multiply-adds, time), teacher = 1, fastest first."""
+    """Return the case's shortcut frames for the plot: (name, multiply-adds, time), teacher = 1, fastest first."""
     macs = next(line.macs for line in found if line.case == case and line.name == "teacher frame") or 1
     drawn = [line for line in found if line.case == case and line.name.endswith(_SHORTCUT) and line.macs]
     named = [(x.name.removesuffix(_SHORTCUT), (x.macs or 0) / macs, x.best / x.baseline) for x in drawn]
@@ -125,8 +125,9 @@ def points(found: Sequence[Line], case: str) -> list[tuple[str, float, float]]:
 
 
 def draw(found: Sequence[Line], path: Path) -> None:
-    """Time against multiply-adds, one panel per case: dashed the teacher's time; on the slope, where it comes into
-    view, time follows the multiply-adds.
+    """Draw time against multiply-adds, one panel per case.
+
+    The dashed line is the teacher's time. On the slope, time is proportional to the multiply-adds.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -140,7 +141,7 @@ def draw(found: Sequence[Line], path: Path) -> None:
 
 
 def _panel(axes: Axes, case: str, shown: Sequence[tuple[str, float, float]]) -> None:
-    """Every point has its own mark, hollow, and its name in the legend: labels and points cannot hide each other."""
+    """Draw a panel. Each point has a hollow mark of its own and a legend entry, so that labels hide no points."""
     marks = "osD^v<>ph*X8d"
     for number, (name, macs, seconds) in enumerate(shown):
         style: dict[str, Any] = {"color": f"C{number % 10}", "marker": marks[number % len(marks)]}
@@ -162,10 +163,10 @@ _TICKS = [digit * 10.0**power for power in range(-3, 2) for digit in (1, 1.5, 2,
 
 
 def _limits(values: Sequence[float]) -> tuple[float, float]:
-    """Axis limits with a margin of a fifth around the values."""
+    """Return axis limits with a margin of a fifth around the values."""
     return min(values) / 1.2, max(values) * 1.2
 
 
 def _teachers(found: Sequence[Line]) -> list[str]:
-    """The cases with a teacher in them, in order."""
+    """Return the cases that have a teacher, in order."""
     return list(dict.fromkeys(line.case for line in found if line.name == "teacher frame"))
