@@ -16,6 +16,9 @@ settings.load_profile("repeatable")
 # Tiny tensors: a second thread costs more than it brings, above all on a busy machine.
 torch.set_num_threads(1)
 
+# pytest would import these for doctests. One is for mypy alone, the other would register its policies twice.
+collect_ignore = ["typing_user.py", "policies.py"]
+
 
 def pytest_runtest_setup() -> None:
     """Every test draws the same numbers, alone and among others."""

@@ -208,3 +208,9 @@ def test_every_module_says_what_it_offers(path: Path) -> None:
     assert ast.get_docstring(tree)
     names = [t.id for n in tree.body if isinstance(n, ast.Assign) for t in n.targets if isinstance(t, ast.Name)]
     assert "__all__" in names or path.name == "__main__.py"
+
+
+def test_test_files_have_names_of_their_own() -> None:
+    """pytest imports them by file name: two of one name cannot be collected in one run."""
+    names = [path.name for path in Path(__file__).parent.rglob("test_*.py")]
+    assert not {name for name in names if names.count(name) > 1}
