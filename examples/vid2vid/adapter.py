@@ -1,10 +1,10 @@
-"""How a video of maps goes through vid2vid: past maps and past outputs are fed back in, frame after frame.
+"""Adapter of vid2vid, for videos of maps: past maps and past outputs are fed back in, frame after frame.
 
-Two facts of the authors' way of running it are kept:
+It runs the network as the authors do:
 
 * every frame is normalised with its own statistics (`frame_statistics`), in train and eval mode, also in a batch;
-* the flow branch is left out (`use_raw_only`): a shortcut that replaces the residual blocks has nothing to feed it
-  from. The generator is cut on its way to `img_raw`, and `img_final` is `img_raw`, at reference frames too.
+* the flow branch is left out (`use_raw_only`): a shortcut replaces the residual blocks and cannot feed it.
+  The generator is cut on its way to `img_raw`, and `img_final` is `img_raw`, at reference frames too.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ __all__ = ["Past", "Vid2VidAdapter", "build_adapter"]
 
 
 class Past(NamedTuple):
-    """What the next frame needs of the last ones, oldest first; empty when a sequence begins.
+    """The maps and pictures of the last frames that the next one needs, oldest first; empty at the start of a sequence.
 
     Shapes: maps (B, C, H, W) as the generator reads them, pictures (B, 3, H, W) in [-1, 1].
     """
@@ -44,8 +44,8 @@ class Vid2VidAdapter(Adapter):
     Args:
         teacher: the generator. Its norms are switched to the frame's own statistics, its flow branch off.
         cut: `low`, `medium` or `high`, the paper's levels of dependence on the teacher; default: `medium`, or `low`
-            where the generator is too shallow for it.
-        encode: turns pictures into one frame's maps: `LabelMaps` or `TiledMaps`, or your own.
+            if the generator is too shallow for that.
+        encode: turns pictures into one frame's maps: `LabelMaps`, `TiledMaps` or your own.
         first: paints a picture (B, 3, H, W) in [-1, 1] from one frame's maps, when there are no past outputs: a
             first-frame network, say `lambda maps: net(maps[:, :35])`. Without it the past is black to the
             generator (zeros), as for generators trained with `--no_first_img`.
@@ -86,11 +86,11 @@ class Vid2VidAdapter(Adapter):
             )
 
     def start(self) -> Past:
-        """An empty past."""
+        """Return an empty past."""
         return Past()
 
     def inputs(self, frame: Tensor, state: Past) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """Maps of the past and current frame, and the past outputs; where there is no past the oldest is repeated.
+        """Return maps of the past and current frame, and the past outputs; a missing past is filled with the oldest.
 
         Raises:
             InputError: the maps have another number of channels than the generator reads, or a size that it cannot
@@ -105,7 +105,7 @@ class Vid2VidAdapter(Adapter):
         return args, {"mask": maps[:, list(self.foreground)].sum(1, keepdim=True).clamp(0, 1)}
 
     def paint(self, maps: Tensor) -> Tensor:
-        """The picture that stands for a past output where a sequence begins."""
+        """Return the picture that stands for a past output at the start of a sequence."""
         if self.first is None:
             return maps.new_zeros(maps.shape[0], self.generator.output_nc, *maps.shape[2:])
         if isinstance(self.first, nn.Module):
@@ -114,12 +114,12 @@ class Vid2VidAdapter(Adapter):
             return self.first(maps)
 
     def image(self, output: Generated | Tensor) -> Tensor:
-        """The final picture in [0, 1]."""
+        """Return the final picture in [0, 1]."""
         picture = output.img_final if isinstance(output, Generated) else output
         return (picture + 1) / 2
 
     def advance(self, state: Past, frame: Tensor, output: Generated | Tensor) -> Past:
-        """The past with this frame's maps and picture added, and the oldest dropped."""
+        """Return the past with this frame's maps and picture added, and the oldest dropped."""
         picture = output.img_final if isinstance(output, Generated) else output
         maps, pictures = (*state.maps, self._maps(frame)), (*state.pictures, picture)
         if self.first is None:  # full from the first frame on, so that exported programs have one structure
@@ -127,7 +127,7 @@ class Vid2VidAdapter(Adapter):
         return Past(maps[-self.history :], pictures[-self.history :])
 
     def opening(self, frame: Tensor, state: Past) -> Tensor | None:
-        """The picture of one of the first frames, which the paper takes from the first-frame network, else None."""
+        """Return the picture of a first frame, which the paper takes from the first-frame network, else None."""
         if self.first is None or len(state.pictures) >= self.history:
             return None
         return self.paint(self._maps(frame))
@@ -170,19 +170,19 @@ def build_adapter(
     random: bool = False,
     **config: Any,
 ) -> Vid2VidAdapter:
-    """The adapter for one of the authors' files.
+    """Return the adapter for one of the authors' files.
 
     Args:
         checkpoint: `<epoch>_net_G0.pth`; see README.md for where to get them.
         cut: `low`, `medium` or `high`; default: `medium`, or `low` where the generator is too shallow for it.
         maps: `labels` (label pictures, see `LabelMaps`) or `tiles` (see `TiledMaps`).
-        instances: whether the last map of a frame is that of the instances' edges (`--use_instance`).
+        instances: the last map of a frame holds the edges of instances (`--use_instance`).
         first: a first-frame network's file, `latest_net_G_512.pth` or `latest_net_G.pth`.
         features: for edge-to-face's first-frame network: a file with its feature map (nz, H, W).
         foreground: labels that the foreground model paints.
         interval: frames from one refresh to the next; the paper takes 3 for label-to-city, 6 for edge-to-face.
-        random: an untrained network instead of a checkpoint, to try the machinery.
-        config: what the network is (`input_nc`, `ngf`, ...); by default what the file holds.
+        random: an untrained network instead of a checkpoint, to try the commands.
+        config: options of the network (`input_nc`, `ngf`, ...); default: those of the file.
 
     Raises:
         InputError: neither checkpoint nor `random`, a file that holds another network, or unknown `maps`.
@@ -223,7 +223,7 @@ class _Painter(nn.Module):
         self.register_buffer("features", features)
 
     def forward(self, maps: Tensor) -> Tensor:
-        """Paint (B, 3, H, W) in [-1, 1] from maps (B, C, H, W); maps that the network does not know are left out."""
+        """Paint (B, 3, H, W) in [-1, 1] from maps (B, C, H, W); maps that the network does not read are left out."""
         maps = maps[:, : self.net.input_nc]
         guide = () if self.features is None else (self.features.expand(len(maps), *self.features.shape),)
         picture: Tensor = self.net(maps, *guide)

@@ -1,4 +1,4 @@
-"""How a portrait video goes through VToonify: style code, style degree and parsing maps beside every frame.
+"""Adapter of VToonify, for portrait videos: every frame comes with style code, style degree and parsing maps.
 
 The networks that make the parsing maps (BiSeNet) and the style code (pSp) are not part of this example: bring their
 results. Parsing maps come with the frames, as channels 3 to 21, or from a function of the picture.
@@ -62,7 +62,7 @@ class VToonifyAdapter(Adapter):
         self._degree = {"d_s": degree} if teacher.dual else {}
 
     def inputs(self, frame: Tensor, state: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """Picture and parsing maps, the style code for every frame of the batch, and the degree.
+        """Return picture and parsing maps, the style code for every frame of the batch, and the degree.
 
         Raises:
             InputError: neither 3 nor 22 channels.
@@ -85,12 +85,12 @@ class VToonifyAdapter(Adapter):
             return self.parse(picture.float()).to(picture)
 
     def image(self, output: Tensor) -> Tensor:
-        """The output in [0, 1]."""
+        """Return the output in [0, 1]."""
         return (output + 1) / 2
 
 
 def read_style(path: str | os.PathLike[str]) -> Tensor:
-    """A style code from a `.npy`, `.pt` or `.safetensors` file that holds one array; leading 1s are dropped.
+    """Read a style code from a `.npy`, `.pt` or `.safetensors` file that holds one array; leading 1s are dropped.
 
     Raises:
         CheckpointError: no such file, or it holds anything else. The authors' `exstyle_code.npy` is a pickled
@@ -118,7 +118,7 @@ def build_adapter(
     random: bool = False,
     **config: Any,
 ) -> VToonifyAdapter:
-    """The adapter for one of the authors' files.
+    """Return the adapter for one of the authors' files.
 
     Args:
         checkpoint: `vtoonify_s_d.pt`, `vtoonify.pt`, ...; see README.md for where to get them.
@@ -127,8 +127,8 @@ def build_adapter(
         parse: a face parser as `torch.export.save` writes it: pictures (B, 3, H, W) in [-1, 1] to maps
             (B, 19, H, W), unscaled. Without it parsing maps are empty.
         cut: `low`, `medium` or `high`.
-        random: an untrained network (and without `style` a random code), to try the machinery.
-        config: what the network is (`backbone`, `in_size`, ...); by default what the file holds.
+        random: an untrained network, and without `style` a random code, to try the commands.
+        config: options of the network (`backbone`, `in_size`, ...); default: those of the file.
 
     Raises:
         InputError: neither checkpoint nor `random`, or no style.
