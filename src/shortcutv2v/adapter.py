@@ -110,7 +110,9 @@ class Adapter:
             )
         check_adapter(self, frame)
         args, kwargs = self.example(frame)
-        return wrap(self.teacher, **{"example_inputs": args, "example_kwargs": kwargs, **settings})
+        model = wrap(self.teacher, **{"example_inputs": args, "example_kwargs": kwargs, **settings})
+        model.picture = self.image
+        return model
 
     def example(self, frame: Tensor) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Return the teacher's inputs for the first frame of a video, (B, 3, H, W) in [0, 1], padded if necessary."""

@@ -12,6 +12,7 @@ import importlib.metadata
 import json
 import warnings
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from shortcutv2v.fingerprint import KINDS as TEACHER_KINDS
 from shortcutv2v.fingerprint import differences, fingerprint
 from shortcutv2v.lazy import Blocks
 from shortcutv2v.model import ShortcutV2V, placement
+from shortcutv2v.quality import Calibration
 from shortcutv2v.refresh import RefreshPolicy, from_recipe, to_recipe
 from shortcutv2v.teacher import mode_dependent
 
@@ -44,6 +46,7 @@ _RECIPE_KINDS: _Kinds = {
     "on_leak": str,
     "refresh": dict,
     "trained_interval": (int, type(None)),
+    "calibration": (dict, type(None)),
     "show_shortcut": bool,
     "blocks": list,
     "weights": str,
@@ -109,6 +112,7 @@ def load(folder: str | Path, teacher: nn.Module, *, capture: str | None = None) 
     except (TypeError, AttributeError) as error:
         raise CheckpointError(f"{folder / RECIPE} is damaged: {error}") from None
     model.trained_interval = settings["trained_interval"]
+    model.calibration = Calibration.from_recipe(settings["calibration"])
     model.blocks.to(placement(teacher)[0])
     return model.eval()
 
@@ -130,6 +134,7 @@ def recipe(model: ShortcutV2V) -> dict[str, Any]:
         "on_leak": model.capture.on_leak,
         "refresh": policy,
         "trained_interval": model.trained_interval,
+        "calibration": None if model.calibration is None else asdict(model.calibration),
         "show_shortcut": model.show_shortcut,
         "blocks": [_block_recipe(block) for block in model.blocks],
         "teacher": fingerprint(model.teacher),

@@ -14,9 +14,12 @@ from shortcutv2v.blocks.alignment import laid_out_like
 from shortcutv2v.errors import InputError
 from shortcutv2v.graph import Capture, Cut, begin_pass, keep, replays
 from shortcutv2v.lazy import BlockMaker, LazyBlocks, materialising
+from shortcutv2v.quality import Calibration, policy_for
 from shortcutv2v.refresh import Look, RefreshPolicy, as_policy
 from shortcutv2v.stream import Stream
 from shortcutv2v.types import Carry, Reference, fits
+
+DEFAULT_HORIZON = 9
 
 __all__ = ["RefreshLike", "ShortcutV2V", "placement"]
 
@@ -45,6 +48,9 @@ class ShortcutV2V(LazyBlocks):
         cut: the cut; print it.
         blocks: the trainable Shortcut blocks, one per branch.
         trained_interval: the largest interval that the blocks were trained for; None before any training.
+        calibration: how the blocks' own signal tells their error, see `calibrate()`; None before it.
+        picture: returns the picture in the teacher's output, as `Adapter.image` does; None for the first tensor in it.
+            `Adapter.wrap()` and `calibrate()` set it. It is not saved.
     """
 
     def __init__(
@@ -57,6 +63,8 @@ class ShortcutV2V(LazyBlocks):
         super().__init__(blocks)
         self.capture = capture
         self.trained_interval: int | None = None
+        self.calibration: Calibration | None = None
+        self.picture: Callable[[Any], Tensor] | None = None
         self._compile_options: dict[str, Any] | None = None
         self._replays = False
         self._default_stream = Stream(self, refresh, show_shortcut)
@@ -113,6 +121,11 @@ class ShortcutV2V(LazyBlocks):
                 if self._compile_options is not None:
                     self.compile(**self._compile_options)
         return self
+
+    @property
+    def replays(self) -> bool:
+        """Whether `compile()` asked for CUDA graphs, whose results the next replay overwrites."""
+        return self._replays
 
     def head(self, *args: Any, **kwargs: Any) -> Carry:
         """Run what `a` needs. Takes the teacher's inputs. Every pass begins here."""
@@ -220,17 +233,75 @@ class ShortcutV2V(LazyBlocks):
         """Begin a new video: forget the reference of `model(frame)`."""
         self._default_stream.reset()
 
-    def stream(self, refresh: RefreshLike | None = None, show_shortcut: bool | None = None) -> Stream:
+    def stream(
+        self,
+        refresh: RefreshLike | None = None,
+        show_shortcut: bool | None = None,
+        *,
+        quality: str | float | None = None,
+        speed: float | None = None,
+        guarantee: int = 0,
+    ) -> Stream:
         """Return a video stream with its own state.
 
         Args:
             refresh: a policy, an interval, or a function `policy(look) -> bool`, instead of the model's policy. The
                 stream works with a copy of it.
             show_shortcut: instead of the model's, see `Stream`.
+            quality: instead of a policy, the PSNR in dB to the teacher that 95 % of the shortcut frames shall hold, or
+                a text such as `"40dB@99%"`; `"lossless"` runs the teacher on every frame. See `quality.Quality`.
+            speed: instead of a policy, how many times as fast as the teacher the stream shall be on average, at the
+                best quality that allows. See `quality.Speed`.
+            guarantee: with `quality`, run every so many-th shortcut frame in full, show that, and count what the
+                prediction would have been worth.
+
+        Raises:
+            InputError: more than one of `refresh`, `quality` and `speed` is given, or one is out of range.
+
+        Examples:
+            ```python
+            stream = model.stream(quality=40)
+            for frame in video:
+                output = stream(frame)
+            print(stream.summary())
+            ```
         """
         show = self.show_shortcut if show_shortcut is None else show_shortcut
-        policy = self.refresh if refresh is None else as_policy(refresh, usual=self.max_interval)
-        return Stream(self, policy, show)
+        if quality is not None or speed is not None:
+            if refresh is not None:
+                raise InputError("give one of refresh=, quality= and speed=")
+            policy = policy_for(quality, speed, self.horizon, self.calibration, guarantee)
+        else:
+            policy = self.refresh if refresh is None else as_policy(refresh, usual=self.max_interval)
+        return Stream(self, policy, show, self.picture)
+
+    def calibrate(
+        self, clips: Any, adapter: Any = None, *, interval: int | None = None, frames: int = 120
+    ) -> Calibration:
+        """Learn how the blocks' own signal tells their error, for `stream(quality=...)`; `save()` stores it.
+
+        Args:
+            clips: frames uint8 (3, H, W) that the blocks were not trained on, in order; a list of clips for several.
+            adapter: how frames become the teacher's inputs; default: the frame itself.
+            interval: predictions are made up to `interval - 1` frames after a reference; default: the horizon of
+                `stream(quality=...)`.
+            frames: the most frames to run, through teacher and blocks, in all.
+
+        Returns:
+            The calibration, which is also kept in `calibration`.
+
+        Raises:
+            InputError: there are too few frames, or `adapter` is of another teacher.
+        """
+        from shortcutv2v.calibrate import calibrate
+
+        self.calibration = calibrate(self, clips, adapter, interval or self.horizon, frames)
+        return self.calibration
+
+    @property
+    def horizon(self) -> int:
+        """Horizon of `stream(quality=...)` and `stream(speed=...)`: the interval of the training, at least 9."""
+        return max(DEFAULT_HORIZON, self.trained_interval or 0)
 
     def compile(self, *args: Any, **options: Any) -> None:
         """Compile head, middle, tail and blocks with `torch.compile(**options)`, each as one program.

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import itertools
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,8 +13,12 @@ from torch import Tensor
 
 from shortcutv2v.adapter import Adapter
 from shortcutv2v.adapter_check import CheckedAdapter
+from shortcutv2v.errors import InputError
 
-__all__ = ["Played", "Player", "cropped"]
+__all__ = ["Inputs", "Played", "Player", "cropped"]
+
+Inputs = tuple[tuple[Any, ...], dict[str, Any]]
+"""A teacher's positional and keyword inputs."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +34,18 @@ class Played:
 
     output: Any
     opening: bool
+    args: tuple[Any, ...] = ()
+    kwargs: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    """A frame on its way: its own size, the padded one, and what the adapter made of it."""
+
+    size: torch.Size
+    padded: torch.Size
+    frame: Tensor = field(default_factory=lambda: torch.empty(0))
+    opened: Any = None
     args: tuple[Any, ...] = ()
     kwargs: dict[str, Any] = field(default_factory=dict)
 
@@ -55,33 +73,58 @@ class Player:
         self.adapter = adapter
         self.run = run
         self._checked = CheckedAdapter(adapter)
-        self._size = self._padded = torch.Size((1, 1))
         self.reset()
 
     def reset(self) -> None:
         """Begin a new video."""
         self.state: Any = self.adapter.start()
+        self._latest = _Prepared(torch.Size((1, 1)), torch.Size((1, 1)))
 
     def __call__(self, frame: Tensor) -> Played:
         """Play the next frame, (B, C, H, W) in [0, 1]; it is padded to a size that the teacher takes."""
-        self._size = frame.shape[-2:]
-        frame = self.adapter.pad(frame)
-        self._padded = frame.shape[-2:]
-        output = self._checked.opening(frame, self.state)
-        if output is not None:
-            played = Played(output, opening=True)
+        self._latest = now = self._prepare(frame)
+        if now.opened is not None:
+            played = Played(now.opened, opening=True)
         else:
-            args, kwargs = self._checked.inputs(frame, self.state)
-            played = Played(self._checked.run(self.run, args, kwargs), False, args, kwargs)
-        self.state = self._checked.advance(self.state, frame, played.output)
+            played = Played(self._checked.run(self.run, now.args, now.kwargs), False, now.args, now.kwargs)
+        self.state = self._checked.advance(self.state, now.frame, played.output)
         return played
+
+    def _prepare(self, frame: Tensor) -> _Prepared:
+        """Pad a frame, and ask the adapter for its opening output or the teacher's inputs."""
+        padded = self.adapter.pad(frame)
+        opened = self._checked.opening(padded, self.state)
+        args, kwargs = ((), {}) if opened is not None else self._checked.inputs(padded, self.state)
+        return _Prepared(frame.shape[-2:], padded.shape[-2:], padded, opened, args, kwargs)
+
+    def ahead(self, frames: Iterable[Tensor], run: Callable[[Iterator[Inputs]], Iterator[Any]]) -> Iterator[Tensor]:
+        """Play a whole video, and yield its pictures; `run` may read the inputs of later frames before it answers.
+
+        Args:
+            frames: (B, C, H, W) each, in [0, 1].
+            run: called with the teacher's inputs of frames in a row, `(args, kwargs)` each; yields an output for each.
+
+        Raises:
+            InputError: the adapter is recurrent: its inputs need the outputs before them.
+        """
+        if self.adapter.recurrent:
+            raise InputError(
+                f"the {type(self.adapter).__name__} is recurrent: its frames need the outputs of the frames before, so "
+                "nothing can look ahead"
+            )
+        for opening, group in itertools.groupby(map(self._prepare, frames), lambda now: now.opened is not None):
+            waiting: deque[_Prepared] = deque()
+            inputs = _inputs(group, waiting)
+            for output in _opened(inputs, waiting) if opening else run(inputs):
+                self._latest = waiting.popleft()
+                yield self.picture(output)
 
     def picture(self, output: Any) -> Tensor:
         """Return the picture in an output that belongs to the last frame, (B, 3, H', W'), values not yet clipped.
 
         Of a padded frame, the part that belongs to the padding is cropped.
         """
-        return cropped(self._checked.image(output), self._size, self._padded)
+        return cropped(self._checked.image(output), self._latest.size, self._latest.padded)
 
 
 def cropped(picture: Tensor, size: Sequence[int], padded: Sequence[int]) -> Tensor:
@@ -96,3 +139,15 @@ def cropped(picture: Tensor, size: Sequence[int], padded: Sequence[int]) -> Tens
         -(-side * given // whole) for side, given, whole in zip(picture.shape[-2:], size, padded, strict=True)
     )
     return picture[..., :height, :width]
+
+
+def _inputs(frames: Iterable[_Prepared], waiting: deque[_Prepared]) -> Iterator[Inputs]:
+    """Hand out the inputs of frames; the frames wait for their outputs."""
+    for frame in frames:
+        waiting.append(frame)
+        yield frame.args, frame.kwargs
+
+
+def _opened(inputs: Iterator[Inputs], waiting: deque[_Prepared]) -> Iterator[Any]:
+    for _ in inputs:
+        yield waiting[-1].opened

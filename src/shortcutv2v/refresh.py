@@ -23,26 +23,50 @@ __all__ = ["Every", "Function", "Look", "RefreshPolicy", "as_policy", "from_reci
 DEFAULT_INTERVAL = 3
 
 
-@dataclass
 class Look:
     """One frame of one video, as a policy sees it.
 
+    Args:
+        distance: frames since the reference.
+        carry: what the head made of the frame.
+        refer: returns the reference; `reference` calls it once.
+        predict: runs the block; `predictions` calls it once.
+        row: the row of the batch.
+
     Attributes:
         distance: frames since the reference, 1 for the frame right after it.
-        reference: the current reference, of batch size 1.
+        row: the row of the batch that the video is.
         carry: what the head made of the current frame, of batch size 1; compare `carry.a` with `reference.a`.
-        predict: runs the block; `predictions` calls it once.
+        times: median seconds of a teacher frame and of a shortcut frame in this stream, None where there was none.
+        reason: why the frame is refreshed; empty if it is not, or not yet known.
+        estimate: PSNR in dB that the policy expects of this frame's prediction, if it does; policies set it.
 
     Examples:
-        >>> look = Look(2, None, None, lambda: ())
+        >>> look = Look(2, None)
         >>> look.distance, look.predictions
         (2, ())
     """
 
-    distance: int
-    reference: Reference
-    carry: Carry
-    predict: Callable[[], tuple[Prediction, ...]]
+    def __init__(
+        self,
+        distance: int,
+        carry: Carry,
+        refer: Callable[[], Reference | None] = lambda: None,
+        predict: Callable[[], tuple[Prediction, ...]] = tuple,
+        row: int = 0,
+    ) -> None:
+        self.distance, self.carry, self.row = distance, carry, row
+        self.times: tuple[float | None, float | None] = (None, None)
+        self.estimate: float | None = None
+        self.reason = ""
+        self._refer, self._predict = refer, predict
+
+    @cached_property
+    def reference(self) -> Reference:
+        """The current reference, of batch size 1."""
+        found = self._refer()
+        assert found is not None  # noqa: S101  (a stream asks its policy only if there is a reference)
+        return found
 
     @cached_property
     def predictions(self) -> tuple[Prediction, ...]:
@@ -51,7 +75,12 @@ class Look:
         The block runs when this is first read. If the frame then becomes a shortcut frame, the stream uses this very
         prediction, so looking at it costs nothing.
         """
-        return self.predict()
+        return self._predict()
+
+    @property
+    def looked(self) -> bool:
+        """Whether the policy has read `predictions`."""
+        return "predictions" in vars(self)
 
 
 class RefreshPolicy(ABC):
@@ -86,6 +115,10 @@ class RefreshPolicy(ABC):
     """
 
     known: ClassVar[dict[str, type[RefreshPolicy]]] = {}
+    guarded: ClassVar[bool] = False
+    """Whether the policy itself sees when a frame is too far from its reference, so that no warning is needed."""
+    audits: ClassVar[bool] = False
+    """Whether the policy wants to know what the predictions of refreshed frames, at which it looked, were worth."""
     interval: int
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -108,6 +141,18 @@ class RefreshPolicy(ABC):
     def reset(self) -> None:  # noqa: B027  (most policies have no state)
         """Forget the video: a new one begins."""
 
+    @property
+    def gap(self) -> int:
+        """Largest number of frames from one reference to the next where frames may be predicted from both sides."""
+        return self.interval
+
+    def audit(self, look: Look, psnr: float) -> None:  # noqa: B027  (most policies do not ask)
+        """Take the result of an audit: the PSNR in dB that the prediction has to the teacher's own output."""
+
+    def note(self) -> str:
+        """Return what the policy has to say about the video so far; empty if nothing."""
+        return ""
+
 
 @dataclass
 class Every(RefreshPolicy):
@@ -118,7 +163,7 @@ class Every(RefreshPolicy):
 
     Examples:
         >>> policy = Every(3)
-        >>> [policy(Look(distance, None, None, tuple)) for distance in (1, 2, 3)]
+        >>> [policy(Look(distance, None)) for distance in (1, 2, 3)]
         [False, False, True]
     """
 
@@ -146,7 +191,7 @@ class Function(RefreshPolicy):
 
     Examples:
         >>> moved = Function(lambda look: look.distance > 1, interval=6)
-        >>> moved(Look(2, None, None, tuple))
+        >>> moved(Look(2, None))
         True
     """
 
@@ -236,8 +281,9 @@ def to_recipe(policy: RefreshPolicy) -> dict[str, Any]:
     if isinstance(policy, Function):
         named = getattr(policy.function, "__name__", type(policy.function).__name__)
         return {"name": Function.__name__, "interval": policy.interval, "function": named}
-    declared: dict[str, dataclasses.Field[Any]] = getattr(policy, "__dataclass_fields__", {})
-    fields = {field.name: getattr(policy, field.name) for field in declared.values() if field.init}
+    known = dataclasses.is_dataclass(policy)
+    declared: tuple[dataclasses.Field[Any], ...] = dataclasses.fields(policy) if known else ()  # type: ignore[arg-type]
+    fields = {field.name: getattr(policy, field.name) for field in declared if field.init}
     return {"name": type(policy).__name__, **fields}
 
 

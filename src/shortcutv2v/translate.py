@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from shortcutv2v.adapter import Adapter
 from shortcutv2v.errors import InputError, NonFiniteError
+from shortcutv2v.lookahead import LookAhead
 from shortcutv2v.model import ShortcutV2V, placement
 from shortcutv2v.player import Player
 from shortcutv2v.stream import Stream
@@ -20,6 +24,9 @@ class Translator:
     Args:
         adapter: how frames become inputs, and outputs frames.
         model: the wrapped teacher; None sends every frame through the teacher itself.
+        lookahead: predict frames from references on both sides where the whole video is at hand, see `play` and
+            `LookAhead`. A recurrent adapter cannot; then this is ignored.
+        goal: `quality`, `speed`, `guarantee` or `refresh`, as `ShortcutV2V.stream()` takes them.
 
     Attributes:
         stream: the model's stream; None if the teacher does every frame.
@@ -36,20 +43,51 @@ class Translator:
         True
     """
 
-    def __init__(self, adapter: Adapter, model: ShortcutV2V | None = None) -> None:
+    def __init__(
+        self,
+        adapter: Adapter,
+        model: ShortcutV2V | None = None,
+        *,
+        lookahead: bool = False,
+        **goal: Any,
+    ) -> None:
+        if model is None and goal:
+            raise InputError(f"{', '.join(goal)} need a model: without one the teacher does every frame")
         self.adapter = adapter
-        self.stream: Stream | None = None if model is None else model.stream()
+        if model is not None:
+            model.picture = adapter.image
+        self.stream: Stream | None = None if model is None else model.stream(**goal)
+        self.lookahead = lookahead and model is not None and not adapter.recurrent
         self._player = Player(adapter, adapter.teacher if self.stream is None else self.stream)
         self._placement = placement(adapter.teacher)
         self._frames = 0
 
     @torch.no_grad()
     def __call__(self, frame: Tensor) -> Tensor:
-        """Return the picture for the next frame: uint8 (3, H, W) -> uint8 (3, H', W')."""
-        played = self._player(from_uint8(frame).to(*self._placement))
+        """Return the picture for the next frame: uint8 (3, H, W) -> uint8 (3, H', W'). Looks at no later frame."""
+        return self._shown(self._player.picture(self._player(self._given(frame)).output))
+
+    @property
+    def frames(self) -> int:
+        """Frames that were shown so far."""
+        return self._frames
+
+    @torch.no_grad()
+    def play(self, frames: Iterable[Tensor]) -> Iterator[Tensor]:
+        """Yield the pictures of a whole video, in order; with `lookahead`, some frames behind what is read."""
+        if self.lookahead and self.stream is not None:
+            pictures = self._player.ahead(map(self._given, frames), LookAhead(self.stream).play)
+            yield from map(self._shown, pictures)
+        else:
+            yield from map(self, frames)
+
+    def _given(self, frame: Tensor) -> Tensor:
+        return from_uint8(frame).to(*self._placement)
+
+    def _shown(self, picture: Tensor) -> Tensor:
         self._frames += 1
         try:
-            return to_uint8(self._player.picture(played.output))
+            return to_uint8(picture)
         except NonFiniteError as error:
             raise NonFiniteError(f"frame {self._frames - 1}: {error}") from None
 

@@ -50,7 +50,7 @@ class Reference:
     state: tuple[Any, ...]
 
 
-def fits(reference: Reference, carry: Carry) -> bool:
+def fits(reference: Reference | Carry, carry: Carry) -> bool:
     """Whether a block can predict from `reference` for `carry`: same shapes and devices, dtypes that serve.
 
     The reference's dtype may be narrower than the current one, and under autocast any dtype serves.

@@ -133,6 +133,19 @@ def _add_translate(verb: argparse.ArgumentParser, preset: str | None) -> None:
     verb.add_argument("target", type=Path, help=".mp4, .mov, .mkv, or a folder of frames")
     verb.add_argument("--block", type=Path, help="folder of a trained block; without it the teacher does every frame")
     verb.add_argument("--interval", type=int, help="frames from one refresh to the next, instead of the saved value")
+    verb.add_argument(
+        "--quality",
+        metavar="DB",
+        help="refresh when it must: PSNR to the teacher that 95 %% of the shortcut frames shall hold, such as 40, "
+        "40dB@99%%, or lossless",
+    )
+    verb.add_argument("--speed", type=float, help="times as fast as the teacher, at the best quality that allows")
+    verb.add_argument(
+        "--no-lookahead",
+        dest="lookahead",
+        action="store_false",
+        help="predict every frame from the reference before it, as a live stream has to",
+    )
     verb.add_argument("--crf", type=float, default=16, help="H.264 quality, 0 is lossless (default: %(default)s)")
     verb.add_argument("--no-audio", action="store_true", help="leave the sound out")
     verb.add_argument("--frames", metavar="START:STOP", help="translate this part of the clip")

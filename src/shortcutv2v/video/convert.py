@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, closing
 from fractions import Fraction
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -20,13 +22,22 @@ from shortcutv2v.video.create import is_folder, writer_for
 from shortcutv2v.video.picture import Size
 from shortcutv2v.video.write import Writer
 
-__all__ = ["convert"]
+__all__ = ["Ahead", "convert"]
+
+
+@runtime_checkable
+class Ahead(Protocol):
+    """Something that turns a whole video into pictures, and may read some frames ahead."""
+
+    def play(self, frames: Iterable[Tensor]) -> Iterator[Tensor]:
+        """Yield one picture per frame, in order; all are uint8 (3, H, W)."""
+        ...
 
 
 def convert(
     source: PathLike | clips.Clip,
     target: PathLike,
-    step: Callable[[Tensor], Tensor],
+    step: Callable[[Tensor], Tensor] | Ahead,
     *,
     size: Size = None,
     start: int = 0,
@@ -48,7 +59,8 @@ def convert(
         source: video file or folder of frames; or a clip opened already, which has its own size, range and rate.
         target: `.mp4`, `.m4v`, `.mov` or `.mkv`, replaced if it exists; or a folder (a name without suffix), which must
             be empty or absent. It gets its name only when it is complete.
-        step: called with uint8 (3, H, W), returns uint8 (3, H', W'), the same H' and W' for all frames.
+        step: called with uint8 (3, H, W), returns uint8 (3, H', W'), the same H' and W' for all frames. An object with
+            a method `play(frames) -> pictures` may read some frames ahead; it yields one picture per frame, in order.
         size: read at this size, see `open`.
         start: first frame, counted from 0.
         stop: the frame to stop before.
@@ -102,16 +114,24 @@ def convert(
 
 
 def _copy(
-    clip: clips.Clip, out: Writer, step: Callable[[Tensor], Tensor], sound: AudioCopy | None, progress: bool
+    clip: clips.Clip, out: Writer, step: Callable[[Tensor], Tensor] | Ahead, sound: AudioCopy | None, progress: bool
 ) -> None:
+    times: deque[Fraction] = deque()  # of frames that were read; their pictures may come later
+
+    def frames() -> Iterator[Tensor]:
+        for time, frame in clip.timed():
+            times.append(time)
+            yield frame
+
     begin, time = None, Fraction(0)
     with bar(total=clip.frames, unit="frame", desc=out.target.name, disable=not progress) as shown:
-        for time, frame in clip.timed():
+        for picture in step.play(frames()) if isinstance(step, Ahead) else map(step, frames()):
+            time = times.popleft()
             if begin is None:
                 begin = time if clip.start or clip.begin is None else min(clip.begin, time)
                 if sound is not None:
                     sound.begin, sound.cut = begin, clip.start > 0
-            out.write(step(frame), time - begin)
+            out.write(picture, time - begin)
             shown.update()
     out.last = clip.last
     if sound is not None and clip.stop is not None:

@@ -1,0 +1,279 @@
+"""Policies by name of the goal: a quality that shortcut frames shall hold, or a speed.
+
+The block's own correction, `Prediction.unexplained`, orders the frames of a clip by their error; its level differs from
+clip to clip. So the error is estimated as
+
+    psnr = level + slope * 10 log10(unexplained)
+
+where `slope` is learnt once (`model.calibrate()`) and `level` comes from audits: at a refresh the true features are
+there, and the prediction is measured against them. A margin on top follows the share of frames that shall hold the
+quality: it grows with every audit that came out worse than estimated, and shrinks slowly with the others. This is
+quantile tracking, the step of adaptive conformal inference (Gibbs and Candes 2021, arXiv 2106.00170, equation 2) taken
+on the quantile itself (Angelopoulos, Candes and Tibshirani 2023, arXiv 2307.16895, equation 6).
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Any, ClassVar
+
+from shortcutv2v.errors import InputError
+from shortcutv2v.refresh import Every, Look, RefreshPolicy, check_interval
+
+__all__ = ["Calibration", "Quality", "Speed", "parse_quality", "policy_for"]
+
+_FLOOR = 1e-12
+"""Smallest `unexplained` that is told from zero."""
+_LEVELS = 3
+"""Audits that the level is taken from."""
+_NEAR = 6.0
+"""Audits farther from the asked quality than so many dB say nothing about frames that hold it."""
+_STEP = 0.5
+"""Step of the margin in dB."""
+_LONGEST_WAIT = 32
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """The map from the block's own signal to its error, learnt by `model.calibrate()`.
+
+    Attributes:
+        slope: dB of PSNR per dB of `unexplained`.
+        level: PSNR in dB where `unexplained` is 1, on the clips of the calibration.
+        margin: dB by which 95 % of the estimates there are at most too good.
+        frames: predictions that it was learnt from; 0 for the values that are used without a calibration.
+    """
+
+    slope: float = -0.74
+    level: float | None = None
+    margin: float = 0.7
+    frames: int = 0
+
+    @staticmethod
+    def from_recipe(saved: Mapping[str, Any] | None) -> Calibration | None:
+        """Return the calibration that `dataclasses.asdict` has written; None for none, or if values are missing."""
+        if saved is None:
+            return None
+        try:
+            return Calibration(float(saved["slope"]), float(saved["level"]), float(saved["margin"]), saved["frames"])
+        except (KeyError, TypeError, ValueError):
+            return None
+
+
+@dataclass
+class Quality(RefreshPolicy):
+    """Refresh when the prediction would fall below a quality: PSNR to the teacher, for a share of the shortcut frames.
+
+    Args:
+        target: PSNR in dB of the shown picture to the teacher's own.
+        share: share of the shortcut frames that shall hold it, above 0.5 and below 1.
+        interval: the horizon, see `RefreshPolicy`.
+        guarantee: run every so many-th shortcut frame in full, too, and show that; 0 for never. These audits measure
+            what the others are worth, on this very video.
+        slope, level, margin: see `Calibration`.
+
+    Raises:
+        InputError: a value is out of range.
+
+    Examples:
+        >>> policy = Quality(40.0, level=10.0)
+        >>> policy.estimate(1e-4)
+        39.6
+    """
+
+    guarded: ClassVar[bool] = True
+    audits: ClassVar[bool] = True
+
+    target: float
+    share: float = 0.95
+    interval: int = 9
+    guarantee: int = 0
+    slope: float = -0.74
+    level: float | None = None
+    margin: float = 0.7
+
+    def __post_init__(self) -> None:
+        if not (isinstance(self.target, int | float) and 0 < self.target < 100):
+            raise InputError(f"quality must be a PSNR above 0 and below 100 dB, got {self.target!r}")
+        if not 0.5 < self.share < 1:
+            raise InputError(f"the share of frames must be above 50 % and below 100 %, got {self.share:.0%}")
+        check_interval("interval", self.interval)
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget the video: levels, margin and waiting begin anew."""
+        self._levels: list[float] = []
+        self._margin = self.margin
+        self._refused = self._wait = self._shown = 0
+        self._best: float | None = None
+        self._last = -math.inf
+
+    def estimate(self, unexplained: float) -> float:
+        """Return the expected PSNR in dB of a prediction."""
+        level = fmean(self._levels) if self._levels else self.level if self.level is not None else math.nan
+        return round(level + self.slope * 10 * math.log10(max(unexplained, _FLOOR)), 6)
+
+    def __call__(self, look: Look) -> str:
+        """Return "estimate", "cut", "audit", "unreachable", or nothing if the frame may be a shortcut frame."""
+        if self._wait:
+            self._wait -= 1
+            return "unreachable"
+        look.estimate = self.estimate(unexplained(look))
+        if not self._levels:
+            return "audit"
+        if look.distance >= self.interval:
+            return "distance"
+        before, self._last = self._last, look.estimate
+        if look.estimate - self._margin < self.target:
+            if before - look.estimate > _NEAR:
+                self._levels = []  # another scene, whose level is another: measure it
+                return "cut"
+            self._refuse(look.distance)
+            return "estimate"
+        self._refused = 0
+        self._shown += 1
+        return "audit" if self.guarantee and self._shown % self.guarantee == 0 else ""
+
+    @property
+    def gap(self) -> int:
+        """Twice the largest distance, and the reference itself."""
+        return 2 * self.interval - 1
+
+    def audit(self, look: Look, psnr: float) -> None:
+        """Move the level to what was found, and the margin by whether the estimate was too good."""
+        size = unexplained(look)
+        near = abs(psnr - self.target) < _NEAR
+        if self._levels and near:
+            missed = self.estimate(size) - self._margin > psnr
+            self._margin = max(0.0, self._margin + _STEP * (missed - (1 - self.share)))
+        if near or not self._levels:
+            self._levels = [*self._levels, psnr - self.slope * 10 * math.log10(max(size, _FLOOR))][-_LEVELS:]
+        if look.distance == 1:
+            self._best = psnr if self._best is None else max(self._best, psnr)
+
+    def note(self) -> str:
+        """Return the best quality that could be held, if the one asked for could not."""
+        if not self._refused or self._best is None:
+            return ""
+        return f"{self.target:g} dB cannot be held: one frame after a refresh the block reaches {self._best:.1f} dB"
+
+    def _refuse(self, distance: int) -> None:
+        """After refusals right behind a refresh, look less and less often: a teacher's frame costs less without."""
+        self._refused = self._refused + 1 if distance == 1 else 0
+        if self._refused > 1:
+            self._wait = min(2 ** (self._refused - 2), _LONGEST_WAIT)
+
+
+@dataclass
+class Speed(RefreshPolicy):
+    """Hold a mean speed, and refresh the frames that need it most.
+
+    Refreshes where the block's correction is largest, as often as the measured times of this stream allow.
+
+    Args:
+        target: how many times as fast as the teacher the stream shall be.
+        interval: the horizon, see `RefreshPolicy`; it is kept even if the speed is not reached.
+
+    Raises:
+        InputError: `target` is not above 1.
+    """
+
+    guarded: ClassVar[bool] = True
+
+    target: float
+    interval: int = 9
+
+    def __post_init__(self) -> None:
+        if not (isinstance(self.target, int | float) and 1 < self.target < math.inf):
+            raise InputError(f"speed must be a number above 1, times as fast as the teacher, got {self.target!r}")
+        check_interval("interval", self.interval)
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget the video."""
+        self._threshold: float | None = None
+
+    def __call__(self, look: Look) -> str:
+        """Return "budget" if the frame is worth one of the refreshes that the speed allows."""
+        share = self._share(*look.times)
+        signal = 10 * math.log10(max(unexplained(look), _FLOOR))
+        self._threshold = signal if self._threshold is None else self._threshold
+        due = look.distance >= self.interval or signal > self._threshold
+        self._threshold += (due - share) * 2 * _STEP  # so that a share of the frames lies above it
+        return "budget" if due else ""
+
+    @property
+    def gap(self) -> int:
+        """Twice the largest distance, and the reference itself."""
+        return 2 * self.interval - 1
+
+    def _share(self, teacher: float | None, shortcut: float | None) -> float:
+        """Share of frames that may be refreshed: solves `share * full + (1 - share) * shortcut = teacher / target`."""
+        if teacher is None or shortcut is None:
+            return 1 / self.interval
+        full = teacher + shortcut  # the policy looks at every frame
+        return min(1.0, max(0.0, (teacher / self.target - shortcut) / (full - shortcut)))
+
+
+def unexplained(look: Look) -> float:
+    """Return the size of what motion did not explain, summed over the branches."""
+    return sum(float(prediction.unexplained) for prediction in look.predictions)
+
+
+def parse_quality(text: str | float) -> tuple[float, float] | None:
+    """Return the quality in dB and the share of frames that shall hold it; None for "lossless".
+
+    Args:
+        text: 40, "40", "40dB", "40dB@99%" or "lossless".
+
+    Raises:
+        InputError: it is none of these.
+
+    Examples:
+        >>> parse_quality(40), parse_quality("38.5dB@99%"), parse_quality("lossless")
+        ((40.0, 0.95), (38.5, 0.99), None)
+    """
+    if str(text).strip().lower() == "lossless":
+        return None
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(?:dB)?\s*(?:@\s*(\d+(?:\.\d+)?)\s*%)?\s*", str(text), re.IGNORECASE)
+    if isinstance(text, bool) or found is None:
+        raise InputError(f"quality={text!r}: expected a PSNR in dB such as 40, 40dB@99% (of the frames), or lossless")
+    return float(found[1]), float(found[2]) / 100 if found[2] else 0.95
+
+
+def policy_for(
+    quality: str | float | None,
+    speed: float | None,
+    interval: int,
+    calibration: Calibration | None,
+    guarantee: int = 0,
+) -> RefreshPolicy:
+    """Return the policy that holds a quality or a speed.
+
+    Args:
+        quality: as `parse_quality` takes it, or None.
+        speed: times as fast as the teacher, or None.
+        interval: the horizon.
+        calibration: of the model; None for values that suit most footage, with audits from the first frame on.
+        guarantee: see `Quality`.
+
+    Raises:
+        InputError: both or neither are given, or one is out of range.
+
+    Examples:
+        >>> policy_for("lossless", None, 9, None)
+        Every(interval=1)
+    """
+    if (quality is None) == (speed is None):
+        raise InputError("give either quality= or speed=")
+    if speed is not None:
+        return Speed(speed, interval)
+    asked = parse_quality(quality) if quality is not None else None
+    if asked is None:
+        return Every(1)
+    known = calibration or Calibration()
+    return Quality(*asked, interval, guarantee, known.slope, known.level, known.margin)

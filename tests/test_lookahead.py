@@ -1,0 +1,175 @@
+"""References on both sides: against slow loops written from the definition, and what must not change."""
+
+from __future__ import annotations
+
+import gc
+import tracemalloc
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from tests.policies import Unexplained
+from torch import Tensor, nn
+
+import shortcutv2v
+from shortcutv2v import Adapter
+from shortcutv2v.errors import InputError
+from shortcutv2v.lookahead import LookAhead
+from shortcutv2v.player import Player
+from shortcutv2v.translate import Translator
+
+
+@pytest.fixture
+def model(chain: nn.Module) -> shortcutv2v.ShortcutV2V:
+    wrapped = shortcutv2v.wrap(chain.eval(), "1", "4", channels=3, example_inputs=(torch.rand(1, 3, 8, 8),))
+    with torch.no_grad():
+        for parameter in wrapped.parameters():
+            parameter.normal_(std=0.1)
+    return wrapped
+
+
+def play(stream: shortcutv2v.Stream, clip: Tensor) -> list[tuple[Tensor, int]]:
+    return [(output, stream.distance) for output in LookAhead(stream).play(((frame,), {}) for frame in clip)]
+
+
+@pytest.mark.parametrize("interval", [1, 2, 3, 4, 5, 6])
+@pytest.mark.parametrize("length", [1, 2, 5, 6, 7, 13])
+@torch.no_grad()
+def test_a_fixed_interval_is_the_nearer_reference(model: shortcutv2v.ShortcutV2V, interval: int, length: int) -> None:
+    """References at multiples of the interval; frames after the last one are predicted from it."""
+    clip = torch.rand(length, 1, 3, 8, 8)
+    last = (length - 1) // interval * interval
+    expected = []
+    for t, frame in enumerate(clip):
+        before = t // interval * interval
+        after = before + interval
+        nearest = after if after <= last and after - t < t - before else before
+        reference = model.reference(clip[nearest])[1]
+        output = model.teacher(frame) if t == nearest else model.shortcut(reference, frame)
+        expected.append((output, abs(t - nearest)))
+    found = play(model.stream(refresh=interval), clip)
+    assert [distance for _, distance in found] == [distance for _, distance in expected]
+    assert all(torch.equal(a, b) for (a, _), (b, _) in zip(found, expected, strict=True))
+
+
+@pytest.mark.parametrize("limit", [0.0, 0.004, 0.006, 0.01, 1e9])
+@torch.no_grad()
+def test_a_looking_policy_refuses_nothing_that_is_shown(model: shortcutv2v.ShortcutV2V, limit: float) -> None:
+    clip = torch.rand(30, 1, 3, 8, 8)
+    stream = model.stream(refresh=Unexplained(interval=7, limit=limit))
+    found = play(stream, clip)
+    references = {t: model.reference(clip[t])[1] for t, (_, distance) in enumerate(found) if distance == 0}
+    for t, (output, distance) in enumerate(found):
+        if distance == 0:
+            assert torch.equal(output, model.teacher(clip[t]))
+            continue
+        made = {s: references[s] for s in (t - distance, t + distance) if s in references}
+        shown = [s for s, reference in made.items() if torch.equal(model.shortcut(reference, clip[t]), output)]
+        assert shown
+        carry = model.head(clip[t])
+        assert any(float(model.analyse(made[s], carry)[0].unexplained) <= limit for s in shown)
+    assert stream.summary().frames == 30
+    assert stream.shortcuts == sum(distance > 0 for _, distance in found)
+
+
+def test_a_still_scene_needs_half_the_references(model: shortcutv2v.ShortcutV2V) -> None:
+    clip = torch.rand(1, 1, 3, 8, 8).expand(60, -1, -1, -1, -1)
+    streams = {ahead: model.stream(quality=30) for ahead in (False, True)}
+    for frame in clip:
+        streams[False](frame)
+    play(streams[True], clip)
+    causal, both = (sum(stream.refreshes.values()) for stream in streams.values())
+    assert both <= causal * 0.65
+
+
+def test_a_cut_costs_no_ghost_and_one_reference(model: shortcutv2v.ShortcutV2V) -> None:
+    """A still scene, then another one: the new scene is predicted backwards from its own reference."""
+    scenes = [torch.rand(1, 3, 8, 8) for _ in range(2)]
+    clip = torch.stack([scenes[t >= 13] for t in range(26)])
+    stream = model.stream(refresh=Unexplained(interval=9, limit=1e-12))
+    with torch.no_grad():
+        for (output, _), frame in zip(play(stream, clip), clip, strict=True):
+            assert torch.equal(output, model.teacher(frame))
+    assert sum(stream.refreshes.values()) <= 5
+
+
+def test_frames_that_are_not_finite_are_no_reference(model: shortcutv2v.ShortcutV2V) -> None:
+    clip = torch.rand(12, 1, 3, 8, 8)
+    clip[5] = float("nan")
+    found = play(model.stream(refresh=4), clip)
+    assert [bool(output.isfinite().all()) for output, _ in found] == [t != 5 for t in range(12)]
+
+
+def test_a_new_size_begins_anew(model: shortcutv2v.ShortcutV2V) -> None:
+    frames = [torch.rand(1, 3, 8, 8)] * 3 + [torch.rand(1, 3, 6, 10)] * 4
+    stream = model.stream(refresh=5)
+    shapes = [tuple(output.shape[-2:]) for output in LookAhead(stream).play(((frame,), {}) for frame in frames)]
+    assert shapes == [(8, 8)] * 3 + [(6, 10)] * 4
+    assert stream.refreshes["size"] == 1
+
+
+def test_a_long_video_takes_no_more_memory(model: shortcutv2v.ShortcutV2V) -> None:
+    """Python's own memory and the number of living tensors, after 300 and after 1 500 frames."""
+    frame = torch.rand(1, 3, 8, 8)
+    outputs = LookAhead(model.stream(refresh=Unexplained(interval=7, limit=0.006))).play(
+        ((frame + t % 7 / 50,), {}) for t in range(1500)
+    )
+
+    def held() -> tuple[int, int]:
+        gc.collect()
+        return tracemalloc.get_traced_memory()[0], sum(issubclass(type(each), Tensor) for each in gc.get_objects())
+
+    tracemalloc.start()
+    try:
+        _ = [None for _, _ in zip(range(300), outputs, strict=False)]
+        memory, tensors = held()
+        _ = [None for _ in outputs]
+        later, more = held()
+    finally:
+        tracemalloc.stop()
+    assert more <= tensors
+    assert later - memory < 500_000
+
+
+class Counting(Adapter):
+    """Opens with the first frame itself, then runs the teacher."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.seen = 0
+
+    def opening(self, frame: Tensor, state: Any) -> Any:
+        self.seen += 1
+        return frame if self.seen <= 2 else None
+
+
+def pictures(clip: Tensor) -> Iterator[Tensor]:
+    yield from (clip[:, 0] * 255).byte()
+
+
+def test_a_translator_yields_pictures_in_order(model: shortcutv2v.ShortcutV2V) -> None:
+    adapter = Counting(model.teacher)
+    translator = Translator(adapter, model, lookahead=True, refresh=4)
+    clip = torch.rand(11, 1, 3, 8, 8)
+    found = list(translator.play(pictures(clip)))
+    assert len(found) == translator.frames == 11
+    assert all(torch.equal(a, b) for a, b in zip(found[:2], pictures(clip[:2]), strict=True))
+    assert translator.stream.refreshes.total() == 3
+    with pytest.raises(InputError, match="without one the teacher does every frame"):
+        Translator(adapter, quality=40)
+
+
+def test_recurrent_teachers_cannot_look_ahead(chain: nn.Module) -> None:
+    class Fed(Adapter):
+        def advance(self, state: Any, frame: Tensor, output: Any) -> Any:
+            return output
+
+    adapter = Fed(chain, "1", "4")
+    with pytest.raises(InputError, match="Fed is recurrent"):
+        next(Player(adapter, chain).ahead(torch.rand(2, 1, 3, 8, 8), iter))
+    clip = torch.rand(5, 1, 3, 8, 8)
+    model = adapter.wrap(clip[0])
+    ahead, causal = (Translator(adapter, model, lookahead=each) for each in (True, False))
+    shown = list(ahead.play(pictures(clip)))
+    assert all(torch.equal(a, causal(b)) for a, b in zip(shown, pictures(clip), strict=True))
