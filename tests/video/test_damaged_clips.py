@@ -270,12 +270,20 @@ class TestNotKept:
                 frame.pts, frame.time_base = tick, Fraction(1, 25)
                 out.mux(stream.encode(frame))
             out.mux(stream.encode(None))
-        assert f"its {name} (HDR) values, which are not tone-mapped" in self.line(path, tmp_path / "out.mp4")
+        assert f"its {name} (HDR) values, which are not tone-mapped (tone_map=True does so)" in self.line(
+            path, tmp_path / "out.mp4"
+        )
         with av.open(str(tmp_path / "out.mp4")) as file:
             frame = next(file.decode(video=0))
             assert (int(frame.color_trc), int(frame.color_primaries), int(frame.colorspace)) == (transfer, 9, 9)
         for old, new in zip(video.open(path), video.open(tmp_path / "out.mp4"), strict=True):
             assert (old.float() - new.float()).abs().mean() < 3
+        video.convert(path, tmp_path / "mapped.mp4", same, progress=False, tone_map=True)
+        with av.open(str(tmp_path / "mapped.mp4")) as file:
+            frame = next(file.decode(video=0))
+            assert (int(frame.color_trc), int(frame.color_primaries), int(frame.colorspace)) == (1, 1, 1)
+        before, after = (next(iter(video.open(tmp_path / name))).float() for name in ("out.mp4", "mapped.mp4"))
+        assert (before - after).abs().mean() > 3
 
     def test_nothing_lost_nothing_said(self, tmp_path: Path) -> None:
         path = encode(tmp_path / "a.mp4", 25, sound=["aac"])

@@ -147,6 +147,7 @@ def _add_translate(verb: argparse.ArgumentParser, preset: str | None) -> None:
         help="predict every frame from the reference before it, as a live stream has to",
     )
     verb.add_argument("--crf", type=float, default=16, help="H.264 quality, 0 is lossless (default: %(default)s)")
+    verb.add_argument("--tone-map", action="store_true", help="map HDR to the colours of ordinary screens")
     verb.add_argument("--no-audio", action="store_true", help="leave the sound out")
     verb.add_argument("--frames", metavar="START:STOP", help="translate this part of the clip")
     verb.set_defaults(run=_lazily("translate"))

@@ -30,7 +30,8 @@ def run(options: argparse.Namespace) -> None:
         raise InputError(f"give one of {', '.join(f'--{name}' for name in goal)}")
     start, stop = frame_range(options.frames)
     # Open the clip first, so that a bad file fails before the network is loaded.
-    with video.open(options.source, size=frame_size(options.size), start=start, stop=stop) as clip:
+    size = frame_size(options.size)
+    with video.open(options.source, size=size, start=start, stop=stop, tone_map=options.tone_map) as clip:
         adapter = open_adapter(options)
         model = load_model(options.block, adapter, goal.pop("interval", None)) if options.block else None
         translator = Translator(adapter, model, lookahead=options.lookahead, **goal)

@@ -1,14 +1,14 @@
-"""Video in and out: read a clip as a stream, convert it frame by frame, reach into it at random.
+"""Video in and out: read a clip as a stream, convert it frame by frame, read its frames in any order.
 
     open(path)                     frames in order, from a video file or a folder of images
     create(path)                   a writer for frames of your own
     convert(source, target, step)  read, call step on every frame, write; sound and time stamps kept
     Frames(path)                   random access, for training
-    Cache(bytes)                   what many Frames share, so that memory has one bound
-    find_clips(paths)              the clips in any mixture of files and folders; bad ones left out with a warning
+    Cache(bytes)                   shared by many Frames, so that memory has one bound
+    find_clips(paths)              the clips in any mixture of files and folders, with a warning about bad ones
 
-Frames are uint8 tensors of shape (3, H, W), RGB, everywhere. PyAV is imported when first needed; without it every call
-raises a `VideoError` that says what to install.
+Frames are uint8 tensors of shape (3, H, W), RGB, everywhere. PyAV is imported when it is first needed; without it every
+call raises a `VideoError` that says what to install.
 """
 
 from shortcutv2v.video.cache import Cache

@@ -70,7 +70,7 @@ def opened(path: Path, file: Path | None = None) -> Iterator[tuple[InputContaine
         raise VideoError(f"{name}: no such file or folder; check the spelling")
     options = {"format_whitelist": _FORMATS, "protocol_whitelist": "file"}
     try:
-        with file.open("rb") as head:
+        with open(file, "rb") as head:
             if animated_webp(head.read(21)):
                 raise unsupported_webp(path)
         # "file:" keeps FFmpeg from reading a colon in the name as a protocol and a percent sign as a pattern. Titles of

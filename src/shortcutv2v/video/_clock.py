@@ -60,12 +60,13 @@ class Timeline:
 
     Attributes:
         may_jump: whether the format is known for clocks that jump forward.
+        lost: how many packets between others became no picture.
         skipped: how many packets came before the first key frame, so that they cannot be decoded.
     """
 
     def __init__(self, container: InputContainer) -> None:
         self.may_jump = bool(int(container.format.flags) & _CLOCK_MAY_JUMP)
-        self.skipped = 0
+        self.skipped = self.lost = 0
         self._shifts = [Fraction(0)]  # the repair after each jump
         self._seen: dict[int, tuple[int, Fraction, Fraction]] = {}  # of a stream: its repair, last and expected time
 

@@ -10,16 +10,13 @@ from typing import TYPE_CHECKING
 from shortcutv2v.video import _stream
 from shortcutv2v.video._av import load, opened, reason
 from shortcutv2v.video._clock import Timeline, stores_no_stamps
+from shortcutv2v.video._decode import ONE_PER_PACKET, decode
 
 if TYPE_CHECKING:
     from av.container.input import InputContainer
     from av.video.stream import VideoStream
 
 __all__ = ["Index", "index"]
-
-# Codecs of which one packet is one shown frame, so that packets can be counted instead of decoded. Not vp8, vp9, av1:
-# some of their packets show nothing.
-_ONE_PER_PACKET = {"h264", "hevc", "mpeg4", "mjpeg", "ffv1", "prores", "dnxhd", "png", "rawvideo"}
 
 
 @dataclass(frozen=True)
@@ -43,14 +40,14 @@ class Index:
 
 
 def index(path: Path) -> Index:
-    """Read all packets of a video, mostly without decoding them, and list its frames.
+    """Read all packets of a video, decode them only if need be, and list its frames.
 
     Raises:
         VideoError: no readable video, damaged, truncated or empty.
     """
     with opened(path) as (container, stream):
         promise = _stream.promised(container, stream)
-        countable = stream.codec_context.name in _ONE_PER_PACKET and not stores_no_stamps(container)
+        countable = stream.codec_context.name in ONE_PER_PACKET and not stores_no_stamps(container)
         found = _from_packets(path, container, stream) if countable else None
     with opened(path) as (container, stream):
         last = None
@@ -96,7 +93,7 @@ def _from_frames(path: Path, container: InputContainer, stream: VideoStream) -> 
     stamps: list[int | None] = []
     keys: list[int] = []
     timeline = Timeline(container)
-    for frame in _stream.decode(path, container, stream, timeline=timeline):
+    for frame in decode(path, container, stream, timeline=timeline):
         if frame.key_frame:
             keys.append(len(stamps))
         stamps.append(frame.pts)

@@ -1,32 +1,22 @@
-"""The pictures of an open file: those that its container promises, and those that come out of the decoder."""
+"""What a container promises of its pictures, and whether they came."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from shortcutv2v.errors import VideoError
-from shortcutv2v.video._av import load, reason
-from shortcutv2v.video._clock import Timeline, rate, time_base
+from shortcutv2v.video._clock import rate, time_base
 from shortcutv2v.video._ending import CUT, WHOLE, ending
 
 if TYPE_CHECKING:
     from av.container.input import InputContainer
-    from av.packet import Packet
-    from av.video.frame import VideoFrame
     from av.video.stream import VideoStream
 
-__all__ = ["as_rate", "check_complete", "damaged", "decode", "no_frames", "promised"]
+__all__ = ["as_rate", "check_complete", "damaged", "no_frames", "promised"]
 
-# Codecs that paint over damage without an error: some have an option against it, of the others only FFmpeg's log says
-# so. Their threads must not log, see `load`, so they run in one.
-_EXPLODES = {"mjpeg", "mjpegb", "ljpeg", "png", "apng", "tiff"}
-_JOINT = 5  # packets between an incomplete one and a jump of the clock, at most, where two recordings are joined
-_ONLY_LOGS = {"gif", "theora", "ffv1", "utvideo", "dvvideo", "wmv1", "wmv2", "msmpeg4v1", "msmpeg4v2", "msmpeg4v3"}
 _STATE_DURATION = {"avi", "matroska", "flv", "asf", "mxf", "nut", "rm"}
 
 
@@ -57,129 +47,6 @@ def promised(container: InputContainer, stream: VideoStream) -> int | None:
     if index is None or not len(index):
         return int(stream.frames)
     return sum(not entry.is_discard for entry in index)
-
-
-def decode(
-    path: Path,
-    container: InputContainer,
-    stream: VideoStream,
-    *,
-    since: int | None = None,
-    first: int = 0,
-    beside: Sequence[Any] = (),
-    timeline: Timeline | None = None,
-) -> Iterator[VideoFrame]:
-    """Yield all frames in display order, from the place where the container stands.
-
-    Args:
-        path: the file's name, for messages.
-        container: the open file.
-        stream: its video stream.
-        since: after seeking, the time stamp of the key frame sought. Frames shown before it are dropped: they may
-            depend on others that were not decoded.
-        first: that key frame's number, for messages.
-        beside: other streams, whose packets help to find jumps of the clock.
-        timeline: counts the jumps of the clock, for a caller that wants to know.
-
-    Raises:
-        VideoError: FFmpeg meets damage; the message says at which frame, and how to read the frames before it.
-    """
-    number = first
-    try:
-        for frame in _frames(container, stream, beside, timeline or Timeline(container)):
-            if since is not None and frame.pts is not None and frame.pts < since:
-                continue
-            if frame.is_corrupt:
-                raise _Broken("pieces of the picture are missing")
-            yield frame
-            number += 1
-    except (_Broken, load().error.FFmpegError) as error:
-        raise damaged(path, number, reason(error)) from error
-
-
-class _Broken(Exception):  # noqa: N818 - never leaves this file
-    """Damage that is not an error of FFmpeg."""
-
-
-def _frames(
-    container: InputContainer, stream: VideoStream, beside: Sequence[Any], timeline: Timeline
-) -> Iterator[VideoFrame]:
-    """Yield every frame; at damage, the whole frames that the decoder still holds, and then the error."""
-    options = {"err_detect": "explode"} if stream.codec_context.name in _EXPLODES else {}
-    if options:
-        stream.codec_context.options = options
-    if only_logs := stream.codec_context.name in _ONLY_LOGS:
-        stream.thread_type = "NONE"
-        stream.codec_context.thread_count = 1
-    packets = _packets(container, stream, beside, timeline)
-    while True:
-        try:
-            with _complaints(only_logs):
-                packet = next(packets, None)
-                frames = packet.decode() if packet is not None else []
-        except (_Broken, load().error.FFmpegError):
-            yield from _drain(stream)
-            raise
-        if packet is None:
-            return
-        yield from frames
-
-
-def _packets(
-    container: InputContainer, stream: VideoStream, beside: Sequence[Any], timeline: Timeline
-) -> Iterator[Packet[Any]]:
-    """Yield the packets of `stream` from the first key frame on, on a clock without jumps."""
-    started, held, jumps = False, list[Any](), 0
-    for packet in container.demux(stream, *beside):
-        timeline.correct(packet)
-        # A recording that began midway opens with frames that depend on others never recorded.
-        started = started or (packet.is_keyframe and packet.stream is stream)
-        repeats = not packet.size and packet.dts is not None
-        if packet.stream is not stream or not started or repeats:
-            timeline.skipped += packet.stream is stream and not started
-            continue
-        # Where recordings are joined, the last packets look incomplete, because the next recording counts anew.
-        if timeline.jumps > jumps:
-            yield from held
-            held, jumps = [], timeline.jumps
-        if held or packet.is_corrupt:
-            held.append(packet)
-        else:
-            yield packet
-        if len(held) > (_JOINT if timeline.may_jump else 0):
-            break
-    if held:
-        raise _Broken("a packet is incomplete")
-
-
-@contextmanager
-def _complaints(listen: bool) -> Iterator[None]:
-    """Raise if FFmpeg logs an error in this thread meanwhile."""
-    if not listen:
-        yield
-        return
-    load()
-    from av import logging
-
-    level, skips = logging.get_level(), logging.get_skip_repeated()
-    logging.set_skip_repeated(False)
-    logging.set_level(logging.ERROR)
-    try:
-        with logging.Capture(local=True) as lines:
-            yield
-    finally:
-        logging.set_level(level)
-        logging.set_skip_repeated(skips)
-    if lines:
-        raise _Broken(lines[0][2].strip())
-
-
-def _drain(stream: VideoStream) -> list[VideoFrame]:
-    """Return the whole frames that the decoder's threads had ready when it met damage."""
-    try:
-        return [frame for frame in stream.codec_context.decode(None) if not frame.is_corrupt]
-    except load().error.FFmpegError:
-        return []
 
 
 def damaged(path: Path, number: int, why: str) -> VideoError:

@@ -90,7 +90,8 @@ class AudioCopy:
                 for track in self._tracks.values():
                     track.end(self.begin)
         except av.error.FFmpegError as error:
-            raise VideoError(f"{self._source}: its sound cannot be copied ({reason(error)}); leave it out") from error
+            way = "leave it out with audio=False (--no-audio)"
+            raise VideoError(f"{self._source}: its sound cannot be copied ({reason(error)}); {way}") from error
 
     def _next(self) -> Packet[Any] | None:
         packet, self._waiting = self._waiting, None

@@ -1,4 +1,4 @@
-"""What random access keeps in memory: decoded frames up to so many bytes, open files up to so many."""
+"""The memory of random access: decoded frames up to so many bytes, open files up to so many."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ __all__ = ["Cache", "Run"]
 
 _tokens = itertools.count()
 
-# Decoders inherited by a forked process: freeing them could wait for threads that live in the parent only.
+# Decoders inherited by a forked process are kept: freeing them could wait for threads that live in the parent only.
 _ABANDONED: list[Any] = []
 
 
 @dataclass
 class Run:
-    """A decoding under way: an open file and where it stands.
+    """An open file that is being decoded, and its position.
 
     Attributes:
         stack: closes the file.
-        frames: yields (number, frame) from here on.
-        next: the number it will yield next.
+        frames: yields (number, frame) from the current position on.
+        next: the number that it yields next.
     """
 
     stack: ExitStack = field(default_factory=ExitStack)
@@ -41,11 +41,11 @@ class Run:
 class Cache:
     """Bounds the memory of one `Frames`, or of many that share it.
 
-    The frames and the files used longest ago go first. It pickles empty; each process fills its own, so the bounds hold
-    per process.
+    It drops the frames and closes the files that were used longest ago. It pickles empty; each process fills its own,
+    so the bounds hold per process.
 
     Args:
-        max_bytes: how many bytes of decoded frames to keep; the frame asked for last always stays.
+        max_bytes: how many bytes of decoded frames to keep; the last frame asked for always stays.
         max_open: how many files to keep open, each with its decoder.
     """
 
@@ -68,29 +68,29 @@ class Cache:
 
     @staticmethod
     def token() -> int:
-        """A number for one user of the cache, never given out twice in a process."""
+        """Return a number for one user of the cache, never the same twice in a process."""
         return next(_tokens)
 
     def get(self, token: int, number: int) -> Tensor | None:
-        """The kept frame, now the one used last; None if it is not kept."""
+        """Return the kept frame and mark it as used last; None if it is not kept."""
         frame = self._frames.get((token, number))
         if frame is not None:
             self._frames.move_to_end((token, number))
         return frame
 
     def put(self, token: int, number: int, frame: Tensor) -> None:
-        """Keep a frame and drop others for it."""
+        """Keep a frame; drop others to make room."""
         self._frames[token, number] = frame
         self.bytes += frame.nbytes
         while self.bytes > self.max_bytes and len(self._frames) > 1:
             self.bytes -= self._frames.popitem(last=False)[1].nbytes
 
     def wants(self, token: int, number: int, n_bytes: int) -> bool:
-        """Whether a frame that nobody has asked for yet could stay without pushing another out."""
+        """Return whether a frame that nobody has asked for yet could stay without pushing another out."""
         return self.bytes + n_bytes <= self.max_bytes and (token, number) not in self._frames
 
     def run(self, token: int) -> Run | None:
-        """The decoding under way for this user, if it is still open in this process."""
+        """Return the user's open file, if this process has it open."""
         if self._process != os.getpid():
             # Forked: the position in the file is shared with the parent, so this process opens its own.
             _ABANDONED.append(self._runs)
@@ -100,7 +100,7 @@ class Cache:
         return self._runs.get(token)
 
     def start(self, token: int) -> Run:
-        """A new, empty run in place of the user's old one; the files longest unused are closed for it."""
+        """Return a new, empty run instead of the user's old one; close the files unused for longest."""
         self.stop(token)
         while len(self._runs) >= max(1, self.max_open):
             self._runs.popitem(last=False)[1].stack.close()

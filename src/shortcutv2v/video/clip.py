@@ -22,18 +22,10 @@ from torch import Tensor
 from shortcutv2v.errors import VideoError
 from shortcutv2v.video import _clock, _stream
 from shortcutv2v.video._av import PathLike, is_cover, opened, reason
+from shortcutv2v.video._decode import decode
 from shortcutv2v.video._pipe import is_pipe, spooled
-from shortcutv2v.video.picture import (
-    IMAGE_SUFFIXES,
-    SDR,
-    VIDEO_SUFFIXES,
-    Colour,
-    Size,
-    ToTensor,
-    quarter_turns,
-    read_image,
-    upright_size,
-)
+from shortcutv2v.video._shape import IMAGE_SUFFIXES, SDR, VIDEO_SUFFIXES, Colour, Size
+from shortcutv2v.video.picture import ToTensor, quarter_turns, read_image, upright_size
 
 if TYPE_CHECKING:
     from av.container.input import InputContainer
@@ -75,13 +67,13 @@ class Clip(ABC):
     last: Fraction = Fraction(0)
     ends: bool = True
 
-    def __init__(self, path: Path, size: Size, multiple: int, start: int, stop: int | None) -> None:
+    def __init__(self, path: Path, convert: ToTensor, start: int, stop: int | None) -> None:
         if start < 0 or (stop is not None and stop <= start):
             raise VideoError(f"{path}: start={start}, stop={stop} is no frame range; expected 0 <= start < stop")
         self.path = path
         self.start, self.stop = start, stop
         self.lost: list[str] = []
-        self._convert = ToTensor(size, multiple)
+        self._convert = convert
         # Weak: an abandoned iteration must be freed at once, with its decoder threads. The garbage collector might
         # first run in a forked worker, and wait there for threads that stayed in the parent.
         self._running: weakref.WeakSet[Generator[tuple[Fraction, Tensor]]] = weakref.WeakSet()
@@ -149,8 +141,8 @@ class Clip(ABC):
 class VideoClip(Clip):
     """A video file; see `open`."""
 
-    def __init__(self, path: Path, size: Size, multiple: int, start: int, stop: int | None) -> None:
-        super().__init__(path, size, multiple, start, stop)
+    def __init__(self, path: Path, convert: ToTensor, start: int, stop: int | None) -> None:
+        super().__init__(path, convert, start, stop)
         self.file = path
         if is_pipe(path):
             spool = spooled(path)
@@ -162,13 +154,13 @@ class VideoClip(Clip):
             self.lost, self.sounds = _extras(container, stream), len(container.streams.audio)
             self._promise = _stream.promised(container, stream)
             # Decode the first frame at once: its size and rotation count, and an unusable file fails here.
-            first = next(_stream.decode(path, container, stream), None)
+            first = next(decode(path, container, stream), None)
             if first is None:
                 raise _stream.no_frames(path, self._promise)
             self.size = self._convert.size(first)
             self._stored = upright_size(first)
-            self.colour = Colour.of(first)
-            if size is None or isinstance(size, int):
+            self.colour = SDR if convert.tone_map else Colour.of(first)
+            if convert.keeps_ratio:
                 aspect = Fraction(stream.sample_aspect_ratio or 1)
                 self.pixel_aspect = 1 / aspect if quarter_turns(first) % 2 else aspect
 
@@ -180,9 +172,8 @@ class VideoClip(Clip):
             stream.thread_type = "AUTO"
             clock = _clock.Clock(container, stream)
             count, end = 0, None
-            timeline = _clock.Timeline(container)
-            beside = container.streams.audio
-            for frame in _stream.decode(self.path, container, stream, beside=beside, timeline=timeline):
+            timeline, beside = _clock.Timeline(container), container.streams.audio
+            for frame in decode(self.path, container, stream, beside=beside, timeline=timeline):
                 if upright_size(frame) != self._stored:
                     raise _size_changed(self.path, count, upright_size(frame), self._stored)
                 count += 1
@@ -190,6 +181,8 @@ class VideoClip(Clip):
                 end = None if frame.pts is None else frame.pts + lasts
                 self.last, self.skipped = lasts * self.time_base, timeline.skipped
                 yield clock(frame) * self.time_base, lambda frame=frame: self._convert(frame)  # type: ignore[misc]
+            if timeline.lost:
+                self.lost.append(f"pictures that cannot be decoded ({timeline.lost})")
             self.ends = _stream.check_complete(self.path, self.file, (container, stream), self._promise, count, end)
 
 
@@ -207,8 +200,8 @@ def _extras(container: InputContainer, picture: VideoStream) -> list[str]:
 class FolderClip(Clip):
     """A folder of numbered images; see `open`."""
 
-    def __init__(self, path: Path, size: Size, multiple: int, start: int, stop: int | None, rate: Fraction) -> None:
-        super().__init__(path, size, multiple, start, stop)
+    def __init__(self, path: Path, convert: ToTensor, start: int, stop: int | None, rate: Fraction) -> None:
+        super().__init__(path, convert, start, stop)
         self.files = list_frames(path)
         self.rate, self.time_base = rate, 1 / rate
         first = read_image(self.files[0])
@@ -271,6 +264,7 @@ def open(  # noqa: A001 - called as video.open, like gzip.open
     start: int = 0,
     stop: int | None = None,
     rate: Fraction | float | None = None,
+    tone_map: bool = False,
 ) -> Clip:
     """Open a video file or a folder of frames for reading in order.
 
@@ -281,6 +275,7 @@ def open(  # noqa: A001 - called as video.open, like gzip.open
         start: first frame to read, counted from 0.
         stop: the frame to stop before; None for the end.
         rate: frames per second of a folder (25 if not given); a video file states its own.
+        tone_map: map HDR (PQ, HLG) to BT.709 by FFmpeg's filter; else values and tags are kept.
 
     Returns:
         The clip; use it in a `with` block.
@@ -296,10 +291,9 @@ def open(  # noqa: A001 - called as video.open, like gzip.open
                 ...
         ```
     """
-    path = Path(path)
+    path, tensors = Path(path), ToTensor(size, multiple, tone_map)
     if os.path.isdir(path):
-        frame_rate = Fraction(25) if rate is None else _stream.as_rate(rate)
-        return FolderClip(path, size, multiple, start, stop, frame_rate)
+        return FolderClip(path, tensors, start, stop, Fraction(25) if rate is None else _stream.as_rate(rate))
     if rate is not None:
         raise VideoError(f"{path}: rate={rate} is for folders of frames; a video file keeps the rate it states")
-    return VideoClip(path, size, multiple, start, stop)
+    return VideoClip(path, tensors, start, stop)

@@ -43,6 +43,7 @@ def convert(
     start: int = 0,
     stop: int | None = None,
     rate: Fraction | float | None = None,
+    tone_map: bool = False,
     crf: float = 16,
     preset: str = "medium",
     image: str = ".png",
@@ -65,6 +66,7 @@ def convert(
         start: first frame, counted from 0.
         stop: the frame to stop before.
         rate: frames per second of a folder given as source (25 if not given).
+        tone_map: see `open`.
         crf: see `create`.
         preset: see `create`.
         image: see `create`.
@@ -91,7 +93,9 @@ def convert(
         if isinstance(source, clips.Clip):
             clip = source
         else:
-            clip = stack.enter_context(clips.open(source, size=size, start=start, stop=stop, rate=rate))
+            clip = stack.enter_context(
+                clips.open(source, size=size, start=start, stop=stop, rate=rate, tone_map=tone_map)
+            )
         _check_distinct(clip.path, target)
         sound = None
         if audio and isinstance(clip, clips.VideoClip) and not is_folder(target):
@@ -150,7 +154,7 @@ def _tell(clip: clips.Clip, target: Path, sound: AudioCopy | None, audio: bool) 
     if clip.transparent:
         lost.append("transparency, so hidden colours show")
     if clip.colour.hdr:
-        lost.append(f"more than 8 of the bits of its {clip.colour.hdr} (HDR) values, which are not tone-mapped")
+        lost.append(f"bits of its {clip.colour.hdr} (HDR) values, which are not tone-mapped (tone_map=True does so)")
     lines = [f"not kept: {', '.join(lost)}"] if lost else []
     if sound is not None and sound.recoded:
         lines.append(f"sound encoded anew as AAC, because {target.suffix} takes no {', '.join(sound.recoded)}")

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from shortcutv2v.errors import VideoError
 from shortcutv2v.video._av import PathLike
+from shortcutv2v.video._shape import IMAGE_SUFFIXES, SDR, Colour
 from shortcutv2v.video._stream import as_rate
 from shortcutv2v.video.audio import AudioCopy
-from shortcutv2v.video.picture import IMAGE_SUFFIXES, SDR, Colour
 from shortcutv2v.video.write import WRITABLE, FolderWriter, VideoWriter, Writer
 
 __all__ = ["create", "is_folder", "writer_for"]

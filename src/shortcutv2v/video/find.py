@@ -1,4 +1,4 @@
-"""From whatever the user names to a list of clips that can be read."""
+"""From files and folders that the user names to a list of clips that can be read."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from pathlib import Path
 
 from shortcutv2v.errors import VideoError
 from shortcutv2v.video._av import PathLike, load
+from shortcutv2v.video._shape import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from shortcutv2v.video.clip import list_frames
 from shortcutv2v.video.frames import Frames
-from shortcutv2v.video.picture import IMAGE_SUFFIXES, VIDEO_SUFFIXES, check_image
+from shortcutv2v.video.picture import check_image
 
 __all__ = ["find_clips"]
 
@@ -19,22 +20,22 @@ __all__ = ["find_clips"]
 def find_clips(paths: PathLike | Iterable[PathLike], *, min_frames: int = 1) -> list[Path]:
     """List the clips among video files, folders of videos and folders of frames, in any mixture.
 
-    A folder that holds videos stands for each of them, one that holds only images is one clip; both at any depth. Every
-    clip is checked as `Frames` checks it: the packets are read, so a truncated file is found out here. Of a folder of
-    frames every file must begin as an image does.
+    A folder that holds videos stands for each of them; a folder that holds only images is one clip; both at any depth.
+    Every clip is checked as `Frames` checks it: its packets are read, so a truncated file is found here. In a folder of
+    frames, every file must begin as an image does.
 
     Args:
         paths: one path or several.
-        min_frames: leave out shorter clips; 2 where pairs are needed.
+        min_frames: leave out shorter clips; 2 if pairs are needed.
 
     Returns:
         The clips in a fixed order (as named, natural order inside folders), each once.
 
     Raises:
-        VideoError: a path does not exist, or not one clip is left.
+        VideoError: a path does not exist, or no clip is left.
 
     Warns:
-        UserWarning: some were left out; it says how many of how many, and why each.
+        UserWarning: some were left out; the message says how many of how many, and why each.
     """
     load()
     named = [Path(paths)] if isinstance(paths, (str, os.PathLike)) else [Path(path) for path in paths]
@@ -59,7 +60,7 @@ def find_clips(paths: PathLike | Iterable[PathLike], *, min_frames: int = 1) -> 
 
 
 def _expand(folder: Path) -> Iterator[Path]:
-    """The clips below a folder."""
+    """Yield the clips below a folder."""
     inside = sorted(p for p in folder.iterdir() if not p.name.startswith("."))
     videos = [p for p in inside if p.is_file() and p.suffix.lower() in VIDEO_SUFFIXES]
     if not videos and any(p.is_file() and p.suffix.lower() in IMAGE_SUFFIXES for p in inside):
@@ -71,7 +72,7 @@ def _expand(folder: Path) -> Iterator[Path]:
 
 
 def _trouble(clip: Path, min_frames: int) -> str:
-    """Why a clip is of no use; empty if it is."""
+    """Return why a clip cannot be used; empty if it can."""
     try:
         count = len(Frames(clip))
         for file in list_frames(clip) if clip.is_dir() else ():

@@ -1,4 +1,4 @@
-"""Random access to the frames of a clip, as training wants it."""
+"""Random access to the frames of a clip, for training."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from shortcutv2v.errors import VideoError
-from shortcutv2v.video import _stream
 from shortcutv2v.video import clip as clips
 from shortcutv2v.video._av import PathLike, opened
+from shortcutv2v.video._decode import decode
 from shortcutv2v.video._index import Index, index
 from shortcutv2v.video._pipe import is_pipe
 from shortcutv2v.video.cache import Cache, Run
@@ -28,25 +28,25 @@ __all__ = ["Frames"]
 class Frames:
     """A video file or folder of frames as a sequence of uint8 (3, H, W) tensors.
 
-    Any frame in any order: it seeks to the key frame before and decodes from there. Frames read lately stay in memory
-    up to `cache_bytes`. It pickles without its open file, and each process opens its own, so it serves `DataLoader`
-    workers whether forked or spawned. Do not share one object between threads.
+    It gives any frame in any order: it seeks to the key frame before and decodes from there. Frames read lately stay in
+    memory up to `cache_bytes`. It pickles without its open file, and each process opens its own, so it serves
+    `DataLoader` workers, forked or spawned. Do not share one object between threads.
 
     Args:
         path: video file or folder.
         size: read at this size, see `open`.
         cache_bytes: how many bytes of decoded frames to keep.
-        cache: a `Cache` shared with other clips, instead of one of its own; `cache_bytes` is then without effect. With
-            many clips, share one: it also bounds how many files are open.
+        cache: a `Cache` shared with other clips, instead of one of its own; `cache_bytes` then has no effect. With many
+            clips, share one: it also bounds how many files are open.
 
     Attributes:
         path: where the frames come from.
-        size: (H, W) of the frames as they come out.
+        size: (H, W) of the frames that come out.
         rate: frames per second.
-        cache: what it keeps in memory.
+        cache: the frames that it keeps in memory.
 
     Raises:
-        VideoError: as `open`; a truncated file is found out here and not in the middle of training.
+        VideoError: as `open`; a truncated file is found here and not in the middle of training.
 
     Examples:
         ```python
@@ -72,7 +72,7 @@ class Frames:
         return len(self._index.stamps)
 
     def __getitem__(self, number: int) -> Tensor:
-        """Frame `number`, uint8 (3, H, W); negative numbers count from the end.
+        """Return frame `number`, uint8 (3, H, W); negative numbers count from the end.
 
         Raises:
             IndexError: there is no such frame.
@@ -86,7 +86,7 @@ class Frames:
         return (self[number] for number in range(len(self)))
 
     def window(self, start: int, n: int) -> Tensor:
-        """Frames `start` to `start + n - 1`, uint8 (n, 3, H, W).
+        """Return frames `start` to `start + n - 1`, uint8 (n, 3, H, W).
 
         Raises:
             VideoError: the clip does not have them.
@@ -110,14 +110,14 @@ class Frames:
         self._prepare()
 
     def _prepare(self) -> None:
-        """All that does not travel between processes."""
+        """Make the parts that are not pickled."""
         self._token = Cache.token()
         self._convert = ToTensor(self._size)
         clip = clips.open(self.path, size=self._size) if self.path.is_dir() else None
         self._folder = clip if isinstance(clip, clips.FolderClip) else None
 
     def _frame(self, number: int) -> Tensor:
-        """Frame `number` from the cache or the file; the caller must not write into it."""
+        """Return frame `number` from the cache or the file; the caller must not write into it."""
         frame = self.cache.get(self._token, number)
         if frame is None:
             frame = self._folder.read(number) if self._folder is not None else self._decode(number)
@@ -136,19 +136,19 @@ class Frames:
                     return self._convert(frame)
                 if found > number:
                     break
-                # Frames passed on the way are worth converting only if they can stay.
+                # Convert the frames on the way only if they can stay in the cache.
                 if self.cache.wants(self._token, found, n_bytes):
                     self.cache.put(self._token, found, self._convert(frame))
         raise VideoError(f"{self.path}: frame {number} cannot be decoded; the file is damaged or has changed")
 
     def _starts(self, number: int) -> Iterator[int | None]:
-        """Where to decode from, best first: on from here (None), the key frame before, earlier ones, the beginning."""
+        """Yield places to decode from, best first: here (None), the key frame before, earlier ones, the beginning."""
         keys = self._index.keys
         last = bisect.bisect_right(keys, number) - 1
         run = self.cache.run(self._token)
         if run is not None and keys[last] < run.next <= number:
             yield None
-        # Some containers seek a little too far, so earlier key frames follow, at growing strides.
+        # Some containers seek a little too far, so try earlier key frames in growing steps.
         stride = 1
         while last > 0:
             yield keys[last]
@@ -157,17 +157,17 @@ class Frames:
         yield 0
 
     def _seek(self, key: int) -> Run:
-        """Open the file at frame `key`, a key frame."""
+        """Open the file at the key frame `key`."""
         run = self.cache.start(self._token)
         container, stream = run.stack.enter_context(opened(self.path))
         # One thread: frame threads would decode far ahead of every seek, and workers are processes already.
         stream.thread_type = "NONE"
         if key == 0 or not self._index.seekable:
-            run.frames = enumerate(_stream.decode(self.path, container, stream))
+            run.frames = enumerate(decode(self.path, container, stream))
         else:
             stamp = self._index.stamps[key]
             container.seek(stamp, stream=stream)
-            run.frames = self._numbered(_stream.decode(self.path, container, stream, since=stamp, first=key))
+            run.frames = self._numbered(decode(self.path, container, stream, since=stamp, first=key))
         return run
 
     def _numbered(self, frames: Iterator[VideoFrame]) -> Iterator[tuple[int, VideoFrame]]:

@@ -4,15 +4,13 @@ Resizing is done by swscale, in the same pass that turns YUV into RGB: bicubic w
 so it does not alias, and nothing is computed twice. Rejected: torch's antialiased `interpolate`, equal in quality, but
 a second pass over full-size float frames; area averaging, softer at the mild ratios common here.
 
-Image files are read and written by PyAV too. Rejected: torchvision.io, which would make a second decoder with its own
-rounding of JPEG colours and its own list of formats; Pillow and OpenCV, which would be one more dependency each.
+PyAV reads and writes image files, too. Rejected: torchvision.io, which would be a second decoder with its own rounding
+of JPEG colours and its own list of formats; Pillow and OpenCV, which would be one more dependency each.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,15 +20,12 @@ from torch import Tensor
 
 from shortcutv2v.errors import VideoError
 from shortcutv2v.video._av import animated_webp, load, reason, unsupported_webp
+from shortcutv2v.video._shape import IMAGE_SUFFIXES, SDR, Colour, Size, fit
 
 if TYPE_CHECKING:
     from av.video.frame import VideoFrame
 
 __all__ = [
-    "IMAGE_SUFFIXES",
-    "SDR",
-    "VIDEO_SUFFIXES",
-    "Colour",
     "ImageEncoder",
     "Size",
     "ToTensor",
@@ -45,24 +40,11 @@ __all__ = [
 
 _ABANDONED: list[Any] = []
 
-Size = tuple[int, int] | int | None
-"""A size to read at: (H, W); one int, the height, with the width following the aspect ratio; None, as stored."""
-
-IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".ppm"})
-# fmt: off
-VIDEO_SUFFIXES = frozenset({
-    ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".ts", ".m2ts", ".mts", ".mpg", ".mpeg", ".flv", ".wmv", ".3gp",
-    ".ogv", ".gif", ".y4m", ".mxf", ".h264", ".hevc",
-})
-# fmt: on
-
 # Without ACCURATE, swscale's quick tables make every picture about one grey level too dark.
 # The numbers of libswscale/swscale.h: PyAV hands integers through, while its enum has changed between releases.
 _BICUBIC, _FULL_CHROMA_OUT, _FULL_CHROMA_IN, _ACCURATE = 4, 0x2000, 0x4000, 0x40000
 _FLAGS = _BICUBIC | _FULL_CHROMA_OUT | _FULL_CHROMA_IN | _ACCURATE
-_BT709, _BT601, _BT2020, _UNSPECIFIED, _LIMITED = 1, 5, 9, 2, 1
-_HDR = {16: "PQ", 18: "HLG"}
-_MOST_PIXELS = 2**31 // 8  # av_image_check_size
+_BT709, _BT601, _UNSPECIFIED, _LIMITED = 1, 5, 2, 1
 
 _MAGIC = {
     b"\x89PNG": "png",
@@ -75,87 +57,29 @@ _MAGIC = {
 }
 
 
-def fit(size: Size, stored: tuple[int, int], multiple: int = 1) -> tuple[int, int]:
-    """Return the (H, W) that frames of `stored` size have when they are read at `size`.
-
-    Args:
-        size: see `Size`.
-        stored: (H, W) as stored.
-        multiple: with a height as size, round both sides to multiples of this number.
-
-    Raises:
-        VideoError: `size` is no positive height or pair, or larger than FFmpeg can scale.
-
-    >>> fit(180, (720, 1280))
-    (180, 320)
-    >>> fit(256, (720, 1280)), fit(256, (720, 1280), multiple=4)
-    ((256, 455), (256, 456))
-    >>> fit((64, 64), (720, 1280))
-    (64, 64)
-    """
-    if size is None:
-        return stored
-    pair: Any = size
-    if isinstance(size, int):
-        sides = (Fraction(size), Fraction(stored[1] * size, stored[0]))
-        pair = tuple(max(1, round(side / multiple)) * multiple for side in sides) if size > 0 else (size, size)
-    if not isinstance(pair, Sequence) or len(pair) != 2 or not all(isinstance(n, int) and n > 0 for n in pair):
-        raise VideoError(
-            f"size={size!r} is no size; expected a height, as in size=180, or a pair, as in size=(180, 320)"
-        )
-    if (pair[0] + 128) * (pair[1] + 128) >= _MOST_PIXELS:
-        raise VideoError(f"size={size!r}: {pair[0]}x{pair[1]} frames are too large for FFmpeg; expected a smaller size")
-    return pair[0], pair[1]
-
-
-@dataclass(frozen=True)
-class Colour:
-    """How pixel values are to be shown, by the numbers of ITU-T H.273; they are kept and not converted.
-
-    Attributes:
-        primaries: which red, green and blue; 1 is BT.709, 9 is BT.2020.
-        transfer: from value to light; 1 is BT.709, 16 is PQ, 18 is HLG.
-    """
-
-    primaries: int = 1
-    transfer: int = 1
-
-    @staticmethod
-    def of(frame: VideoFrame) -> Colour:
-        """Return the colour that a frame states; where it is not HDR, that of BT.709."""
-        transfer = int(getattr(frame, "color_trc", 2))
-        return Colour(int(getattr(frame, "color_primaries", 9)), transfer) if transfer in _HDR else Colour()
-
-    @property
-    def hdr(self) -> str:
-        """The name of the HDR transfer; empty if it is none."""
-        return _HDR.get(self.transfer, "")
-
-    @property
-    def matrix(self) -> int:
-        """The YUV matrix that goes with it."""
-        return _BT2020 if self.primaries == _BT2020 else _BT709
-
-
-SDR = Colour()
-
-
 class ToTensor:
     """Turns decoded frames into uint8 RGB tensors of one size, upright.
 
     Args:
         size: the size to read at, see `Size`.
         multiple: see `fit`.
+        tone_map: map HDR to BT.709, by FFmpeg's filter.
 
     Attributes:
         transparent: whether a frame so far had pixels that are not opaque.
     """
 
-    def __init__(self, size: Size = None, multiple: int = 1) -> None:
-        self._size, self._multiple = size, multiple
+    def __init__(self, size: Size = None, multiple: int = 1, tone_map: bool = False) -> None:
+        self._size, self._multiple, self.tone_map = size, multiple, tone_map
+        self._graph: Any = None
         self.transparent = False
         self._scaler: Any = None
         self._process = 0
+
+    @property
+    def keeps_ratio(self) -> bool:
+        """Whether frames keep the shape that they are stored in."""
+        return self._size is None or isinstance(self._size, int)
 
     def size(self, frame: VideoFrame) -> tuple[int, int]:
         """Return the (H, W) that `frame` comes out with."""
@@ -167,6 +91,8 @@ class ToTensor:
         height, width = self.size(frame)[::-1] if turns % 2 else self.size(frame)
         if self._process != os.getpid():
             self._renew()
+        if self.tone_map and Colour.of(frame).hdr:
+            frame = self._mapped(frame)
         # Planar, because swscale has a fast exact path there, and the planes need no transposing.
         wanted = "gbrap" if _has_alpha(frame) else "gbrp"
         planar = self._scaler.reformat(
@@ -186,14 +112,39 @@ class ToTensor:
         pixels = pixels[:3]
         return torch.rot90(pixels, turns, (1, 2)).contiguous() if turns else pixels
 
+    def _mapped(self, frame: VideoFrame) -> VideoFrame:
+        """Return an HDR frame as BT.709.
+
+        Raises:
+            VideoError: this FFmpeg cannot.
+        """
+        av = load()
+        try:
+            if self._graph is None:
+                graph = av.filter.Graph()
+                source = graph.add_buffer(
+                    width=frame.width, height=frame.height, format=frame.format.name, time_base=Fraction(1, 25)
+                )
+                scale = graph.add("scale", "out_color_matrix=bt709:out_transfer=bt709:out_primaries=bt709")
+                source.link_to(scale)
+                scale.link_to(graph.add("buffersink"))
+                graph.configure()
+                self._graph = graph
+            self._graph.push(frame)
+            mapped: VideoFrame = self._graph.pull()
+        except (ValueError, av.error.FFmpegError) as error:
+            raise VideoError(f"tone_map: this FFmpeg cannot map HDR ({reason(error)}); install a newer av") from error
+        return mapped
+
     def _renew(self) -> None:
-        """One scaler for the clip, since a frame's own `reformat` plans anew each time; and one per process."""
+        """Make a scaler for the clip, because a frame's own `reformat` plans anew each time; and one per process."""
         load()
         from av.video.reformatter import VideoReformatter
 
         if self._scaler is not None:
-            # Inherited by a fork: its threads stayed in the parent, and freeing it would wait for them.
-            _ABANDONED.append(self._scaler)
+            # Keep a scaler inherited by a fork: its threads stayed in the parent, and freeing it would wait for them.
+            _ABANDONED.append((self._scaler, self._graph))
+            self._graph = None
         self._scaler, self._process = VideoReformatter(), os.getpid()
 
 
@@ -229,15 +180,15 @@ def _matrix(frame: VideoFrame) -> int:
 
 
 def _one_thread() -> dict[str, int]:
-    """Keeps swscale to the calling thread: a pool of threads inherited by a forked worker would make it wait for ever.
+    """Return the option that keeps swscale to the calling thread, if PyAV has it (from release 17 on).
 
-    PyAV has had a choice since release 17; before, there was only the one thread.
+    A forked worker that inherits a pool of threads would wait for ever.
     """
     return {"threads": 1} if int(load().__version__.split(".")[0]) >= 17 else {}
 
 
 def check_frame(frame: Tensor, name: str) -> Tensor:
-    """`frame` itself, on the CPU, if it is a picture.
+    """Return `frame` on the CPU, if it is a picture.
 
     Raises:
         VideoError: it is not a uint8 tensor of shape (3, H, W); the message begins with `name`.
@@ -271,10 +222,10 @@ def to_frame(picture: Tensor, pixel_format: str = "rgb24", scaler: Any = None, c
 
 
 def check_image(path: Path) -> None:
-    """Look at the first bytes of an image file.
+    """Check the first bytes of an image file.
 
     Raises:
-        VideoError: the file cannot be opened, or begins as no image of a known kind does.
+        VideoError: the file cannot be opened, or it is no image of a known kind.
     """
     try:
         with path.open("rb") as file:
@@ -284,7 +235,7 @@ def check_image(path: Path) -> None:
 
 
 def _codec(path: Path, data: bytes) -> str:
-    """What decodes an image that begins with `data`."""
+    """Return the codec of an image that begins with `data`."""
     codec = next((codec for magic, codec in _MAGIC.items() if data.startswith(magic)), None)
     if codec is None:
         raise VideoError(f"{path}: not an image; expected one of {', '.join(sorted(IMAGE_SUFFIXES))}")
@@ -292,7 +243,7 @@ def _codec(path: Path, data: bytes) -> str:
 
 
 def read_image(path: Path) -> VideoFrame:
-    """The one picture in an image file, recognised by its content and not by its name.
+    """Return the picture in an image file, recognised by its content and not by its name.
 
     Raises:
         VideoError: the file is missing, damaged, or no image of a known kind.
@@ -307,7 +258,7 @@ def read_image(path: Path) -> VideoFrame:
     codec = _codec(path, data)
     decoder = av.CodecContext.create(codec, "r")
     decoder.thread_count = 1
-    if codec == "mjpeg":  # would otherwise paint the missing part of a truncated file grey
+    if codec == "mjpeg":  # else the missing part of a truncated file would be grey
         decoder.options = {"err_detect": "explode"}
     try:
         frames = [*decoder.decode(av.Packet(data)), *decoder.decode(None)]
@@ -337,7 +288,7 @@ class ImageEncoder:
         self._encoder.thread_count = 1
 
     def __call__(self, picture: Tensor) -> bytes:
-        """The file content for one uint8 (3, H, W) picture."""
+        """Return the file content for one uint8 (3, H, W) picture."""
         frame = to_frame(picture)
         if self._format != "rgb24":
             # JPEG has its own convention: BT.601, full range.

@@ -18,8 +18,9 @@ from torch import Tensor
 from shortcutv2v.errors import VideoError
 from shortcutv2v.video._av import load
 from shortcutv2v.video._part import FilePart, FolderPart, Part
+from shortcutv2v.video._shape import SDR, Colour
 from shortcutv2v.video.audio import AudioCopy
-from shortcutv2v.video.picture import SDR, Colour, ImageEncoder, check_frame, to_frame
+from shortcutv2v.video.picture import ImageEncoder, check_frame, to_frame
 
 __all__ = ["WRITABLE", "FolderWriter", "VideoWriter", "Writer"]
 
@@ -60,7 +61,7 @@ class Writer(ABC):
             time: its time stamp in seconds, above the one before; default: the next at the given rate.
 
         Raises:
-            VideoError: no such picture, another size, the target cannot be written, or is closed already.
+            VideoError: the frame is no picture or has another size, or the target cannot be written or is closed.
         """
         if self._ended:
             raise VideoError(f"{self.target}: frame {self.count} comes too late; write every frame before close()")
@@ -88,10 +89,10 @@ class Writer(ABC):
             self.discard()
 
     def close(self) -> None:
-        """Finish the clip and give it its name; nothing more happens when it is closed or discarded already.
+        """Finish the clip and give it its name; do nothing if it is closed or discarded already.
 
         Raises:
-            VideoError: nothing was written, or the disk refuses.
+            VideoError: no frame was written, or the target cannot be written.
         """
         if self._ended:
             return
@@ -189,7 +190,7 @@ class VideoWriter(Writer):
         return tick
 
     def _encode_held(self, following: int) -> None:
-        """Encode the frame held back, now that the time of the following one says how long it lasts."""
+        """Encode the frame held back: the time of the following one says how long it lasts."""
         if self._held is None:
             return
         picture, tick = self._held
@@ -200,7 +201,7 @@ class VideoWriter(Writer):
 
     def _mux(self, packets: list[Any]) -> None:
         for packet in packets:
-            # The encoder knows only the nominal rate; without this the file's length is wrong where the rate varies.
+            # The encoder has only the nominal rate; without this the file's length is wrong if the rate varies.
             packet.duration = self._durations.pop(packet.pts, packet.duration)
             self._container.mux(packet)
 
