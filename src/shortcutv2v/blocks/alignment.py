@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from shortcutv2v import ops
 from shortcutv2v.blocks.hetconv import HetConv2d
+from shortcutv2v.ops.tables import format_of
 
 __all__ = [
     "GlobalAlignment",
@@ -42,8 +43,7 @@ def channels_last(x: Tensor) -> Tensor:
 
 def laid_out_like(x: Tensor, like: Tensor) -> Tensor:
     """Return `x` in the memory format of `like`, so that the teacher's tail gets the format of its head."""
-    last = like.is_contiguous(memory_format=torch.channels_last) and not like.is_contiguous()
-    return x.contiguous(memory_format=torch.channels_last if last else torch.contiguous_format)
+    return x.contiguous(memory_format=format_of(like))
 
 
 def enlarge_offset(offset: Tensor, size: tuple[int, int]) -> Tensor:

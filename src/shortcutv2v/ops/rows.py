@@ -21,7 +21,7 @@ from torch import Tensor
 
 from shortcutv2v.errors import InputError
 from shortcutv2v.ops import private
-from shortcutv2v.ops.tables import Bags, Frame, Grid, bags, feature_of, table_of
+from shortcutv2v.ops.tables import Bags, Frame, Grid, bags, feature_of, format_of, table_of
 
 __all__ = ["blend", "warp"]
 
@@ -83,15 +83,9 @@ def _matrix_of(weight: Tensor, dtype: torch.dtype) -> Tensor:
     return weight.to(dtype).permute(0, 2, 3, 1).reshape(weight.shape[0], -1)
 
 
-def _format_of(f: Tensor) -> torch.memory_format:
-    """Return channels_last for channels_last, contiguous for anything else."""
-    last = f.is_contiguous(memory_format=torch.channels_last) and not f.is_contiguous()
-    return torch.channels_last if last else torch.contiguous_format
-
-
 def _empty_like(f: Tensor) -> Tensor:
     """Return memory for a gradient of `f`, dense and in its memory format."""
-    return torch.empty_like(f, memory_format=_format_of(f))
+    return torch.empty_like(f, memory_format=format_of(f))
 
 
 def _add_gradients(item: _Item, at: slice, chunk: Bags, d_columns: Tensor, grads: _Grads) -> None:
@@ -126,12 +120,12 @@ def _blend(f: Tensor, a: Tensor | None, offset: Tensor, mask: Tensor | None, wei
         for at, chunk in item.chunks():
             columns = _sum(item.table, chunk).view(at.stop - at.start, -1)
             target[at] = private.product(columns, matrix)
-    return out.view(b, h, w, weight.shape[0]).permute(0, 3, 1, 2).contiguous(memory_format=_format_of(f))
+    return out.view(b, h, w, weight.shape[0]).permute(0, 3, 1, 2).contiguous(memory_format=format_of(f))
 
 
 @_blend.register_fake
 def _(f: Tensor, a: Tensor | None, offset: Tensor, mask: Tensor | None, weight: Tensor) -> Tensor:
-    return f.new_empty(f.shape[0], weight.shape[0], *f.shape[2:]).contiguous(memory_format=_format_of(f))
+    return f.new_empty(f.shape[0], weight.shape[0], *f.shape[2:]).contiguous(memory_format=format_of(f))
 
 
 @torch.library.custom_op("shortcutv2v::rows_blend_backward", mutates_args=(), device_types="cpu")
@@ -201,16 +195,13 @@ def _warp(f: Tensor, offset: Tensor, border: int) -> Tensor:
     rows = [_sum(item.table, item.bags(0, frame.pixels)) for item in _items(frame, f, None, offset, None, dtype)]
     out = rows[0] if b == 1 else torch.stack(rows) if rows else f.new_empty(0)
     return (
-        out.to(f.dtype)
-        .view(b, frame.height, frame.width, c)
-        .permute(0, 3, 1, 2)
-        .contiguous(memory_format=_format_of(f))
+        out.to(f.dtype).view(b, frame.height, frame.width, c).permute(0, 3, 1, 2).contiguous(memory_format=format_of(f))
     )
 
 
 @_warp.register_fake
 def _(f: Tensor, offset: Tensor, border: int) -> Tensor:
-    return f.new_empty(*f.shape[:2], *offset.shape[2:]).contiguous(memory_format=_format_of(f))
+    return f.new_empty(*f.shape[:2], *offset.shape[2:]).contiguous(memory_format=format_of(f))
 
 
 @torch.library.custom_op("shortcutv2v::rows_warp_backward", mutates_args=(), device_types="cpu")

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-__all__ = ["Bags", "Frame", "Grid", "bags", "feature_of", "table_of"]
+__all__ = ["Bags", "Frame", "Grid", "bags", "feature_of", "format_of", "table_of"]
 
 _EDGE = 2  # pixels of zero border: a corner of a clamped position lies at most two pixels outside
 
@@ -139,6 +139,16 @@ def table_of(frame: Frame, features: list[Tensor], dtype: torch.dtype) -> Tensor
             edge.zero_()
         part[_EDGE:-_EDGE, _EDGE:-_EDGE].copy_(feature.permute(1, 2, 0))
     return table.view(-1, channels)
+
+
+def format_of(feature: Tensor) -> torch.memory_format:
+    """Return channels_last for a channels_last map, contiguous for anything else.
+
+    >>> format_of(torch.zeros(1, 2, 3, 3))
+    torch.contiguous_format
+    """
+    last = feature.is_contiguous(memory_format=torch.channels_last) and not feature.is_contiguous()
+    return torch.channels_last if last else torch.contiguous_format
 
 
 def feature_of(table: Tensor) -> Tensor:
