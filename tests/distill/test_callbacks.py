@@ -159,9 +159,12 @@ def test_pictures_show_what_they_say(chain: nn.Module) -> None:
     torch.testing.assert_close(found["mask"], torch.full_like(found["mask"], 0.5))  # untrained
     assert not found["offset"].any()
     offset = torch.zeros_like(step.predictions[0].local_offset)
-    offset[:, 0], offset[:, 1] = 3.0, 4.0  # one of nine taps, five pixels long
+    offset[:, 0, :6], offset[:, 1, :6] = 3e-3, 4e-3  # one of nine taps, in the upper half
+    offset[:, 0, 6:] = 1e-3
     step.predictions = (step.predictions[0]._replace(local_offset=offset),)
-    torch.testing.assert_close(pictures_of(step)["offset"], torch.full((1, 12, 16), 5 / 9 / 4))
+    shown = pictures_of(step)["offset"]
+    torch.testing.assert_close(shown[:, :6], torch.ones(1, 6, 16))  # the longest is white, however short
+    torch.testing.assert_close(shown[:, 6:], torch.full((1, 6, 16), 0.2))
 
 
 def test_plateau_ends_the_run_beside_the_baselines(chain: nn.Module) -> None:

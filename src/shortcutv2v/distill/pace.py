@@ -132,7 +132,7 @@ def choose_plan(module: Any, samples: Any, usual: Plan, fixed: bool) -> tuple[Pl
     """Choose the work of a step so that it takes about a second, and estimate how long it takes.
 
     Steps of growing size are measured, forwards and backwards, until one takes long enough to judge by. The usual work
-    is kept if it takes up to two seconds.
+    is kept if it takes up to two seconds. The chosen work is done once, since a capture of new sizes takes time.
 
     Args:
         module: the `Distiller`, on its device.
@@ -143,67 +143,66 @@ def choose_plan(module: Any, samples: Any, usual: Plan, fixed: bool) -> tuple[Pl
     separate = bool(module.weights.feature or module.weights.alignment)
     with _undone(module):
         cost = _measure(module, samples, usual, separate)
-    if fixed or cost.average(usual) <= SLOW:
-        return usual, cost.average(usual)
-    crops = list(_crops(samples, usual.crop))
-    plan = usual
-    if separate:
-        plan = _largest(cost, usual, crops, _TARGET * 0.75, pictures=False)
-        left = _TARGET * _EVERY - cost.seconds(Work(plan.batch_size, plan.crop, False)) * (_EVERY - 1)
-        small = _largest(cost, plan, crops, max(left, _TARGET), pictures=True)
-        plan = Plan(plan.batch_size, plan.crop, _EVERY, small.batch_size, small.crop)
-    else:
-        plan = _largest(cost, usual, crops, _TARGET, pictures=True)
+        plan = usual if fixed or cost.average(usual) <= SLOW else _reduced(cost, samples, usual, separate)
+        for work in {plan.work(0), plan.work(1)}:
+            _step(module, samples, work)
     return plan, cost.average(plan)
 
 
-def _largest(cost: StepCost, usual: Plan, crops: list[tuple[int, int]], seconds: float, *, pictures: bool) -> Plan:
+def _reduced(cost: StepCost, samples: Any, usual: Plan, separate: bool) -> Plan:
+    """Return less work than the usual; with losses of features, those of pictures have crops of their own."""
+    if not separate:
+        return _largest(cost, samples, usual, _TARGET, pictures=True)
+    plan = _largest(cost, samples, usual, 0.75 * _TARGET, pictures=False)
+    left = _EVERY * _TARGET - (_EVERY - 1) * cost.seconds(Work(plan.batch_size, plan.crop, False))
+    small = _largest(cost, samples, plan, max(left, _TARGET), pictures=True)
+    return Plan(plan.batch_size, plan.crop, _EVERY, small.batch_size, small.crop)
+
+
+def _largest(cost: StepCost, samples: Any, usual: Plan, seconds: float, *, pictures: bool) -> Plan:
     """Return the largest crop of which two fit into some seconds, and as many of it as do; at least one."""
-    for crop in crops:
+    best = usual
+    for crop in _crops(usual.crop):
         one = cost.seconds(Work(1, crop, pictures))
-        if 2 * one <= seconds or crop == crops[-1]:
-            return Plan(max(1, min(usual.batch_size, int(seconds / one))), crop)
-    return usual
+        if crop == usual.crop or _allows(samples, crop):
+            best = Plan(max(1, min(usual.batch_size, int(seconds / one))), crop)
+            if 2 * one <= seconds:
+                break
+    return best
 
 
-def _crops(samples: Any, usual: tuple[int, int] | None) -> Iterator[tuple[int, int]]:
-    """Yield the usual crop, then smaller ones if samples can be cut to them."""
+def _crops(usual: tuple[int, int] | None) -> list[tuple[int, int]]:
+    """Return the usual crop and smaller ones, largest first."""
     if usual is None:
-        return
-    yield usual
+        return []
+    return [usual, *((min(side, usual[0]), min(side, usual[1])) for side in _SIDES if side < max(usual))]
+
+
+def _allows(samples: Any, crop: tuple[int, int]) -> bool:
+    """Whether samples can be cut to this crop; features can to multiples of their strides."""
     if not samples.croppable:
-        return
-    for side in _SIDES:
-        crop = (min(side, usual[0]), min(side, usual[1]))
-        if side < max(usual):
-            with contextlib.suppress(InputError):
-                samples.add_crop(crop)
-                yield crop
+        return False
+    try:
+        samples.add_crop(crop)
+    except InputError:
+        return False
+    return True
 
 
 def _measure(module: Any, samples: Any, usual: Plan, separate: bool) -> StepCost:
-    cost, last = StepCost(0.0, 0.0), None
-    for work in _ladder(samples, usual):
+    cost = StepCost(0.0, 0.0)
+    small = next((crop for crop in reversed(_crops(usual.crop)[1:]) if _allows(samples, crop)), usual.crop)
+    for work in (Work(1, small), Work(1, usual.crop), Work(usual.batch_size, usual.crop)):
         found = []
         for pictures in (False, True) if separate else (True,):
             _step(module, samples, work._replace(pictures=pictures))  # the first of its kind prepares
             begun = _now()
             _step(module, samples, work._replace(pictures=pictures))
             found.append((_now() - begun) / (work.batch_size * _pixels(work)))
-        cost, last = StepCost(found[0], found[-1]), work
-        if cost.seconds(last) > _PROBE:
+        cost = StepCost(found[0], max(found))
+        if cost.seconds(work) > _PROBE:
             break
     return cost
-
-
-def _ladder(samples: Any, usual: Plan) -> Iterator[Work]:
-    """Yield work of growing size, up to the usual."""
-    crops = [*_crops(samples, usual.crop)]
-    for crop in reversed(crops[1:]):
-        yield Work(1, crop)
-    sizes = {1, max(1, usual.batch_size // 3), usual.batch_size}
-    for size in sorted(sizes):
-        yield Work(size, usual.crop)
 
 
 def _pixels(work: Work) -> int:

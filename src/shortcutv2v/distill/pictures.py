@@ -1,4 +1,4 @@
-"""What one step looks like: pictures for a logger."""
+"""Pictures of one training step, for a logger."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from shortcutv2v.distill.rollout import Step
 
 __all__ = ["pictures_of"]
 
-ERROR_RANGE, OFFSET_RANGE = 0.1, 4.0
-"""Absolute error and offset in pixels that are drawn white: fixed, so that pictures of different steps compare."""
+ERROR_RANGE = 0.1
+"""Absolute error that is drawn white: fixed, so that pictures of different steps compare."""
 
 
 @torch.no_grad()
 def pictures_of(step: Step) -> dict[str, Tensor]:
-    """Pictures of the first frame of a step's batch.
+    """Draw pictures of the first frame of a step's batch.
 
     Args:
         step: as `Distiller.steps()` gives it.
@@ -24,7 +24,7 @@ def pictures_of(step: Step) -> dict[str, Tensor]:
         By name, float (3, H, W) or (1, H, W) in [0, 1]: `frame` (left out where it is no picture), `teacher`,
         `shortcut`; `error` and `error_reuse`, the absolute difference of shortcut and of plain reuse from the teacher,
         averaged over the colours, 0.1 drawn white; and for every branch, at the features' size, `offset` and
-        `offset_global`, mean length of the offsets, 4 pixels drawn white, and `mask`, the mean over the taps, white
+        `offset_global`, mean length of the offsets, the longest drawn white, and `mask`, the mean over the taps, white
         takes the current frame.
     """
     found = {} if step.frame is None or step.frame.shape[1] not in (1, 3) else {"frame": step.frame[0]}
@@ -45,6 +45,6 @@ def _error(picture: Tensor, target: Tensor) -> Tensor:
 
 
 def _length(offset: Tensor) -> Tensor:
-    """(2K, H, W), (dy, dx) per tap -> (1, H, W)."""
-    lengths: Tensor = offset.unflatten(0, (-1, 2)).norm(dim=1)
-    return lengths.mean(0, keepdim=True) / OFFSET_RANGE
+    """(2K, H, W), (dy, dx) per tap -> (1, H, W), the largest value 1."""
+    lengths: Tensor = offset.unflatten(0, (-1, 2)).norm(dim=1).mean(0, keepdim=True)
+    return lengths / lengths.max().clamp(min=torch.finfo(lengths.dtype).tiny)
