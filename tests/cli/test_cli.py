@@ -284,6 +284,26 @@ class TestRefusals:
         assert "the teacher failed with" in line
         assert "set multiple = 8 on the adapter" in line
 
+    @pytest.mark.parametrize("verb", ["train", "translate", "profile", "cuts"])
+    @pytest.mark.parametrize(
+        ("method", "words"),
+        [
+            ("def inputs(self, frame, state): return frame", "return (frame,), {}"),
+            ("def image(self, output): return {'picture': output}", "return output['picture']"),
+            ("def image(self, output): return output.mean(1)", "expand(-1, 3, -1, -1)"),
+            ("def advance(self, state, frame, output): pass", "advance() returned None"),
+            ("def inputs(self, frame, state): return (frame, frame), {}", "the teacher failed with TypeError"),
+        ],
+    )
+    def test_adapters_that_return_the_wrong_form(
+        self, verb: str, method: str, words: str, clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        own = ADAPTER.replace("def build_adapter", f"class Mine(Adapter):\n    {method}\n\ndef build_adapter")
+        (tmp_path / "wrong.py").write_text(own.replace("= Adapter(", "= Mine("))
+        arguments = {"train": [clip, "--out", tmp_path / "b", "--steps", "1"], "translate": [clip, tmp_path / "o.mp4"]}
+        common = ["--adapter", tmp_path / "wrong.py", "--size", "24x32"]
+        assert words in refused(capsys, verb, *arguments.get(verb, []), *common)
+
     def test_memory_that_is_not_there(
         self, adapter: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
     ) -> None:

@@ -16,6 +16,7 @@ import pytest
         ["translate", "no.mp4", "out.mp4", "--adapter", "gone.py"],
         ["measure", "no.mp4", "--adapter", "gone.py", "--block", "none"],
         ["profile", "--adapter", "gone.py"],
+        ["cuts", "--adapter", "gone.py"],
         ["demo", "--minutes", "-1"],
     ],
     ids=" ".join,

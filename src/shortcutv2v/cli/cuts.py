@@ -6,6 +6,7 @@ import argparse
 
 import torch
 
+from shortcutv2v.adapter_check import check_adapter
 from shortcutv2v.cli.setup import frame_size, open_adapter
 from shortcutv2v.cuts import suggest_cuts
 from shortcutv2v.errors import InputError
@@ -29,6 +30,7 @@ def run(options: argparse.Namespace) -> None:
         raise InputError(f"--count {options.count}: expected a number of lines, at least 1")
     adapter = open_adapter(options)
     frame = torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(0))
+    check_adapter(adapter, frame)
     args, kwargs = adapter.example(frame.to(*placement(adapter.teacher)))
     with untouched(adapter.teacher):
         found = suggest_cuts(adapter.teacher, args, kwargs)
