@@ -133,7 +133,7 @@ class ShortcutV2V(LazyBlocks):
             self.materialise(*args, **kwargs)
         if self._replays:
             begin_pass()
-        return self.capture.at(args, kwargs).head(*args, **kwargs)
+        return self.capture.head(*args, **kwargs)
 
     def middle(self, carry: Carry) -> tuple[Tensor, ...]:
         """Run what lies between `a` and `f`.

@@ -81,7 +81,14 @@ class Capture:
 
     def at(self, args: tuple[Any, ...], kwargs: dict[str, Any] | None = None) -> Split:
         """The split for the signature of these inputs, captured and verified now if it is new."""
-        tensors, structure = take_apart(args, kwargs or {})
+        return self._at(*take_apart(args, kwargs or {}))
+
+    def head(self, *args: Any, **kwargs: Any) -> Carry:
+        """Run the head of the split for these inputs; takes the teacher's inputs."""
+        tensors, structure = take_apart(args, kwargs)
+        return self._at(tensors, structure).begin(tensors)
+
+    def _at(self, tensors: list[Tensor], structure: Structure) -> Split:
         key = signature(self._modules, tensors, structure)
         split = self._find(key)
         if split is None:

@@ -31,7 +31,7 @@ __all__ = ["export"]
 
 _LIMITS = (
     "bound to the shapes it was exported for: other shapes are exported anew, which takes a while",
-    "forward hooks registered on the teacher's modules do not fire, because the modules are not called",
+    "forward hooks do not fire: what they do to tensors is part of the program, nothing else happens",
 )
 _WORK = ("conv", "linear", "matmul", "mm", "bmm", "attention", "einsum", "lstm", "gru")
 

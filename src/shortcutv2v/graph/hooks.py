@@ -94,7 +94,10 @@ class HookSplit:
 
     def head(self, *args: Any, **kwargs: Any) -> Carry:
         """See `Split.head`."""
-        tensors, _ = take_apart(args, kwargs)
+        return self.begin(take_apart(args, kwargs)[0])
+
+    def begin(self, tensors: list[Tensor]) -> Carry:
+        """See `Split.begin`."""
         wanted = {*self._a, *self._kept}
         got, _ = self._pass(tensors, self._head, {}, wanted)
         parts = [got[k][0] for k in self._a]

@@ -55,6 +55,10 @@ class Split(Protocol):
         """Compute `a`, and what else the middle and the tail need that does not depend on `f`."""
         ...
 
+    def begin(self, tensors: list[Tensor]) -> Carry:
+        """`head` for inputs that were taken apart."""
+        ...
+
     def middle(self, carry: Carry) -> tuple[Tensor, ...]:
         """Compute `f` per branch, then the leaking tensors."""
         ...
@@ -140,7 +144,10 @@ class GraphSplit:
 
     def head(self, *args: Any, **kwargs: Any) -> Carry:
         """See `Split.head`."""
-        tensors, _ = take_apart(args, kwargs)
+        return self.begin(take_apart(args, kwargs)[0])
+
+    def begin(self, tensors: list[Tensor]) -> Carry:
+        """See `Split.begin`."""
         parts, kept = self._programs.head(self._teacher, *tensors)
         return Carry(self.maps.join(_apart(parts, tensors)), kept, self.signature)
 
