@@ -33,9 +33,9 @@ def wrapped(teacher: str = "chain", variant: str = "flow", **options: Any) -> sh
     return randomised(model)
 
 
-def randomised(model: shortcutv2v.ShortcutV2V) -> shortcutv2v.ShortcutV2V:
+def randomised(model: shortcutv2v.ShortcutV2V, std: float = 0.1) -> shortcutv2v.ShortcutV2V:
     for parameter in model.blocks.parameters():
-        nn.init.normal_(parameter, std=0.1)
+        nn.init.normal_(parameter, std=std)
     return model
 
 

@@ -6,6 +6,6 @@
 The engines are installed with `pip install shortcutv2v[export]` and imported when a program is written.
 """
 
-from shortcutv2v.deploy.export import export
+from shortcutv2v.deploy.exporter import export
 
 __all__ = ["export"]
