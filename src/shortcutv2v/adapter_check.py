@@ -23,6 +23,7 @@ __all__ = ["CheckedAdapter", "check_adapter"]
 _SLACK = 0.02
 """How far a picture may leave [0, 1] before a value counts as outside: sharp edges overshoot."""
 _SHARE = 0.05
+_SMALL = 32
 _ROUNDED = 32
 """A picture larger than a multiple of its frame by fewer pixels is taken for a frame that the network rounded up."""
 _FRAMES = 16
@@ -175,6 +176,8 @@ def _failed_run(adapter: Adapter, error: Exception, args: tuple[Any, ...], kwarg
         else "a teacher that needs more than one RGB frame in [0, 1] needs an adapter of its own: override "
         "Adapter.inputs() and give it as adapter="
     )
+    if any(isinstance(x, Tensor) and x.dim() == 4 and min(x.shape[2:]) < _SMALL for x in args):
+        advice = f"give larger frames if these are too small; {advice}"
     if "size" in str(error) and adapter.multiple == 1:
         advice += "; if it takes multiples of a number only, say of 8, set multiple = 8 on the adapter"
     return (

@@ -228,6 +228,8 @@ class TestRefusals:
             (["--adapter", "ADAPTER", "--set", "width"], "expected key=value"),
             (["--adapter", "ADAPTER", "--cut", "smal"], "no cut 'smal': expected one of small"),
             (["--adapter", "ADAPTER", "--device", "abacus"], "--device abacus"),
+            (["--adapter", "ADAPTER", "--device", "meta"], "--device meta: "),
+            (["--adapter", "ADAPTER", "--device", "cuda:99"], "--device cuda:99: "),
             (["--adapter", "ADAPTER", "--block", "nowhere"], "no such folder"),
             (["--adapter", "ADAPTER", "--block", "nowhere", "--frames", "3"], "expected START:STOP"),
             (["--adapter", "ADAPTER", "--block", "nowhere", "--frames", "5:3"], "START below STOP"),
@@ -251,6 +253,14 @@ class TestRefusals:
         options = [adapter if option == "ADAPTER" else option for option in options]
         command = ["measure", clip] if "--frames" in options else ["translate", clip, tmp_path / "out.mp4"]
         assert message in refused(capsys, *command, *options)
+
+    @pytest.mark.parametrize("interval", [0, -3, 10**7, 10**30])
+    def test_intervals(
+        self, interval: int, adapter: str, clip: Path, block: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        command = ["translate", clip, tmp_path / "out.mp4", "--adapter", adapter, "--block", block]
+        line = refused(capsys, *command, f"--interval={interval}")
+        assert f"--interval {interval}: expected a whole number from 1" in line
 
     def test_a_file_without_an_adapter(self, clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         (tmp_path / "empty.py").write_text("")

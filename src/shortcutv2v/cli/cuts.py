@@ -18,7 +18,7 @@ __all__ = ["run", "table"]
 _NOTE = """
 saves: share of the teacher's multiply-adds that a shortcut frame leaves out, the block's own already subtracted.
 reach: how far around a place the skipped part looks; `+` means the whole frame, so try a larger --size.
-Give the names to the adapter as enc_layer= and dec_layer=, then measure the time with: shortcutv2v profile --cuts"""
+Give the names to the adapter as enc_layer= and dec_layer=, then measure the time with: shortcutv2v profile --cuts 3"""
 
 
 def run(options: argparse.Namespace) -> None:

@@ -10,13 +10,12 @@ from fractions import Fraction
 from torch import Tensor
 
 from shortcutv2v import video
-from shortcutv2v.cli.setup import frame_range, frame_size, load_model, open_adapter
+from shortcutv2v.cli.setup import LONGEST, frame_range, frame_size, load_model, open_adapter
 from shortcutv2v.errors import InputError
 from shortcutv2v.measure.compare import METHODS, Scores, compare
 
 __all__ = ["interval_table", "quality_table", "run", "time_table"]
 
-_LONGEST = 10**6
 NAMES = {"ours": "ours", "reuse": "f_ref reused", "repeat": "last output repeated"}
 
 
@@ -110,7 +109,7 @@ def _intervals(text: str | None) -> list[int]:
     if text is None:
         return []
     parts = [part.strip() for part in text.split(",")]
-    if not all(part.isdecimal() and 2 <= int(part) <= _LONGEST for part in parts):
+    if not all(part.isdecimal() and 2 <= int(part) <= LONGEST for part in parts):
         raise InputError(
             f"--intervals {text}: expected whole numbers of 2 or more between commas, such as 2,3,4,6 (at interval 1 "
             "every frame is the teacher's)"

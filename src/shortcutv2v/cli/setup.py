@@ -18,7 +18,10 @@ from shortcutv2v.refresh import Every
 _LARGEST = 16384
 """Pixels of a side; no codec of ours writes larger pictures."""
 
-__all__ = ["frame_range", "frame_size", "load_model", "open_adapter"]
+LONGEST = 10**6
+"""The largest interval that the commands take."""
+
+__all__ = ["LONGEST", "frame_range", "frame_size", "load_model", "open_adapter"]
 
 
 def open_adapter(options: Any) -> Adapter:
@@ -46,6 +49,8 @@ def load_model(folder: Path, adapter: Adapter, interval: int | None = None) -> S
     """Return the model saved in `folder`, around the adapter's teacher."""
     model = checkpoint.load(folder, adapter.teacher)
     if interval is not None:
+        if not 1 <= interval <= LONGEST:
+            raise InputError(f"--interval {interval}: expected a whole number from 1 to {LONGEST}")
         model.refresh = Every(interval)
     return model
 
@@ -101,7 +106,7 @@ def _device(name: str) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
+        torch.zeros((), device=device).item()  # device "meta" has no values
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise InputError(f"--device {name}: {str(error).splitlines()[0]}") from None
     return device
