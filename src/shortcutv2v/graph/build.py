@@ -13,11 +13,12 @@ from torch.fx import Graph, Node
 from torch.utils.weak import TensorWeakRef, WeakTensorKeyDictionary
 
 from .frozen import parts
+from .info import info, note, note_tensor
 from .inplace import rebind
 from .runtime import after, blank, call, constant, rebuilt, tensors_of, under_autocast
 from .signature import autocast_state
 from .structure import flatten
-from .traced import Const, Untraceable, memory, meta_of
+from .traced import Const, Untraceable, memory
 from .twin import Twin
 
 __all__ = ["Builder", "attributes"]
@@ -58,10 +59,10 @@ class Builder:
             if source.op == "get_attr":
                 raise Untraceable(f"it changes {source.target!r} of the teacher in place ({facts['owner']})")
             alone = len(self.aliases(tensor)) == 1 and source.op != "placeholder"
-            copies[id(tensor)] = self.plain_node("clone", source, tensor, elidable=alone)
+            copies[id(tensor)] = self.plain_node("clone", source, tensor, copied=alone)
         node = emit(self.lower(args, copies), self.lower(kwargs, copies))
-        node.meta.update(facts)
-        node.meta["heavy"] |= any(n.op == "get_attr" for n in node.all_input_nodes)
+        facts["heavy"] |= any(n.op == "get_attr" for n in node.all_input_nodes)
+        note(node, **facts)
         self.depend(node)
         self.bind_outputs(node, out, new)
         for tensor in {id(t): t for t in changed}.values():
@@ -73,11 +74,11 @@ class Builder:
     def bind_outputs(self, node: Node, out: Any, new: list[Tensor]) -> None:
         """Make the tensors of an output known under the step's node."""
         if isinstance(out, Tensor):
-            node.meta.update(meta_of(out))
+            note_tensor(node, out)
             self.bind(out, node)
             return
         picked = self.plain_node(tensors_of, (node,), None) if new else node
-        node.meta["several"] = len(new) > 1
+        note(node, several=len(new) > 1)
         for i, tensor in enumerate(new):
             self.bind(tensor, self.plain_node(operator.getitem, (picked, i), tensor))
 
@@ -109,7 +110,7 @@ class Builder:
             if state == self.ambient and not method:
                 return self.graph.call_module(name, tuple(args), kwargs)
             module = self.graph.get_attr(f"{name}.{method}" if method else name)
-            module.meta.update(dep={"param"}, owner=name)
+            note(module, depends=True, owner=name)
             if state == self.ambient:
                 return self.graph.call_function(call, (module, *args), kwargs)
             return self.graph.call_function(under_autocast, (Const(state), module, *args), kwargs)
@@ -118,26 +119,26 @@ class Builder:
 
     def blank(self, node: Node) -> Any:
         """A tensor with the shape and dtype of `node`, and no data flow from it."""
-        device = Const(node.meta.get("device", torch.device("cpu")))
-        args = (node.meta["shape"], Const(node.meta["dtype"]), device)
-        return self.plain_node(blank, args, None, shape=node.meta["shape"], dtype=node.meta["dtype"])
+        device = Const(info(node).device)
+        args = (info(node).shape, Const(info(node).dtype), device)
+        return self.plain_node(blank, args, None, shape=info(node).shape, dtype=info(node).dtype)
 
-    def plain_node(self, target: Any, args: Any, tensor: Tensor | None, **meta: Any) -> Any:
+    def plain_node(self, target: Any, args: Any, tensor: Tensor | None, **facts: Any) -> Any:
         """A node of bookkeeping: no work, no weights."""
         args = args if isinstance(args, tuple) else (args,)
         make = self.graph.call_method if isinstance(target, str) else self.graph.call_function
         node = make(target, args)
         source = next((a for a in args if isinstance(a, Node)), None)
-        owner = source.meta.get("owner", "") if source is not None else ""
-        node.meta.update(owner=owner, macs=0, heavy=False, **meta)
+        owner = info(source).owner if source is not None else ""
+        note(node, owner=owner, **facts)
         if tensor is not None:
-            node.meta.update(meta_of(tensor))
+            note_tensor(node, tensor)
         self.depend(node)
         return node
 
     def depend(self, node: Node) -> None:
         """Note whether a node depends on inputs or on parameters."""
-        node.meta["dep"] = set().union(*(n.meta["dep"] for n in node.all_input_nodes))
+        note(node, depends=any(info(n).depends for n in node.all_input_nodes))
 
     def lower(self, value: Any, copies: dict[int, Node]) -> Any:
         """Replace the tensors of an argument by nodes, and whatever has no literal by a `Const`."""
@@ -164,18 +165,18 @@ class Builder:
             path = self.attributes.get(id(tensor))
             if path is None:
                 node = self.graph.call_function(constant, (Const(self.origin(tensor)),))
-                node.meta.update(dep=set(), owner="a constant")
+                note(node, owner="a constant")
             else:
                 node = self.graph.get_attr(path)
-                node.meta.update(dep={"param"}, owner=path.rpartition(".")[0] or path)
-            node.meta.update(meta_of(tensor), macs=0, heavy=False)
+                note(node, depends=True, owner=path.rpartition(".")[0] or path)
+            note_tensor(node, tensor)
             self.bind(tensor, node)
         return node
 
     def bind(self, tensor: Tensor, node: Node) -> None:
         """Make a tensor known, also to the views of its memory."""
         self.nodes[tensor] = node
-        node.meta["device"] = tensor.device
+        note(node, device=tensor.device)
         if tensor.layout == torch.strided:
             group = self.storages.setdefault(tensor.untyped_storage()._cdata, [])
             group[:] = [ref for ref in group if ref() is not None and ref() is not tensor]

@@ -23,6 +23,7 @@ from torch.fx.node import map_arg
 
 from .build import attributes
 from .cost import MacCounter
+from .info import info, note, note_tensor
 from .structure import Structure, flatten
 from .traced import Call, Const, Traced, Untraceable
 from .twin import Twin
@@ -211,7 +212,7 @@ class _Import:
             elif node.op == "call_function":
                 self.new[node] = self.function(node)
                 if torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ()):
-                    random[self.new[node].meta["owner"]] = None
+                    random[info(self.new[node]).owner] = None
         outputs = self.outputs()
         return Traced(self.graph, inputs, outputs, self.result, self.calls(), "export", _LIMITS, list(random))
 
@@ -232,7 +233,7 @@ class _Import:
                 self.new[node] = self.graph.get_attr(path) if path else self.graph.call_function(_same, (constant,))
             self.add(node, self.new[node])
             if self.new[node].op == "placeholder":
-                self.new[node].meta["owner"] = f"input {len(inputs) - 1}"
+                note(self.new[node], owner=f"input {len(inputs) - 1}")
         return inputs
 
     def function(self, node: Node) -> Any:
@@ -243,17 +244,17 @@ class _Import:
             self.marks.setdefault(self.names[node.args[1]], []).append(new)  # type: ignore[index]
             return new
         new = self.add(node, self.graph.call_function(node.target, _constants(args), _constants(kwargs)))
-        new.meta["macs"] = _macs(node)
+        macs = _macs(node)
         name = str(node.target)
         weights = any(n.op == "get_attr" for n in new.all_input_nodes)
-        new.meta["heavy"] = bool(new.meta["macs"]) or weights or any(w in name for w in _WORK)
+        note(new, macs=macs, heavy=bool(macs) or weights or any(w in name for w in _WORK))
         return new
 
     def add(self, node: Node, new: Any) -> Any:
         value = node.meta.get("val")
         if isinstance(value, Tensor):
-            new.meta.update(shape=tuple(value.shape), dtype=value.dtype)
-        new.meta.update(owner=_owner(node), macs=0, heavy=False, module=True)
+            note_tensor(new, value)
+        note(new, owner=_owner(node), called=True)
         return new
 
     def outputs(self) -> list[Node]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from torch import nn
 from torch.fx import Node
 
+from .info import info
 from .partition import Partition
 from .traced import Traced, lookup
 
@@ -92,31 +93,31 @@ def graph_facts(teacher: nn.Module, traced: Traced, part: Partition, shapes: Sha
         kept: the nodes that the carry holds beside `a`.
     """
     order = [n for n in traced.graph.nodes if n.op != "placeholder"]
-    macs = [sum(n.meta.get("macs", 0) for n in order if n in group) for group in (part.head, part.middle, part.tail)]
+    macs = [sum(info(n).macs for n in order if n in group) for group in (part.head, part.middle, part.tail)]
     used = [_weights(teacher, [n for n in order if n in group]) for group in (part.head, part.middle, part.tail)]
     only = [name for name in used[1] if name not in used[0] and name not in used[2]]
     numbers = dict(teacher.named_parameters(remove_duplicate=False))
     total = sum(p.numel() for p in teacher.parameters())
-    elsewhere = {n.meta.get("owner") for n in order if n in part.head or n in part.tail}
+    elsewhere = {info(n).owner for n in order if n in part.head or n in part.tail}
     middle = [n for n in order if n in part.middle and n.op != "get_attr" and _is_call(n)]
     return Facts(
         strategy=traced.strategy,
-        modules=tuple(m for m in dict.fromkeys(str(n.meta["owner"]) for n in middle) if m not in elsewhere),
+        modules=tuple(m for m in dict.fromkeys(info(n).owner for n in middle) if m not in elsewhere),
         macs=(macs[0], macs[1], macs[2]),
         parameters=(total, sum({id(numbers[n]): numbers[n].numel() for n in only}.values())),
         middle_only=tuple(only),
         a=shapes[0],
         f=shapes[1],
-        kept=tuple((str(n.meta.get("owner")), n.meta.get("shape", ())) for n in kept),
-        leaks=tuple((str(n.meta.get("owner")), n.meta.get("shape", ())) for n in part.leaks),
+        kept=tuple((info(n).owner, info(n).shape) for n in kept),
+        leaks=tuple((info(n).owner, info(n).shape) for n in part.leaks),
         random=tuple(traced.random),
         limits=traced.limits,
-        bundled=any(n.meta.get("several") for n in order),
+        bundled=any(info(n).several for n in order),
     )
 
 
 def _is_call(node: Node) -> bool:
-    return node.op == "call_module" or bool(node.meta.get("module"))
+    return node.op == "call_module" or info(node).called
 
 
 def _weights(teacher: nn.Module, nodes: list[Node]) -> list[str]:

@@ -10,6 +10,7 @@ from torch.fx import Node
 
 from .cut import Cut
 from .frozen import parts
+from .info import info
 from .structure import Structure
 from .traced import Traced
 
@@ -40,13 +41,13 @@ def layer_of(node: Node, within: set[Node] | None = None) -> str:
     A node without work of its own, such as an activation, is described by the last layer with weights before it. With
     `within`, only such layers count as are in that set.
     """
-    own = str(node.meta.get("owner") or node.name)
+    own = info(node).owner or node.name
     frontier = {node}
     while frontier:
         latest = max(frontier)
         frontier.remove(latest)
-        if latest.meta.get("heavy"):
-            name = str(latest.meta.get("owner"))
+        if info(latest).heavy:
+            name = info(latest).owner
             return name if name == own else f"{name} (then {own})"
         frontier.update(n for n in latest.all_input_nodes if n.op != "get_attr" and (within is None or n in within))
     return own
@@ -82,8 +83,8 @@ def _reader(leak: Node, around: set[Node], returned: dict[Node, list[str]]) -> s
         if node in seen:
             continue
         seen.add(node)
-        if node.meta.get("heavy"):
-            return f"read by {str(node.meta.get('owner'))!r}"
+        if info(node).heavy:
+            return f"read by {info(node).owner!r}"
         if node in returned:
             return f"returned as {' and '.join(returned[node])}"
         queue.extend(n for n in node.users if n in around)

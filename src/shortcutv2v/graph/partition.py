@@ -9,6 +9,7 @@ from torch.fx import Node
 
 from ..errors import CutOrderError, LeakError
 from .cut import Cut
+from .info import info
 from .leaks import describe_leaks, leak_text
 from .traced import Traced
 
@@ -86,14 +87,14 @@ def partition(traced: Traced, points: Points, cut: Cut, on_leak: str = "error") 
     keep_copies_at_hand(traced, head, middle, tail)
     after = tail | set(injected)
     place_effects(traced, head, middle, after)
-    tail |= {n for n in after if n.meta.get("effect")}
+    tail |= {n for n in after if info(n).effect}
     return Partition(points, tuple(leaks), head, middle, tail)
 
 
 def keep_copies_at_hand(traced: Traced, head: set[Node], middle: set[Node], tail: set[Node]) -> None:
     """A copy made to be overwritten must be made by the program that overwrites it, each time anew."""
     for node in traced.graph.nodes:
-        if "elidable" in node.meta:
+        if info(node).copied is not None:
             for group in (middle, tail):
                 if group & set(node.users) and node not in group:
                     head.discard(node)
@@ -103,7 +104,7 @@ def keep_copies_at_hand(traced: Traced, head: set[Node], middle: set[Node], tail
 def place_effects(traced: Traced, head: set[Node], middle: set[Node], tail: set[Node]) -> None:
     """Put the user's hooks, whose nodes nothing depends on, where all that they look at is at hand."""
     for node in traced.graph.nodes:
-        if node.meta.get("effect"):
+        if info(node).effect:
             seen = {n for n in node.all_input_nodes if n.op != "get_attr"}
             for group, at_hand in ((head, head), (middle, head | middle), (tail, head | tail)):
                 if seen <= at_hand:
@@ -147,7 +148,7 @@ def find_leaks(traced: Traced, points: Points) -> tuple[list[Node], set[Node]]:
     tail = downstream(points.f, live)
     rest = live - tail
     between = downstream(points.flat_a) & upstream(points.f) & rest
-    worked = {n for n in between if n.meta.get("heavy")}
+    worked = {n for n in between if info(n).heavy}
     between &= worked | downstream(worked)
     between -= set(points.flat_a)
     outputs = set(traced.outputs)

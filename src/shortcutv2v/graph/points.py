@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ..errors import AmbiguousCallError, CutOrderError, NeverCalledError, OutputTypeError, SpatialMismatchError
 from .cut import Cut, Layer
+from .info import info
 from .layout import Layout
 from .partition import Points
 from .split import Maps
@@ -69,7 +70,7 @@ def find_maps(points: Points, cut: Cut, tensors: list[Tensor]) -> Maps:
         SpatialMismatchError: `a` and `f`, or two parts of `a`, differ in height or width.
     """
     dtypes = [
-        _floating(node.meta["dtype"], layer)
+        _floating(info(node).dtype, layer)
         for branch, a, f in zip(cut.branches, points.a, points.f, strict=True)
         for layer, node in zip((*branch.enc, branch.dec), (*a, f), strict=True)
     ]
@@ -77,10 +78,10 @@ def find_maps(points: Points, cut: Cut, tensors: list[Tensor]) -> Maps:
     place = {n: i for i, n in enumerate(points.flat_a)}
     enc, a_shapes, f_shapes, dec, widths = [], [], [], [], []
     for branch, a, f in zip(cut.branches, points.a, points.f, strict=True):
-        layouts = [Layout.of(n.meta["shape"], cut.layout, picture, str(e)) for e, n in zip(branch.enc, a, strict=True)]
-        shapes = [lay.map_shape(n.meta["shape"]) for lay, n in zip(layouts, a, strict=True)]
-        last = Layout.of(f.meta["shape"], cut.layout, picture, str(branch.dec))
-        f_shape = last.map_shape(f.meta["shape"])
+        layouts = [Layout.of(info(n).shape, cut.layout, picture, str(e)) for e, n in zip(branch.enc, a, strict=True)]
+        shapes = [lay.map_shape(info(n).shape) for lay, n in zip(layouts, a, strict=True)]
+        last = Layout.of(info(f).shape, cut.layout, picture, str(branch.dec))
+        f_shape = last.map_shape(info(f).shape)
         for layer, shape in zip(branch.enc, shapes, strict=True):
             if shape[2:] != f_shape[2:]:
                 raise SpatialMismatchError(

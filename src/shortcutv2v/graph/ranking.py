@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.fx import Node
 
 from .cut import Layer
+from .info import info
 from .leaks import layer_of, output_names
 from .partition import downstream, upstream
 from .reach import Reach
@@ -92,11 +93,11 @@ class Ranking:
                     self.after[i] |= self.after[self.index[user]] | 1 << self.index[user]
         self.live = self.bits(upstream(traced.outputs))
         self.outputs = self.bits(traced.outputs)
-        self.heavy = self.bits(n for n in self.nodes if n.meta.get("heavy"))
-        self.macs = torch.tensor([float(n.meta.get("macs", 0)) for n in self.nodes], dtype=torch.float64)
-        self.working = self.bits(n for n in self.nodes if n.meta.get("macs"))
+        self.heavy = self.bits(n for n in self.nodes if info(n).heavy)
+        self.macs = torch.tensor([float(info(n).macs) for n in self.nodes], dtype=torch.float64)
+        self.working = self.bits(n for n in self.nodes if info(n).macs)
         self.total = max(1.0, float(self.macs.sum()))
-        self.pictures = downstream(n for n in traced.inputs if len(n.meta.get("shape", ())) == 4)
+        self.pictures = downstream(n for n in traced.inputs if len(info(n).shape) == 4)
         self.returned: dict[int, list[str]] = {}
         for node, name in zip(traced.outputs, output_names(traced.result), strict=True):
             if node in self.index:
@@ -118,7 +119,7 @@ class Ranking:
         found: dict[int, tuple[str, Reach | None]] = {}
         for call in self.traced.calls:
             number = counts[call.name] = counts.get(call.name, -1) + 1
-            shape = () if call.node is None else call.node.meta.get("shape", ())
+            shape = () if call.node is None else info(call.node).shape
             # A map of one row or column has nothing to align.
             if not call.name or call.node is None or len(shape) != 4 or min(shape[2:]) < 2:
                 continue
@@ -139,8 +140,8 @@ class Ranking:
             before = {self.index[n] for n in node.all_input_nodes if n in self.index}
             homes = {id(place[b]): place[b] for b in before if b in place}
             home = next(iter(homes.values())) if len(homes) == 1 and before <= set(next(iter(homes.values()))) else []
-            shape = node.meta.get("shape")
-            if home and not self.macs[i] and shape == self.nodes[home[0]].meta.get("shape"):
+            shape = info(node).shape
+            if home and not self.macs[i] and shape == info(self.nodes[home[0]]).shape:
                 home.append(i)
             else:
                 home = [i]
@@ -166,7 +167,7 @@ class Ranking:
         for place in self.places():
             named = [i for i in place if i in layers]
             if named:
-                sizes.setdefault(self.nodes[named[-1]].meta["shape"][2:], []).append(named[-1])
+                sizes.setdefault(info(self.nodes[named[-1]]).shape[2:], []).append(named[-1])
         found = [s for group in sizes.values() for s in self.group(sorted(group), layers)]
         return sorted(found, key=lambda s: (bool(s.leaks), s.picture, -s.net))
 
@@ -189,8 +190,8 @@ class Ranking:
     ) -> Suggestion:
         """One cut, from node `a` to node `f`."""
         (enc, early), (dec, late) = layers[a], layers[f]
-        shapes = self.nodes[a].meta["shape"], self.nodes[f].meta["shape"]
-        tall = max([n.meta["shape"][-2] for n in self.traced.inputs if len(n.meta.get("shape", ())) == 4], default=0)
+        shapes = info(self.nodes[a]).shape, info(self.nodes[f]).shape
+        tall = max([info(n).shape[-2] for n in self.traced.inputs if len(info(n).shape) == 4], default=0)
         after = self.after[f] & self.live
         idle = not self.macs_of(self.before[a] | 1 << a) or not self.macs_of(after)
         return Suggestion(
@@ -239,7 +240,7 @@ class Ranking:
                 self.phrases[leak, f] = f"{layer}, returned as {' and '.join(self.returned[leak])}"
             else:
                 around = self.after[leak] & ~(self.before[f] | 1 << f) & self.live & self.heavy
-                reader = next((str(self.nodes[i].meta["owner"]) for i in _ones(around)), "the tail")
+                reader = next((info(self.nodes[i]).owner for i in _ones(around)), "the tail")
                 self.phrases[leak, f] = f"{layer}, read by {reader}"
         return self.phrases[leak, f]
 

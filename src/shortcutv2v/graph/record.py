@@ -21,9 +21,10 @@ from torch.overrides import TorchFunctionMode
 from .build import Builder
 from .calls import ancestors, module_names, patched_calls
 from .cost import MacCounter
+from .info import info, is_heavy, note, note_tensor
 from .runtime import fire_after, fire_before
 from .structure import flatten
-from .traced import Call, Traced, Untraceable, is_heavy, memory, meta_of, random_state, version
+from .traced import Call, Traced, Untraceable, memory, random_state, version
 from .twin import Twin
 
 __all__ = ["record"]
@@ -82,14 +83,15 @@ class _Recorder(TorchFunctionMode):
         inputs = []
         for i, tensor in enumerate(tensors):
             inputs.append(self.builder.graph.placeholder(f"input_{i}"))
-            inputs[-1].meta.update(meta_of(tensor), dep={"input"}, owner=f"input {i}")
+            note_tensor(inputs[-1], tensor)
+            note(inputs[-1], depends=True, owner=f"input {i}")
             self.builder.bind(tensor, inputs[-1])
         with self.macs, patched_calls(self, self.teacher), _patched_forwards(self), torch.enable_grad(), self:
             out = self.teacher(*args, **kwargs)
         found, result = flatten(out)
         outputs = [self.builder.node_of(t) for t in found]
         graph = self.builder.graph
-        random = dict.fromkeys(str(n.meta["owner"]) for n in graph.nodes if n.meta.get("random"))
+        random = dict.fromkeys(info(n).owner for n in graph.nodes if info(n).random)
         leaves = self.builder.leaves
         return Traced(graph, inputs, outputs, result, self.calls, "fx", random=list(random), leaves=leaves)
 
@@ -146,7 +148,7 @@ class _Recorder(TorchFunctionMode):
 
         def emit(args: Any, kwargs: Any) -> Any:
             owner = self.builder.graph.get_attr(name)
-            owner.meta.update(dep={"param"}, owner=name, bare=True)
+            note(owner, depends=True, owner=name)
             return self.builder.graph.call_function(function, (owner, key, *args), kwargs)
 
         name = self.modules[id(module)]
@@ -154,7 +156,7 @@ class _Recorder(TorchFunctionMode):
         result = self.note(lambda a, k: function(module, key, *a), given, {}, emit, None, "hook")
         if len(self.builder.graph.nodes) == before:
             node = emit(self.builder.lower(given, {}), {})
-            node.meta.update(owner=f"{name} (hook)", macs=0, heavy=False, effect=True)
+            note(node, owner=f"{name} (hook)", effect=True)
             self.builder.depend(node)
         return result
 
@@ -227,7 +229,7 @@ class _Recorder(TorchFunctionMode):
 
     def refuse_reading(self, name: str, given: Any) -> None:
         tensors, _ = flatten(given)
-        if any(self.builder.node_of(t).meta["dep"] for t in tensors):
+        if any(info(self.builder.node_of(t)).depends for t in tensors):
             raise Untraceable(f"the Python code of {self.where()} depends on tensor values ({name})")
 
 

@@ -14,6 +14,7 @@ from torch.fx.node import map_arg
 from ..types import Carry
 from .facts import Facts, graph_facts
 from .frozen import Frozen
+from .info import info
 from .layout import Layout
 from .partition import Partition
 from .signature import take_apart
@@ -221,8 +222,8 @@ def _program(inputs: Sequence[Node], nodes: set[Node], outputs: Any) -> Callable
 def _drop_copies(graph: Graph) -> None:
     """Work in place again where nobody else sees the memory: the copied value is fresh and has no other reader."""
     for node in list(graph.nodes):
-        if node.meta.get("elidable"):
+        if info(node).copied:
             source = node.args[0]
-            if source.op not in ("placeholder", "get_attr") and source.meta.get("fresh") and len(source.users) == 1:
+            if source.op not in ("placeholder", "get_attr") and info(source).fresh and len(source.users) == 1:
                 node.replace_all_uses_with(source)
                 graph.erase_node(node)

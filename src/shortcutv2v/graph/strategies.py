@@ -12,6 +12,7 @@ from ..errors import LeakError, ShortcutError
 from .cut import Cut
 from .exported import export
 from .hooks import HookSplit
+from .info import info
 from .partition import check_order, partition
 from .points import find_maps, find_points
 from .protect import untouched
@@ -109,7 +110,7 @@ def _fine_fx(job: Job, on_leak: str) -> Split:
     try:
         return _graph_split(job, traced, on_leak)
     except LeakError as error:
-        if any(n.meta.get("several") for n in traced.graph.nodes):
+        if any(info(n).several for n in traced.graph.nodes):
             raise
         # Every node is one operator with one output: no other strategy can see more.
         raise SettledLeakError(str(error)) from error

@@ -53,8 +53,7 @@ class Call:
 class Traced:
     """One forward pass of the teacher, recorded.
 
-    Every node that holds a tensor has `meta["shape"]`, `meta["macs"]` (multiply-adds), `meta["owner"]` (the module
-    it belongs to) and `meta["heavy"]` (does work of its own: multiply-adds, or weights).
+    `info(node)` says what is known of each node.
 
     Attributes:
         graph: `torch.fx` graph without output node; targets of `call_module` and `get_attr` are names in the teacher.
@@ -180,18 +179,6 @@ def lookup(root: nn.Module, path: str) -> Any:
     for part in path.split(".") if path else []:
         value = value[ast.literal_eval(part[1:-1])] if part.startswith("[") else getattr(value, part)
     return value
-
-
-def meta_of(value: Tensor) -> dict[str, Any]:
-    """What a node remembers of its tensor."""
-    return {"shape": tuple(value.shape), "dtype": value.dtype}
-
-
-def is_heavy(module: nn.Module | None, macs: int) -> bool:
-    """Whether a call does work of its own: multiply-adds, or weights or statistics of whatever size."""
-    if macs or module is None:
-        return bool(macs)
-    return any(True for _ in module.parameters()) or any(True for _ in module.buffers())
 
 
 def version(tensor: Tensor) -> int:

@@ -18,8 +18,9 @@ from torch.fx import Graph, Node
 
 from .calls import ancestors, module_names, patched_calls
 from .cost import MacCounter
+from .info import is_heavy, note, note_tensor
 from .structure import Structure, flatten
-from .traced import Call, Traced, Untraceable, is_heavy, meta_of, random_state, version
+from .traced import Call, Traced, Untraceable, random_state, version
 
 __all__ = ["CallWatcher", "Key", "Plan", "Step", "call_teacher", "replay", "watch"]
 
@@ -125,9 +126,9 @@ class _Recording(CallWatcher):
         leaf = key[0] not in self.leaves.inside
         node = self.graph.call_module(key[0]) if leaf else self.graph.call_function(_nothing)
         cost = self.macs.total - macs if leaf else 0
-        node.meta.update(owner=key[0], macs=cost, heavy=is_heavy(module if leaf else None, cost), module=True)
+        note(node, owner=key[0], macs=cost, heavy=is_heavy(module if leaf else None, cost), called=True)
         if isinstance(out, Tensor):
-            node.meta.update(meta_of(out))
+            note_tensor(node, out)
         if leaf and not torch.equal(rng, random_state()):
             self.random[key[0]] = None
         kind = "Tensor" if isinstance(out, Tensor) else type(out).__name__
@@ -203,7 +204,8 @@ def watch(teacher: nn.Module, tensors: list[Tensor], structure: Structure, marke
     graph: Any = Graph()
     inputs = [graph.placeholder(f"input_{i}") for i in range(len(tensors))]
     for i, (node, tensor) in enumerate(zip(inputs, tensors, strict=True)):
-        node.meta.update(meta_of(tensor), owner=f"input {i}")
+        note_tensor(node, tensor)
+        note(node, owner=f"input {i}")
     leaves = _Leaves(teacher, marked)
     recording = _Recording(leaves, graph)
     with recording.macs, patched_calls(recording, teacher):
