@@ -92,19 +92,16 @@ def graph_facts(teacher: nn.Module, traced: Traced, part: Partition, shapes: Sha
         shapes: shapes of `a` and of `f`, per branch.
         kept: the nodes that the carry holds beside `a`.
     """
-    order = [n for n in traced.graph.nodes if n.op != "placeholder"]
-    macs = [sum(info(n).macs for n in order if n in group) for group in (part.head, part.middle, part.tail)]
-    used = [_weights(teacher, [n for n in order if n in group]) for group in (part.head, part.middle, part.tail)]
-    only = [name for name in used[1] if name not in used[0] and name not in used[2]]
-    numbers = dict(teacher.named_parameters(remove_duplicate=False))
-    total = sum(p.numel() for p in teacher.parameters())
-    elsewhere = {info(n).owner for n in order if n in part.head or n in part.tail}
-    middle = [n for n in order if n in part.middle and n.op != "get_attr" and _is_call(n)]
+    steps = [n for n in traced.graph.nodes if n.op != "placeholder"]
+    head, middle, tail = ([n for n in steps if n in group] for group in (part.head, part.middle, part.tail))
+    weights = _weights(teacher, middle)
+    elsewhere = {*_weights(teacher, head), *_weights(teacher, tail)}
+    only = [name for name in weights if name not in elsewhere]
     return Facts(
         strategy=traced.strategy,
-        modules=tuple(m for m in dict.fromkeys(info(n).owner for n in middle) if m not in elsewhere),
-        macs=(macs[0], macs[1], macs[2]),
-        parameters=(total, sum({id(numbers[n]): numbers[n].numel() for n in only}.values())),
+        modules=_modules(middle, [*head, *tail]),
+        macs=(_macs(head), _macs(middle), _macs(tail)),
+        parameters=_numbers(teacher, only),
         middle_only=tuple(only),
         a=shapes[0],
         f=shapes[1],
@@ -112,12 +109,26 @@ def graph_facts(teacher: nn.Module, traced: Traced, part: Partition, shapes: Sha
         leaks=tuple((info(n).owner, info(n).shape) for n in part.leaks),
         random=tuple(traced.random),
         limits=traced.limits,
-        bundled=any(info(n).several for n in order),
+        bundled=any(info(n).several for n in steps),
     )
 
 
-def _is_call(node: Node) -> bool:
-    return node.op == "call_module" or info(node).called
+def _macs(nodes: list[Node]) -> int:
+    return sum(info(n).macs for n in nodes)
+
+
+def _modules(middle: list[Node], others: list[Node]) -> tuple[str, ...]:
+    """The modules that run in the middle only."""
+    elsewhere = {info(n).owner for n in others}
+    called = [n for n in middle if n.op == "call_module" or (n.op != "get_attr" and info(n).called)]
+    return tuple(name for name in dict.fromkeys(info(n).owner for n in called) if name not in elsewhere)
+
+
+def _numbers(teacher: nn.Module, names: list[str]) -> tuple[int, int]:
+    """How many numbers the teacher's parameters hold, and those of some names."""
+    named = dict(teacher.named_parameters(remove_duplicate=False))
+    some = {id(named[name]): named[name].numel() for name in names}
+    return sum(p.numel() for p in teacher.parameters()), sum(some.values())
 
 
 def _weights(teacher: nn.Module, nodes: list[Node]) -> list[str]:

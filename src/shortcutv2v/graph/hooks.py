@@ -22,11 +22,11 @@ from .watch import CallWatcher, Key, Plan, call_teacher, replay
 __all__ = ["HookSplit"]
 
 
-class _Stop(BaseException):
+class _PassEnds(BaseException):
     """Ends a pass early; no `Exception`, so that the teacher's own handlers let it through."""
 
 
-class _Pass(CallWatcher):
+class _SplitPass(CallWatcher):
     """A pass of a finished split: calls run, are replayed, or are skipped."""
 
     def __init__(self, plan: Plan, run: set[Key], given: dict[Key, list[Tensor]], until: set[Key]) -> None:
@@ -53,7 +53,7 @@ class _Pass(CallWatcher):
             changed = [inputs[i] for i in step.changed]
             self.got[key] = [t.clone() for t in (*flatten(out)[0], *changed)]
             if len(self.got) == len(self.until):
-                raise _Stop
+                raise _PassEnds
         return out
 
 
@@ -101,32 +101,34 @@ class HookSplit:
         wanted = {*self._a, *self._kept}
         got, _ = self._pass(tensors, self._head, {}, wanted)
         parts = [got[k][0] for k in self._a]
-        return Carry(self.maps.join(parts), (tuple(tensors), tuple(tuple(got[k]) for k in self._kept)), self.signature)
+        return Carry(
+            self.maps.a_of_outputs(parts), (tuple(tensors), tuple(tuple(got[k]) for k in self._kept)), self.signature
+        )
 
     def middle(self, carry: Carry) -> tuple[Tensor, ...]:
         """See `Split.middle`."""
         got, _ = self._pass(list(carry.kept[0]), self._middle, self._given(carry), set(self._f))
-        return tuple(self.maps.give([got[k][0] for k in self._f]))
+        return tuple(self.maps.f_of_outputs([got[k][0] for k in self._f]))
 
     def tail(self, carry: Carry, f: Sequence[Tensor]) -> Any:
         """See `Split.tail`."""
         given = self._given(carry)
-        given.update((k, [value]) for k, value in zip(self._f, self.maps.take(f), strict=True))
+        given.update((k, [value]) for k, value in zip(self._f, self.maps.outputs_of_f(f), strict=True))
         return self._pass(list(carry.kept[0]), self._tail, given, set())[1]
 
     def _given(self, carry: Carry) -> dict[Key, list[Tensor]]:
         given: dict[Key, list[Tensor]] = {k: list(v) for k, v in zip(self._kept, carry.kept[1], strict=True)}
-        given.update((k, [part]) for k, part in zip(self._a, self.maps.part(carry.a), strict=True))
+        given.update((k, [part]) for k, part in zip(self._a, self.maps.outputs_of_a(carry.a), strict=True))
         return given
 
     def _pass(
         self, tensors: list[Tensor], run: set[Key], given: dict[Key, list[Tensor]], until: set[Key]
     ) -> tuple[dict[Key, list[Tensor]], Any]:
-        watcher = _Pass(self._plan, run, given, until)
+        watcher = _SplitPass(self._plan, run, given, until)
         try:
             with patched_calls(watcher, self._teacher):
                 out = call_teacher(self._teacher, [t.clone() for t in tensors], self._structure)
-        except _Stop:
+        except _PassEnds:
             return watcher.got, None
         if until:
             missing = ", ".join(sorted(name for name, _ in until - set(watcher.got)))

@@ -71,7 +71,7 @@ class Split(Protocol):
 
 @dataclass(frozen=True)
 class Maps:
-    """Between the tensors that the layers give and the maps that a carry holds.
+    """The way from the outputs of the cut layers to maps (B, C, H, W), and back.
 
     Attributes:
         enc: per branch, the place of each part of `a` in the flat list of parts, and its layout.
@@ -89,7 +89,7 @@ class Maps:
     widths: tuple[tuple[int, ...], ...]
     dtype: torch.dtype
 
-    def join(self, parts: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    def a_of_outputs(self, parts: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """`a` per branch, from the outputs of the encoder layers."""
         found = []
         for branch in self.enc:
@@ -97,8 +97,8 @@ class Maps:
             found.append(maps[0] if len(maps) == 1 else torch.cat(maps, 1))
         return tuple(found)
 
-    def part(self, a: Sequence[Tensor]) -> list[Tensor]:
-        """The inverse of `join`."""
+    def outputs_of_a(self, a: Sequence[Tensor]) -> list[Tensor]:
+        """The inverse of `a_of_outputs`: the outputs of the encoder layers."""
         found: dict[int, Tensor] = {}
         for branch, widths, value in zip(self.enc, self.widths, a, strict=True):
             pieces = (value,) if len(branch) == 1 else torch.split(value, list(widths), 1)
@@ -106,13 +106,13 @@ class Maps:
                 found.setdefault(i, layout.from_map(piece))
         return [found[i] for i in range(len(found))]
 
-    def give(self, f: Sequence[Tensor]) -> list[Tensor]:
-        """`f` as maps; what follows the branches (leaks) stays as it is."""
+    def f_of_outputs(self, f: Sequence[Tensor]) -> list[Tensor]:
+        """`f` per branch, from the outputs of the decoder layers; the leaks after them stay as they are."""
         extra = list(f[len(self.dec) :])
         return [layout.to_map(x) for layout, x in zip(self.dec, f, strict=False)] + extra
 
-    def take(self, f: Sequence[Tensor]) -> list[Tensor]:
-        """The inverse of `give`."""
+    def outputs_of_f(self, f: Sequence[Tensor]) -> list[Tensor]:
+        """The inverse of `f_of_outputs`."""
         extra = list(f[len(self.dec) :])
         return [layout.from_map(x) for layout, x in zip(self.dec, f, strict=False)] + extra
 
@@ -150,16 +150,16 @@ class GraphSplit:
     def begin(self, tensors: list[Tensor]) -> Carry:
         """See `Split.begin`."""
         parts, kept = self._programs.head(self._teacher, *tensors)
-        return Carry(self.maps.join(_apart(parts, tensors)), kept, self.signature)
+        return Carry(self.maps.a_of_outputs(_apart(parts, tensors)), kept, self.signature)
 
     def middle(self, carry: Carry) -> tuple[Tensor, ...]:
         """See `Split.middle`."""
-        f = self._programs.middle(self._teacher, *self.maps.part(carry.a), *carry.kept)
-        return tuple(self.maps.give(_apart(f, carry.kept)))
+        f = self._programs.middle(self._teacher, *self.maps.outputs_of_a(carry.a), *carry.kept)
+        return tuple(self.maps.f_of_outputs(_apart(f, carry.kept)))
 
     def tail(self, carry: Carry, f: Sequence[Tensor]) -> Any:
         """See `Split.tail`."""
-        given = (*self.maps.part(carry.a), *carry.kept, *self.maps.take(f))
+        given = (*self.maps.outputs_of_a(carry.a), *carry.kept, *self.maps.outputs_of_f(f))
         return self._result.rebuild(_apart(self._programs.tail(self._teacher, *given), given))
 
     def __repr__(self) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from ..errors import LeakError, ShortcutError
@@ -24,7 +25,7 @@ from .twin import Twin
 from .verify import Expected, verify
 from .watch import watch
 
-__all__ = ["STRATEGIES", "Job", "SettledLeakError", "attempt"]
+__all__ = ["STRATEGIES", "Job", "SettledLeakError", "attempt", "follow"]
 
 STRATEGIES = ("fx", "export", "hooks")
 
@@ -87,6 +88,23 @@ def attempt(name: str, job: Job, on_leak: str) -> Split:
             return whole
         raise Untraceable(f"{reason}{error}") from error
     return split if whole is None or split.facts.macs[1] > whole.facts.macs[1] else whole
+
+
+def follow(name: str, twin: Twin, tensors: list[Tensor], structure: Structure) -> Traced:
+    """Record the teacher down to its single layers, without a cut, for a list of cuts.
+
+    Raises:
+        Untraceable: the strategy cannot.
+    """
+    modules = twin.teacher.named_modules()
+    names = {n for n, m in modules if n and not isinstance(m, torch.jit.ScriptModule)}
+    if name == "fx":
+        args, kwargs = structure.rebuild(tensors)
+        return record(twin, args, kwargs, set(), fine=True)
+    if name == "export":
+        return export(twin, tensors, structure, names)
+    # Every call takes two runs of the teacher here: look at the outer modules alone.
+    return watch(twin.teacher, tensors, structure, {n for n in names if n.count(".") < 2}).traced
 
 
 def _verified(strategy: Callable[[Job, str], Split], job: Job, on_leak: str) -> Split:

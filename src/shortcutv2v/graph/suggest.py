@@ -5,21 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from ..errors import CaptureError
 from ..teacher import require_module
-from .exported import export
 from .protect import capturing, untouched
 from .ranking import Price, Ranking, Suggestion
 from .reach import layer_reaches
-from .record import record
 from .signature import take_apart
+from .strategies import STRATEGIES, follow
 from .structure import Structure
 from .traced import Traced, Untraceable
 from .twin import Twin
-from .watch import watch
 
 __all__ = ["Suggestion", "nearest", "suggest_cuts"]
 
@@ -65,19 +62,11 @@ def suggest_cuts(
 
 def survey(twin: Twin, tensors: list[Tensor], structure: Structure) -> Traced:
     """Follow the teacher down to its single layers, with the first strategy that can."""
-    teacher = twin.teacher
-    names = [n for n, m in teacher.named_modules() if n and not isinstance(m, torch.jit.ScriptModule)]
     met = []
-    for name in ("fx", "export", "hooks"):
+    for name in STRATEGIES:
         try:
-            with untouched(teacher):
-                given = [t.clone() for t in tensors]
-                if name == "fx":
-                    args, kwargs = structure.rebuild(given)
-                    return record(twin, args, kwargs, set(), fine=True)
-                if name == "export":
-                    return export(twin, given, structure, set(names))
-                return watch(teacher, given, structure, {n for n in names if n.count(".") < 2}).traced
+            with untouched(twin.teacher):
+                return follow(name, twin, [t.clone() for t in tensors], structure)
         except Exception as error:
             text = str(error).strip().partition("\n")[0]
             met.append(f"  {name}: {'' if isinstance(error, Untraceable) else type(error).__name__ + ': '}{text}")

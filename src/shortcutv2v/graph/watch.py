@@ -22,7 +22,7 @@ from .info import is_heavy, note, note_tensor
 from .structure import Structure, flatten
 from .traced import Call, Traced, Untraceable, random_state, version
 
-__all__ = ["CallWatcher", "Key", "Plan", "Step", "call_teacher", "replay", "watch"]
+__all__ = ["CallWatcher", "Key", "Plan", "RecordedCall", "call_teacher", "replay", "watch"]
 
 Key = tuple[str, int]
 _LIMITS = (
@@ -36,7 +36,7 @@ _LIMITS = (
 
 
 @dataclass
-class Step:
+class RecordedCall:
     """One recorded call: what went in and came out, and which inputs it changed in place."""
 
     key: Key
@@ -52,20 +52,23 @@ class Step:
         return [*self.outputs, *self.changed.values()]
 
 
+RecordedCalls = dict[Key, RecordedCall]
+
+
 @dataclass
 class Plan:
     """The teacher's calls and their dependencies."""
 
     traced: Traced
-    steps: dict[Key, Step]
-    leaves: _Leaves = field(repr=False)
+    steps: RecordedCalls
+    leaves: _WatchedModules = field(repr=False)
 
     def bound(self, teacher: nn.Module) -> Plan:
         """The same plan for another copy of the teacher."""
-        return replace(self, leaves=_Leaves(teacher, self.leaves.marked))
+        return replace(self, leaves=_WatchedModules(teacher, self.leaves.marked))
 
 
-class _Leaves:
+class _WatchedModules:
     """Which modules are watched: as in strategy "fx", those that are no ancestor of a cut layer, and the cut layers."""
 
     def __init__(self, teacher: nn.Module, marked: set[str]) -> None:
@@ -77,7 +80,7 @@ class _Leaves:
 class CallWatcher:
     """Counts the calls of watched modules and hands them to `step`."""
 
-    def __init__(self, leaves: _Leaves) -> None:
+    def __init__(self, leaves: _WatchedModules) -> None:
         self.leaves = leaves
         self.counts: dict[str, int] = {}
         self.quiet = 0
@@ -107,10 +110,10 @@ class CallWatcher:
 class _Recording(CallWatcher):
     """The first pass: everything runs, everything is noted."""
 
-    def __init__(self, leaves: _Leaves, graph: Graph) -> None:
+    def __init__(self, leaves: _WatchedModules, graph: Graph) -> None:
         super().__init__(leaves)
         self.graph = graph
-        self.steps: dict[Key, Step] = {}
+        self.steps: RecordedCalls = {}
         self.calls: list[Call] = []
         self.random: dict[str, None] = {}
         self.macs = MacCounter()
@@ -133,14 +136,20 @@ class _Recording(CallWatcher):
             self.random[key[0]] = None
         kind = "Tensor" if isinstance(out, Tensor) else type(out).__name__
         self.calls.append(Call(key[0], node if kind == "Tensor" else None, kind, index))
-        self.steps[key] = Step(key, before, [t.detach().clone() for t in outputs], structure, changed, node)
+        self.steps[key] = RecordedCall(key, before, [t.detach().clone() for t in outputs], structure, changed, node)
         return out
 
 
-class _Probe(CallWatcher):
+class _AlteredPass(CallWatcher):
     """Replays every call with its true output, one of them altered, and notes who is touched."""
 
-    def __init__(self, leaves: _Leaves, steps: dict[Key, Step], altered: Key | None, alter: Callable[[Tensor], Tensor]):
+    def __init__(
+        self,
+        leaves: _WatchedModules,
+        steps: RecordedCalls,
+        altered: Key | None,
+        alter: Callable[[Tensor], Tensor],
+    ):
         super().__init__(leaves)
         self.steps = steps
         self.altered = altered
@@ -161,7 +170,7 @@ class _Probe(CallWatcher):
         return replay(step, inputs, values)
 
 
-def replay(step: Step, inputs: list[Tensor], values: list[Tensor]) -> Any:
+def replay(step: RecordedCall, inputs: list[Tensor], values: list[Tensor]) -> Any:
     """What the call returned, and did to its inputs, from the values it left."""
     count = len(step.outputs)
     for (index, _), value in zip(step.changed.items(), values[count:], strict=True):
@@ -206,7 +215,7 @@ def watch(teacher: nn.Module, tensors: list[Tensor], structure: Structure, marke
     for i, (node, tensor) in enumerate(zip(inputs, tensors, strict=True)):
         note_tensor(node, tensor)
         note(node, owner=f"input {i}")
-    leaves = _Leaves(teacher, marked)
+    leaves = _WatchedModules(teacher, marked)
     recording = _Recording(leaves, graph)
     with recording.macs, patched_calls(recording, teacher):
         out = call_teacher(teacher, [t.clone() for t in tensors], structure)
@@ -230,14 +239,14 @@ def watch(teacher: nn.Module, tensors: list[Tensor], structure: Structure, marke
 
 
 def _reach(
-    teacher: nn.Module, tensors: list[Tensor], structure: Structure, steps: dict[Key, Step], leaves: _Leaves,
+    teacher: nn.Module, tensors: list[Tensor], structure: Structure, steps: RecordedCalls, leaves: _WatchedModules,
     truth: list[Tensor], key: Key | None, place: int,
 ) -> tuple[set[Key], bool]:  # fmt: skip
     """The calls whose inputs change if one call (or, with `key` None, one input) gives other values; and the output."""
     touched: set[Key] = set()
     reaches = False
     for alter in (_poison, _nudge):
-        probe = _Probe(leaves, steps, key, alter)
+        probe = _AlteredPass(leaves, steps, key, alter)
         given = [alter(t) if key is None and i == place else t.clone() for i, t in enumerate(tensors)]
         # Altered values may break the teacher's own checks; what was seen until then still counts.
         with contextlib.suppress(Exception), patched_calls(probe, teacher):

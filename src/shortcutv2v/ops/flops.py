@@ -46,6 +46,18 @@ def _attention(query: Shape, key: Shape, value: Shape, *_: Any, **__: Any) -> in
     return 2 * math.prod(query[:-1]) * key[-2] * (query[-1] + value[-1])
 
 
+def _multi_head_attention(query: Shape, key: Shape, value: Shape, width: int, *_: Any, **__: Any) -> int:
+    """The fused operator of `nn.MultiheadAttention`, (B, L, E): three projections in, one out, and the attention."""
+    batch, length, other = query[0], query[1], key[1]
+    return 4 * batch * width * width * (length + other) + _attention(query, key, value)
+
+
+def _encoder_layer(source: Shape, width: int, *rest: Any, **_: Any) -> int:
+    """The fused operator of `nn.TransformerEncoderLayer`; the weights of its linear layers are arguments 14 and 16."""
+    products: int = math.prod(rest[12]) + math.prod(rest[14])
+    return _multi_head_attention(source, source, source, width) + 2 * source[0] * source[1] * products
+
+
 def _recurrent(x: Shape, weights: Sequence[Shape], *_: Any, **__: Any) -> int:
     """Each matrix runs once per step of each sequence; the last size of `x` is that of the channels."""
     return 2 * math.prod(x[:-1]) * sum(math.prod(w) for w in weights if len(w) == 2)
@@ -77,6 +89,8 @@ _FORMULAS: dict[str, Callable[..., int]] = {
     "shortcutv2v.rows_blend": _blend,
     "shortcutv2v.rows_blend_backward": _blend_backward,
     "aten._scaled_dot_product_flash_attention_for_cpu": _attention,
+    "aten._native_multi_head_attention": _multi_head_attention,
+    "aten._transformer_encoder_layer_fwd": _encoder_layer,
     "aten.mkldnn_rnn_layer": _recurrent_layer,
     "aten._cudnn_rnn": _recurrent,
     "aten.mv": _matrix_vector,
