@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import pytorch_lightning as pl
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 import shortcutv2v
@@ -50,6 +51,7 @@ def train(folder: Path, resume: Path | None = None, **settings: Any) -> dict[str
     always: dict[str, Any] = {"minutes": None, "max_steps": 12, "crop": 8, "batch_size": 2, "lr": 1e-2, "ema": 0.7}
     always |= {"weights": LossWeights(perceptual=0), "save_every": 3, "progress": False}
     fit(model, clip(), folder=folder, resume=resume, **always | settings)
+    model.save(folder)
     return torch.load(folder / "last.ckpt", weights_only=True)
 
 
@@ -126,10 +128,14 @@ def test_a_new_run_in_an_old_folder_replaces_its_checkpoint(tmp_path: Path) -> N
 
 
 def test_nothing_left_to_train_is_said(tmp_path: Path) -> None:
-    train(tmp_path)
-    steps = torch.load(tmp_path / "last.ckpt", weights_only=True)["global_step"]
+    before = train(tmp_path)
+    steps = before["global_step"]
     with pytest.warns(UserWarning, match=f"is at step {steps}, the run ends at step {steps}: nothing is left"):
-        train(tmp_path, resume=tmp_path / "last.ckpt")
+        again = train(tmp_path, resume=tmp_path / "last.ckpt")
+    averages = {name: value for name, value in before["state_dict"].items() if name.startswith("model.")}
+    assert all(torch.equal(value, again["state_dict"][name]) for name, value in averages.items())
+    saved = load_file(tmp_path / "block.safetensors")  # what the model holds: not the weights in training
+    assert all(torch.equal(value, saved[name.removeprefix("model.blocks.")]) for name, value in averages.items())
 
 
 @pytest.mark.parametrize("content", [b"hello", b"", {"a": 1}, [1, 2]])

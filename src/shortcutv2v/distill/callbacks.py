@@ -77,8 +77,8 @@ class EMA(pl.Callback):
         if trainer.state.fn == TrainerFn.FITTING:
             self._show(pl_module, False)
 
-    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Leave the averages in the model."""
+    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Leave the averages in the model, also if nothing was left to train."""
         self._show(pl_module, True)
 
     def on_save_checkpoint(

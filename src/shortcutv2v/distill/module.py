@@ -27,6 +27,7 @@ from shortcutv2v.distill.settings import Settings, settings_of
 from shortcutv2v.errors import CheckpointError, InputError
 from shortcutv2v.fingerprint import differences
 from shortcutv2v.model import ShortcutV2V, placement
+from shortcutv2v.summary import psnr
 
 __all__ = ["Distiller"]
 
@@ -190,7 +191,7 @@ class Distiller(pl.LightningModule):
         """PSNR to the teacher over a batch's shortcut frames, beside the two free baselines."""
         steps = self.steps(batch)
         found = [
-            torch.stack([_psnr(picture, step.target) for picture in (step.picture, step.reuse(), step.reference)])
+            torch.stack([psnr(picture, step.target).mean() for picture in (step.picture, step.reuse(), step.reference)])
             for step in steps
         ]
         for name, value in zip(("psnr", "psnr_reuse", "psnr_repeat"), torch.stack(found).mean(0), strict=True):
@@ -293,14 +294,6 @@ def _check_model(model: Any) -> None:
             "the blocks are in float16, which becomes NaN under Adam at the first step: wrap the teacher in float32 "
             'and train with precision="16-mixed" (--trainer.precision 16-mixed), then call model.half()'
         )
-
-
-def _psnr(picture: Tensor, target: Tensor) -> Tensor:
-    """Peak signal-to-noise ratio in dB of pictures in [0, 1], both clipped to it as they would be shown."""
-    from kornia.metrics import psnr as kornia_psnr
-
-    value: Tensor = kornia_psnr(picture.clamp(0, 1), target.clamp(0, 1), 1.0)
-    return value.clamp(max=100.0)
 
 
 def _sum(values: Iterable[Tensor]) -> Tensor:
