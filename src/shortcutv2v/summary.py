@@ -108,6 +108,8 @@ class Record:
         self.estimates: deque[float] = deque(maxlen=KEPT)
         self.audits: deque[float] = deque(maxlen=KEPT)
         self._frames: deque[float] = deque(maxlen=KEPT)
+        self._steady: deque[float] = deque(maxlen=KEPT)
+        self._kinds: set[bool] = set()
         self._teacher: deque[float] = deque(maxlen=101)
         self._shortcut: deque[float] = deque(maxlen=101)
         self._warned = False
@@ -123,6 +125,10 @@ class Record:
         self.refreshes.update(reason for reason in reasons if reason)
         self.shortcuts += sum(reason is None for reason in reasons)
         self._frames.append(seconds)
+        full = any(reasons)
+        if full in self._kinds:
+            self._steady.append(seconds)
+        self._kinds.add(full)
         if teacher_seconds is not None:
             self._teacher.append(teacher_seconds)
         elif not any(reasons):
@@ -136,8 +142,12 @@ class Record:
 
     @property
     def speed(self) -> float | None:
-        """How many times as fast as the teacher the latest frames were, everything included."""
-        return median(self._teacher) / fmean(self._frames) if self._teacher and self._frames else None
+        """How many times as fast as the teacher the latest frames were, everything included.
+
+        The first full and the first shortcut frame are left out if there are more, because they prepare the network.
+        """
+        frames = self._steady or self._frames
+        return median(self._teacher) / fmean(frames) if self._teacher and frames else None
 
     def summary(self, note: str = "") -> Summary:
         """Return the figures so far."""

@@ -102,13 +102,52 @@ def test_the_end_says_how_fast(adapter: str, clip: Path, tmp_path: Path, capsys:
     assert main(["translate", str(clip), str(tmp_path / "out.mp4"), *options, *block]) == 0
     out = capsys.readouterr().out
     pattern = (
-        r"out\.mp4: 20 frames in ([\d.]+) s \(([\d.]+) fps\), 7 refreshes, ([\d.]+)x the teacher's speed "
-        r"\(refresh (\d+) ms, shortcut frame (\d+) ms\)"
+        r"out\.mp4: 20 frames: 13 shortcut, 7 full \(first 1, distance 6\); (\d+) ms a frame, p99 (\d+) ms; "
+        r"([\d.]+)x as fast as the teacher; ([\d.]+) s \(([\d.]+) fps\)\n"
     )
-    seconds, rate, speed, full, short = map(float, re.search(pattern, out).groups())
+    short, slowest, speed, seconds, rate = map(float, re.search(pattern, out).groups())
     assert rate == pytest.approx(20 / seconds, rel=0.2)
-    assert full >= 30 > short
-    assert speed == pytest.approx(full / ((7 * full + 13 * short) / 20), rel=0.15)
+    assert slowest >= 30 > short
+    assert 1.3 < speed < 20 / 7
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (["--quality", "good"], "quality='good': expected a PSNR in dB such as 40"),
+        (["--speed", "0.5"], "speed must be a number above 1"),
+        (["--speed", "2", "--quality", "40"], "give one of --quality, --speed"),
+        (["--quality", "40", "--interval", "2"], "give one of --interval, --quality"),
+    ],
+)
+def test_goals_that_are_refused(
+    adapter: str, clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], given: list[str], said: str
+) -> None:
+    block = tmp_path / "block"
+    train = ["--steps", "1", "--minutes", "1", "--crop", "16", "--batch-size", "1", "--out", str(block)]
+    assert main(["train", str(clip), "--adapter", adapter, *train]) == 0
+    arguments = ["translate", str(clip), str(tmp_path / "out.mp4"), "--adapter", adapter, "--block", str(block), *given]
+    assert main(arguments) == 2
+    assert said in capsys.readouterr().err
+    assert main(["translate", str(clip), str(tmp_path / "out.mp4"), "--adapter", adapter, *given]) == 2
+    assert not (tmp_path / "out.mp4").exists()
+
+
+def test_a_quality_is_held_and_lossless_is_the_teacher(
+    adapter: str, clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    block = tmp_path / "block"
+    train = ["--steps", "1", "--minutes", "1", "--crop", "16", "--batch-size", "1", "--out", str(block)]
+    assert main(["train", str(clip), "--adapter", adapter, *train]) == 0
+    files = {name: tmp_path / f"{name}.mp4" for name in ("teacher", "lossless", "quality")}
+    common = ["--adapter", adapter, "--crf", "0"]
+    assert main(["translate", str(clip), str(files["teacher"]), *common]) == 0
+    for name, value in (("lossless", "lossless"), ("quality", "30dB@90%")):
+        goal = ["--block", str(block), "--quality", value]
+        assert main(["translate", str(clip), str(files[name]), *common, *goal]) == 0
+    frames = {name: video.Frames(file) for name, file in files.items()}
+    assert all(torch.equal(frames["lossless"][i], frames["teacher"][i]) for i in range(20))
+    assert re.search(r"quality\.mp4: 20 frames: \d+ shortcut, .*audit 1.*; estimated .* dB", capsys.readouterr().out)
 
 
 def test_without_a_block_there_is_nothing_to_compare(

@@ -43,8 +43,7 @@ def run(options: argparse.Namespace) -> None:
 
 def _result(translator: Translator, seconds: float) -> str:
     """Frames, seconds and frame rate; with a block, the stream's own summary."""
-    rate = translator.frames / max(seconds, 1e-9)
-    took = f"{seconds:.1f} s, {rate:.1f} fps"
+    took = f"{seconds:.1f} s ({translator.frames / max(seconds, 1e-9):.1f} fps)"
     if translator.stream is None:
         return f"{translator.frames} frames in {took}"
     return f"{translator.stream.summary()}; {took}"
