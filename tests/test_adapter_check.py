@@ -149,6 +149,25 @@ def test_a_range_that_does_not_fit_is_named_with_the_adapter_that_does(span: tup
     assert not noticed(Adapter(Scaled(*span), range=fitting))
 
 
+@pytest.mark.parametrize("lookahead", [False, True])
+@pytest.mark.parametrize("opens", [0, 2])
+def test_a_whole_video_is_checked_once_whichever_way_it_runs(lookahead: bool, opens: int) -> None:
+    class Opens(Adapter):
+        def opening(self, frame: Tensor, state: Any) -> Tensor | None:
+            return None if float(frame.mean()) > 0.1 else frame
+
+    layers = nn.Sequential(nn.Identity(), nn.Identity(), Scaled(-1, 1))
+    clip = [BYTES * 0] * opens + [BYTES] * 5
+    model = Opens(layers).wrap(FRAME, enc_layer="0", dec_layer="1")
+    said = []
+    for adapter in (Opens(layers), Opens(nn.Sequential(*layers))):
+        with warnings.catch_warnings(record=True) as record:
+            warnings.simplefilter("always")
+            list(Translator(adapter, model, lookahead=lookahead).play(clip))
+        said.append([str(w.message) for w in record if "outside [0, 1]" in str(w.message)])
+    assert [len(messages) for messages in said] == [0, 1]  # wrap() has said it of the first
+
+
 def test_own_adapters_are_asked_too() -> None:
     class Mine(Adapter):
         def image(self, output: Tensor) -> Tensor:

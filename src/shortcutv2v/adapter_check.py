@@ -76,33 +76,29 @@ class CheckedAdapter:
 
     Args:
         adapter: the user's. Its teacher is checked too, see `check_teacher`.
+
+    Raises:
+        InputError: from each method, if the result has a wrong form; from `run`, if it fails on the first frame.
     """
 
     def __init__(self, adapter: Adapter) -> None:
         check_teacher(adapter.teacher, train_mode=adapter.train_mode)
         self.adapter = adapter
         self._frame = torch.Size((1, 3, 1, 1))
-        self._new = {"run", "advance", "image"}
+        self._new = {"inputs", "run", "advance", "image"}
 
     def opening(self, frame: Tensor, state: Any) -> Any:
         """Return what `Adapter.opening()` returns."""
         return self._call("opening", frame, state)
 
     def inputs(self, frame: Tensor, state: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """Return what `Adapter.inputs()` returns.
-
-        Raises:
-            InputError: it is no pair of a tuple and a dict.
-        """
+        """Return what `Adapter.inputs()` returns."""
         self._frame = frame.shape
+        self._new.discard("inputs")
         return _check_inputs(self.adapter, self._call("inputs", frame, state))
 
     def run(self, run: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Return `run(*args, **kwargs)`.
-
-        Raises:
-            InputError: it failed on the first frame; the message names the inputs.
-        """
+        """Return `run(*args, **kwargs)`."""
         try:
             output = run(*args, **kwargs)
         except (ShortcutError, torch.OutOfMemoryError):
@@ -115,24 +111,16 @@ class CheckedAdapter:
         return output
 
     def image(self, output: Any) -> Tensor:
-        """Return what `Adapter.image()` returns.
-
-        Raises:
-            InputError: it is no picture.
-        """
+        """Return what `Adapter.image()` returns."""
         picture = _check_picture(self.adapter, self._call("image", output), output, self._frame[0])
-        if "image" in self._new and "run" not in self._new:
+        if "image" in self._new and "inputs" not in self._new:  # an opening's picture is not the teacher's
             self._new.discard("image")
             _check_range(self.adapter, picture)
             _check_size(self.adapter, picture, self._frame)
         return picture
 
     def advance(self, state: Any, frame: Tensor, output: Any) -> Any:
-        """Return what `Adapter.advance()` returns.
-
-        Raises:
-            InputError: it is None after the first frame, as if `return` was forgotten.
-        """
+        """Return what `Adapter.advance()` returns."""
         following = self._call("advance", state, frame, output)
         if following is None and self.adapter.recurrent and "advance" in self._new:
             raise InputError(

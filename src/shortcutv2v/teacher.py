@@ -6,6 +6,7 @@ import inspect
 import os
 import warnings
 from collections.abc import Hashable, Iterator
+from functools import lru_cache
 from types import CodeType
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -111,7 +112,12 @@ def _depends_on_mode(module: nn.Module) -> bool:
     own = "Drop" in type(module).__name__ or type(module).__module__.startswith("torch.nn.")
     if own and any(_is_zero(getattr(module, rate, None)) for rate in _RATES):
         return False
-    return any("training" in _names_in(code) for code in _code_of(type(module)))
+    return _reads_mode(type(module))
+
+
+@lru_cache(maxsize=1024)
+def _reads_mode(kind: type) -> bool:
+    return any("training" in _names_in(code) for code in _code_of(kind))
 
 
 def _class_name(module: nn.Module) -> str:
