@@ -80,7 +80,7 @@ def test_references_come_every_interval_and_targets_are_the_teachers_generation(
     for step, number, reference in zip(steps, (1, 2, 4, 5), (0, 0, 3, 3), strict=True):
         assert torch.equal(step.frame, FRAMES[:, number])
         torch.testing.assert_close(step.target, expected[number])
-        torch.testing.assert_close(step.reference, expected[reference])
+        torch.testing.assert_close(step.reference_picture, expected[reference])
 
 
 def test_with_own_feedback_the_pictures_are_those_of_the_stream() -> None:

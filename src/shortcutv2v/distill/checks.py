@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import tempfile
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from shortcutv2v.errors import InputError
+from shortcutv2v.model import ShortcutV2V
 
 __all__ = [
     "check_end",
     "check_kind",
+    "check_model",
     "check_number",
     "check_precision",
     "check_samples",
@@ -97,6 +102,19 @@ def check_kind(name: str, value: object, kind: type, advice: str, *, optional: b
     if not (isinstance(value, kind) or (optional and value is None)):
         given = f"the class {value.__name__}" if isinstance(value, type) else f"a {type(value).__name__}"
         raise InputError(f"{name} must be a {kind.__name__}, got {given}: {advice}")
+
+
+def check_model(model: Any) -> None:
+    """Raise `InputError` if the blocks of `model` cannot be trained."""
+    check_kind("model", model, ShortcutV2V, "wrap the teacher with shortcutv2v.wrap()", optional=False)
+    held = itertools.chain(*(each() for part in (model, model.teacher) for each in (part.parameters, part.buffers)))
+    if any(tensor.is_inference() for tensor in held):
+        raise InputError("the model was made under torch.inference_mode() and cannot be trained: make it outside")
+    if any(weight.dtype == torch.float16 for weight in model.blocks.parameters()):
+        raise InputError(
+            "the blocks are in float16, which becomes NaN under Adam at the first step: wrap the teacher in float32 "
+            'and train with precision="16-mixed" (--trainer.precision 16-mixed), then call model.half()'
+        )
 
 
 def check_size(size: object) -> None:

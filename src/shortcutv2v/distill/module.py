@@ -1,9 +1,8 @@
-"""The LightningModule that distils the blocks of a wrapped teacher (section 3.3). It holds no mathematics."""
+"""The LightningModule that distils the blocks of a wrapped teacher (section 3.3)."""
 
 from __future__ import annotations
 
 import copy
-import itertools
 import warnings
 from collections.abc import Iterable, Sequence
 from typing import Any, cast
@@ -18,7 +17,7 @@ from shortcutv2v.checkpoint import recipe
 from shortcutv2v.distill import losses
 from shortcutv2v.distill.adversarial import Adversary
 from shortcutv2v.distill.callbacks import EMA
-from shortcutv2v.distill.checks import check_kind
+from shortcutv2v.distill.checks import check_kind, check_model
 from shortcutv2v.distill.losses import LossWeights
 from shortcutv2v.distill.perceptual import FrozenDistance, VGGPerceptual
 from shortcutv2v.distill.plan import WithoutPictures
@@ -33,22 +32,20 @@ __all__ = ["Distiller"]
 
 
 class Distiller(pl.LightningModule):
-    """Trains the Shortcut blocks of `model` to do what its teacher does.
+    """Trains the Shortcut blocks of `model` to predict the teacher's features.
 
     Batches are frames (B, T, C, H, W) in [0, 1], as `Pairs` (T = 2) and `Sequences` give them, or cached features: a
-    list of T pairs (carry, f). The first is the reference; every `max_interval` frames behind it comes another, the
-    rest are shortcut frames, and the losses are their mean. The teacher stays frozen: its parameters get no gradient,
-    its flags are left as found. Checkpoints hold the blocks, the discriminators, the optimiser and the recipe of the
-    cut, never the teacher.
+    list of T pairs (carry, f). The first frame and every `interval`-th after it is a reference, the others are shortcut
+    frames, and the losses are their mean. The teacher stays frozen: its parameters get no gradient, its flags do not
+    change. Checkpoints hold the blocks, the discriminators, the optimiser and the recipe of the cut, never the teacher.
 
-    One optimiser serves blocks and discriminators, with a parameter group each: the blocks' adversarial terms are
-    computed with the discriminators frozen, the discriminators' on detached pictures. One backward pass is then the
-    usual pair of steps (blocks against the present discriminator, discriminator on the same pictures), and Lightning's
-    accumulation, mixed precision, clipping and strategies hold for both.
+    One optimiser serves blocks and discriminators, with a parameter group each. The blocks' adversarial losses are
+    computed with the discriminators frozen, the discriminators' losses on detached pictures. So one backward pass does
+    the usual pair of steps, and Lightning's accumulation, mixed precision, clipping and strategies apply to both.
 
-    Hooks to override: `steps()` (how a batch becomes the work of teacher and blocks), `losses()` and
-    `discriminator_losses()` (what is trained; a loss without a weight of its name counts once),
-    `configure_optimizers()`. How frames become inputs is the adapter's.
+    Hooks to override: `steps()` turns a batch into `Step`s, `losses()` and `discriminator_losses()` return the losses
+    (a loss without a weight of its name counts once), `configure_optimizers()` returns the optimiser. The adapter turns
+    frames into inputs.
 
     Args:
         model: a wrapped teacher.
@@ -86,7 +83,7 @@ class Distiller(pl.LightningModule):
         self, model: ShortcutV2V, adapter: Adapter | None = None, settings: Settings | None = None, **changes: Any
     ) -> None:
         super().__init__()
-        _check_model(model)
+        check_model(model)
         check_kind("adapter", adapter, Adapter, "give an object")
         self.settings = settings_of(settings, changes).filled(short=False)
         self.model = model
@@ -108,7 +105,7 @@ class Distiller(pl.LightningModule):
         return given if isinstance(given, FrozenDistance) else FrozenDistance(copy.deepcopy(given))
 
     def _judges(self) -> Adversary | None:
-        """The discriminators that have a weight; without one, a discriminator would train for nothing."""
+        """Return the discriminators that have a weight; others would train for nothing."""
         spatial, temporal = self.weights.gan > 0, self.weights.temporal_gan > 0
         if not (spatial or temporal):
             return None
@@ -123,7 +120,7 @@ class Distiller(pl.LightningModule):
         return adversary
 
     def steps(self, batch: Tensor | Sequence[Any]) -> list[Step]:
-        """Teacher and blocks on a batch: one `Step` per shortcut frame.
+        """Run teacher and blocks on a batch: one `Step` per shortcut frame.
 
         Args:
             batch: frames (B, T, C, H, W) in [0, 1], or cached features: T pairs (carry, f).
@@ -134,7 +131,7 @@ class Distiller(pl.LightningModule):
         return self.rollout.steps(batch.to(dtype))
 
     def losses(self, step: Step) -> dict[str, Tensor]:
-        """The blocks' losses by name, unweighted; those of weight zero are left out. Override to add one."""
+        """Return the blocks' losses by name, unweighted, without those of weight zero. Override it to add one."""
         w, pairs = self.weights, list(zip(step.predictions, step.f, strict=False))
         found = {}
         if w.feature:
@@ -148,14 +145,14 @@ class Distiller(pl.LightningModule):
         if self.perceptual is not None:
             found["perceptual"] = self.perceptual(step.picture, step.target)
         if self.adversary is not None:
-            found.update(self.adversary.generator(step.picture, step.reference))
+            found.update(self.adversary.generator(step.picture, step.reference_picture))
         return found
 
     def discriminator_losses(self, step: Step) -> dict[str, Tensor]:
-        """The discriminators' losses by name, each counted once; none without discriminators."""
+        """Return the discriminators' losses by name, each counted once; none without discriminators."""
         if self.adversary is None or not self.pictures:
             return {}
-        return dict(self.adversary.discriminator(step.picture.detach(), step.target, step.reference))
+        return dict(self.adversary.discriminator(step.picture.detach(), step.target, step.reference_picture))
 
     def objective(self, batch: Any) -> tuple[Tensor, dict[str, Tensor]]:
         """Return what a step minimises on a batch, and its losses by name.
@@ -188,17 +185,15 @@ class Distiller(pl.LightningModule):
 
     @torch.no_grad()
     def validation_step(self, batch: Any, batch_idx: int) -> None:
-        """PSNR to the teacher over a batch's shortcut frames, beside the two free baselines."""
-        steps = self.steps(batch)
-        found = [
-            torch.stack([psnr(picture, step.target).mean() for picture in (step.picture, step.reuse(), step.reference)])
-            for step in steps
-        ]
-        for name, value in zip(("psnr", "psnr_reuse", "psnr_repeat"), torch.stack(found).mean(0), strict=True):
-            self.log(f"val/{name}", value, sync_dist=True, batch_size=steps[0].f[0].shape[0])
+        """Log PSNR to the teacher over a batch's shortcut frames, beside the two free baselines."""
+        for step in self.steps(batch):
+            shown = {"psnr": step.picture, "psnr_reuse": step.reuse(), "psnr_repeat": step.reference_picture}
+            for name, picture in shown.items():
+                value = psnr(picture, step.target).mean()
+                self.log(f"val/{name}", value, sync_dist=True, batch_size=picture.shape[0])
 
     def configure_optimizers(self) -> Any:
-        """Adam with a group for the blocks and one for the discriminators; rates decay at the end of the run."""
+        """Return Adam with a group for the blocks and one for the discriminators; rates decay at the end of the run."""
         groups = [{"name": "blocks", "params": [*self.model.blocks.parameters()], "lr": self.lr}]
         if self.adversary is not None:
             found = [*self.adversary.parameters()]
@@ -211,8 +206,8 @@ class Distiller(pl.LightningModule):
         self.model.trained_interval = self.model.refresh.interval
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        """Set the learning rates for how far the run is, in steps or in time, whichever ends it first."""
-        # The clocks of several processes differ, and with them the rates would: that of the first one holds.
+        """Set the learning rates by the share of the run that is done."""
+        # The clocks of several processes differ, so the first one decides for all.
         remaining = max(0.0, 1.0 - self.trainer.strategy.broadcast(self.done()))
         factor = min(1.0, remaining / self.decay) if self.decay > 0 else 1.0
         for optimizer in self.trainer.optimizers:
@@ -255,7 +250,7 @@ class Distiller(pl.LightningModule):
             )
 
     def _warn_of_changes(self, checkpoint: dict[str, Any]) -> None:
-        """Say what a resumed run does otherwise than it was told."""
+        """Warn of options that the checkpoint overrides."""
         given = {"blocks": self.lr, "discriminators": self.lr_discriminator}
         for group in (group for state in checkpoint["optimizer_states"] for group in state["param_groups"]):
             name, rate = group.get("name"), group.get("initial_lr", group["lr"])
@@ -267,7 +262,7 @@ class Distiller(pl.LightningModule):
             )
 
     def done(self) -> float:
-        """Share of the run that is done, in [0, 1]: by steps or by time, whichever ends it first."""
+        """Return the share of the run that is done, in [0, 1]: by steps or by time, whichever ends it first."""
         trainer = self.trainer
         if self.schedule is not None:
             return float(trainer.global_step / self.schedule)
@@ -283,24 +278,11 @@ class Distiller(pl.LightningModule):
         return max(shares)
 
 
-def _check_model(model: Any) -> None:
-    """Raise `InputError` if the blocks of `model` cannot be trained."""
-    check_kind("model", model, ShortcutV2V, "wrap the teacher with shortcutv2v.wrap()", optional=False)
-    held = itertools.chain(*(each() for part in (model, model.teacher) for each in (part.parameters, part.buffers)))
-    if any(tensor.is_inference() for tensor in held):
-        raise InputError("the model was made under torch.inference_mode() and cannot be trained: make it outside")
-    if any(weight.dtype == torch.float16 for weight in model.blocks.parameters()):
-        raise InputError(
-            "the blocks are in float16, which becomes NaN under Adam at the first step: wrap the teacher in float32 "
-            'and train with precision="16-mixed" (--trainer.precision 16-mixed), then call model.half()'
-        )
-
-
 def _sum(values: Iterable[Tensor]) -> Tensor:
-    """The sum of an iterable of scalars as a tensor."""
+    """Return the sum of scalars as a tensor."""
     return torch.stack(list(values)).sum()
 
 
 def _mean(found: list[dict[str, Tensor]]) -> dict[str, Tensor]:
-    """Name by name, the mean over the entries."""
+    """Return the mean over the entries, name by name."""
     return {name: torch.stack([entry[name] for entry in found]).mean() for name in found[0]}

@@ -1,4 +1,4 @@
-"""Teacher and wrapped model over a few frames, as a video loop runs them; what a training step looks at."""
+"""Teacher and wrapped model over the frames of a batch, as a video loop runs them."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ from shortcutv2v.model import ShortcutV2V
 from shortcutv2v.player import Player
 from shortcutv2v.types import Carry, Reference
 
-__all__ = ["FEEDBACKS", "Rollout", "Step", "Taught", "frozen"]
+__all__ = ["FEEDBACKS", "Rollout", "Step", "TeacherFrame", "frozen"]
 
 FEEDBACKS = ("teacher", "own")
-"""Whose outputs a recurrent teacher gets back on shortcut frames in training."""
+"""Choices of the outputs that a recurrent teacher gets back on shortcut frames in training."""
 
 
 @dataclass(repr=False)
-class Taught:
-    """One frame as the teacher does it. The tail runs when `picture` is first asked for.
+class TeacherFrame:
+    """The teacher's work on one frame. The tail runs when `picture` is first asked for.
 
     Attributes:
-        carry: what the head hands on.
-        f: the teacher's features, one (B, C_f, H, W) per branch; behind them leaking features that are reused.
+        carry: the head's result.
+        f: the teacher's features, one (B, C_f, H, W) per branch, then leaking features that are reused.
     """
 
     carry: Carry
@@ -51,18 +51,18 @@ class Step:
     """One shortcut frame of a training batch. Pictures are drawn when they are first asked for.
 
     Attributes:
-        full: the full pass at the reference frame.
-        taught: the teacher's own work on the current frame.
-        made: the `Reference` that the blocks work from.
-        carry: what the head hands on for the current frame; differs from `taught.carry` where own outputs are fed back.
+        teacher: the teacher's work on the current frame.
+        teacher_at_reference: the teacher's work on the reference frame.
+        reference: the `Reference` that the blocks predict from.
+        carry: the head's result for the current frame; differs from `teacher.carry` if own outputs are fed back.
         predictions: one per branch, see `Prediction`.
-        frame: the current frame, (B, C, H, W); None where features come from a cache.
+        frame: the current frame, (B, C, H, W); None if features come from a cache.
         rollout: the rollout that this step belongs to.
     """
 
-    full: Taught
-    taught: Taught
-    made: Reference
+    teacher: TeacherFrame
+    teacher_at_reference: TeacherFrame
+    reference: Reference
     carry: Carry
     predictions: tuple[Prediction, ...]
     frame: Tensor | None
@@ -71,13 +71,13 @@ class Step:
     @property
     def f(self) -> tuple[Tensor, ...]:
         """The teacher's features of the current frame, one (B, C_f, H, W) per branch."""
-        return self.taught.f
+        return self.teacher.f
 
     @property
     def f_hat(self) -> tuple[Tensor, ...]:
-        """What goes into the tail: the predicted features, and behind them leaking ones from the reference."""
+        """The tail's input: the predicted features, then leaking ones from the reference."""
         predicted = tuple(p.f_hat for p in self.predictions)
-        return predicted + self.made.f[len(predicted) :]
+        return predicted + self.reference.f[len(predicted) :]
 
     @cached_property
     def output(self) -> Any:
@@ -94,17 +94,17 @@ class Step:
     @property
     def target(self) -> Tensor:
         """The teacher's picture of the current frame, (B, 3, H, W) in [0, 1]."""
-        return self.taught.picture
+        return self.teacher.picture
 
     @property
-    def reference(self) -> Tensor:
+    def reference_picture(self) -> Tensor:
         """`O_ref`, the teacher's picture of the reference frame, (B, 3, H, W) in [0, 1]."""
-        return self.full.picture
+        return self.teacher_at_reference.picture
 
     @torch.no_grad()
     def reuse(self) -> Tensor:
-        """The picture with `f_ref` in place of a prediction, (B, 3, H, W): the free baseline."""
-        return self.rollout.draw(self.carry, self.made.f)
+        """Return the picture with `f_ref` instead of a prediction, (B, 3, H, W): the free baseline."""
+        return self.rollout.draw(self.carry, self.reference.f)
 
 
 class Rollout:
@@ -134,7 +134,7 @@ class Rollout:
         self._bind = Binder(model, adapter)
 
     def draw(self, carry: Carry, f: tuple[Tensor, ...]) -> Tensor:
-        """The picture that the tail makes."""
+        """Return the picture that the tail makes."""
         return self.adapter.image(self.model.tail(carry, f))
 
     @property
@@ -143,9 +143,9 @@ class Rollout:
         return self.feedback == "own" and self.adapter.recurrent
 
     def steps(self, frames: Tensor) -> list[Step]:
-        """Reference at the first frame and every `max_interval` behind it, shortcut passes between.
+        """Return the shortcut frames of a batch; the first frame and every `interval`-th after it is a reference.
 
-        Frames that the adapter opens with otherwise are left out.
+        Frames that the adapter opens with are left out.
 
         Args:
             frames: (B, T, C, H, W), consecutive.
@@ -154,12 +154,12 @@ class Rollout:
             InputError: no shortcut frame is among them.
         """
         with frozen(self.model.teacher):
-            taught = self._teach(frames)
+            work = self._teach(frames)
             follow = self._own if self.feeds_itself else self._follow
-            return _not_empty(list(follow(taught)), frames.shape[1])
+            return _not_empty(list(follow(work)), frames.shape[1])
 
     def steps_from(self, features: Sequence[Features]) -> list[Step]:
-        """As `steps`, from cached features, one `Features` per frame.
+        """Do as `steps`, from cached features, one `Features` per frame.
 
         Raises:
             InputError: no shortcut frame is among them, or `feedback` asks for other inputs than the cached ones.
@@ -168,46 +168,46 @@ class Rollout:
             raise InputError('feedback="own" needs frames: cached features cannot be recomputed from other outputs')
         with frozen(self.model.teacher):
             bound = [self._bind(entry) for entry in features]
-            taught = [(None, Taught(entry.carry, entry.f, self)) for entry in bound]
-            return _not_empty(list(self._follow(taught)), len(taught))
+            work = [(None, TeacherFrame(entry.carry, entry.f, self)) for entry in bound]
+            return _not_empty(list(self._follow(work)), len(work))
 
     @property
     def interval(self) -> int:
         """Frames to the next reference; at least one shortcut frame lies between."""
         return max(2, self.model.refresh.interval)
 
-    def _teach(self, frames: Tensor) -> list[tuple[Tensor, Taught | None]]:
-        """Every frame, with the teacher's work on it, or None where the adapter opens with something else."""
-        found: list[tuple[Tensor, Taught | None]] = []
+    def _teach(self, frames: Tensor) -> list[tuple[Tensor, TeacherFrame | None]]:
+        """Return every frame with the teacher's work on it, or with None if the adapter opens with it."""
+        found: list[tuple[Tensor, TeacherFrame | None]] = []
         with torch.no_grad():
             for frame, features, output in teach(self.model, self.adapter, frames.unbind(1)):
-                taught = None if features is None else Taught(features.carry, features.f, self)
-                if taught is not None and output is not None:
-                    taught.picture = self.adapter.image(output)
-                found.append((frame, taught))
+                work = None if features is None else TeacherFrame(features.carry, features.f, self)
+                if work is not None and output is not None:
+                    work.picture = self.adapter.image(output)
+                found.append((frame, work))
         return found
 
-    def _follow(self, frames: Sequence[tuple[Tensor | None, Taught | None]]) -> Iterator[Step]:
-        """Shortcut passes on the teacher's own inputs."""
-        full: Taught | None = None
+    def _follow(self, frames: Sequence[tuple[Tensor | None, TeacherFrame | None]]) -> Iterator[Step]:
+        """Yield shortcut passes on the teacher's own inputs."""
+        at_reference: TeacherFrame | None = None
         distance = 0
-        for frame, taught in frames:
-            if taught is None:
+        for frame, work in frames:
+            if work is None:
                 continue
             distance += 1
-            if full is None or distance == self.interval:
-                full, distance = taught, 0
-                made = self.model.make_reference(taught.carry, taught.f)
+            if at_reference is None or distance == self.interval:
+                at_reference, distance = work, 0
+                reference = self.model.make_reference(work.carry, work.f)
             else:
-                predictions = self.model.analyse(made, taught.carry)
-                yield Step(full, taught, made, taught.carry, predictions, frame, self)
+                predictions = self.model.analyse(reference, work.carry)
+                yield Step(work, at_reference, reference, work.carry, predictions, frame, self)
 
-    def _own(self, frames: Sequence[tuple[Tensor, Taught | None]]) -> Iterator[Step]:
-        """Shortcut passes on their own outputs, as a stream runs; targets are still the teacher's own generation."""
+    def _own(self, frames: Sequence[tuple[Tensor, TeacherFrame | None]]) -> Iterator[Step]:
+        """Yield shortcut passes on their own outputs, as a stream runs; targets are the teacher's own generation."""
         run = _OwnPasses(self)
         player = Player(self.adapter, run)
-        for frame, taught in frames:
-            run.prepare(frame, taught)
+        for frame, work in frames:
+            run.prepare(frame, work)
             player(frame)
             if run.depth == 0 or (self.truncate is not None and run.depth % self.truncate == 0):
                 player.state = _detached(player.state)
@@ -219,43 +219,43 @@ class _OwnPasses:
     """Full and shortcut passes on a recurrent teacher's own outputs, for a `Player`.
 
     Attributes:
-        step: what the last frame has given to train on; None after a full pass.
+        step: the last shortcut frame; None after a full pass.
         depth: shortcut frames since the reference.
     """
 
     def __init__(self, rollout: Rollout) -> None:
         self.rollout = rollout
         self.frame: Tensor | None = None
-        self.taught: Taught | None = None
+        self.teacher: TeacherFrame | None = None
         self.step: Step | None = None
         self.depth = 0
-        self._reference: tuple[Taught, Reference] | None = None
+        self._reference: tuple[TeacherFrame, Reference] | None = None
 
-    def prepare(self, frame: Tensor, taught: Taught | None) -> None:
+    def prepare(self, frame: Tensor, teacher: TeacherFrame | None) -> None:
         """Take the next frame, and the teacher's work on it."""
-        self.frame, self.taught, self.step = frame, taught, None
+        self.frame, self.teacher, self.step = frame, teacher, None
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        assert self.taught is not None  # noqa: S101  (the teacher runs on exactly these frames)
+        assert self.teacher is not None  # noqa: S101  (the teacher runs on exactly these frames)
         model = self.rollout.model
         carry = model.head(*args, **kwargs)
         if self._reference is not None and self.depth + 1 < self.rollout.interval:
-            full, made = self._reference
-            predictions = model.analyse(made, carry)
-            self.step = Step(full, self.taught, made, carry, predictions, self.frame, self.rollout)
+            at_reference, reference = self._reference
+            predictions = model.analyse(reference, carry)
+            self.step = Step(self.teacher, at_reference, reference, carry, predictions, self.frame, self.rollout)
             self.depth += 1
             return self.step.output
         carry = _detached(carry)
         with torch.no_grad():
             f = model.middle(carry)
             output = model.tail(carry, f)
-        self._reference, self.depth = (self.taught, model.make_reference(carry, f)), 0
+        self._reference, self.depth = (self.teacher, model.make_reference(carry, f)), 0
         return output
 
 
 @contextlib.contextmanager
 def frozen(module: nn.Module) -> Iterator[None]:
-    """No parameter of `module` asks for a gradient inside; every flag is as found afterwards."""
+    """Switch gradients off for the parameters of `module`; every flag is restored afterwards."""
     wanted = [p for p in module.parameters() if p.requires_grad]
     try:
         for parameter in wanted:
