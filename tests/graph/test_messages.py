@@ -45,7 +45,7 @@ class LeaksPastExport(traps.Base):
         return self.out(f + torch.cat([right, left], 1))  # type: ignore[no-any-return]
 
 
-def test_a_leak_is_told_although_later_strategies_see_less() -> None:
+def test_a_leak_is_reported_although_later_strategies_see_less() -> None:
     net = LeaksPastExport().eval()
     with pytest.raises(errors.LeakError, match="'mid'"):
         graph.Capture(net, graph.parse_cut(net, "enc", "dec"), (X,))

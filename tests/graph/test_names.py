@@ -23,7 +23,7 @@ def parse(enc: Any, dec: Any, **options: Any) -> graph.Cut:
     [
         ("encc", "dec", "Did you mean 'enc'"),
         ("zzzz", "dec", "outermost modules"),
-        (3, "dec", "dotted module names"),
+        (3, "dec", "enc_layer=3 .*dotted module name"),
         ("enc", ("dec", "rgb"), "f is the output of one layer"),
         (["enc", "enc2"], ["dec"], "lists of equal length"),
         ((), "dec", "at least one"),

@@ -174,7 +174,7 @@ class Normed(nn.Module):
         return self.out(torch.cat([self.f(self.mid(skip)), skip], 1))
 
 
-def test_a_norm_behind_a_is_a_leak_and_the_cut_behind_it_is_none() -> None:
+def test_a_norm_after_a_leaks_and_the_cut_after_the_norm_does_not() -> None:
     net = Normed().eval()
     with pytest.raises(errors.LeakError, match=r"'norm \(then Normed \(relu\)\)'.*enc_layer='norm', dec_layer='f'"):
         capture(net, "conv", "f")

@@ -1,4 +1,4 @@
-"""Suggested cuts hold what they promise."""
+"""Suggested cuts save what the list says."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 import shortcutv2v
 from shortcutv2v import errors, graph
 from shortcutv2v.cuts import block_macs
+from shortcutv2v.graph.reach import Reach
 
 X = torch.rand(1, 3, 16, 24)
 
@@ -185,7 +186,24 @@ def test_the_cut_explains_itself() -> None:
     assert "strategy='fx'" in repr(cap.at((X,)))
 
 
-def test_dearer_reasons_are_kept() -> None:
+@pytest.mark.parametrize("capture", ["fx", "export", "hooks"])
+def test_the_cut_says_how_far_each_part_looks(capture: str) -> None:
+    net = nn.Sequential(traps.conv(3, 4), traps.conv(4, 4), traps.conv(4, 4), traps.conv(4, 4), traps.conv(4, 3)).eval()
+    cap = graph.Capture(net, graph.parse_cut(net, "0", "2"), (X,), capture=capture)
+    assert "reach: head 1 pixels, middle 2 pixels, tail 2 pixels" in str(cap.cut)
+
+
+def test_the_reach_is_in_pixels_of_the_input_and_says_where_it_ends() -> None:
+    net = styled()
+    reach = dict(graph.Capture(net, graph.parse_cut(net, "d1", "mid"), STYLED).at(STYLED).facts.reach)
+    assert reach["middle"] == Reach(4, whole=False)
+    norm = nn.Sequential(traps.conv(3, 4), traps.conv(4, 4), nn.InstanceNorm2d(4), traps.conv(4, 3)).eval()
+    reach = dict(graph.Capture(norm, graph.parse_cut(norm, "0", "1"), (X,)).at((X,)).facts.reach)
+    assert not reach["middle"].whole
+    assert reach["tail"].whole
+
+
+def test_reasons_of_strategies_passed_over_are_kept() -> None:
     net = traps.Decides().eval()
     cap = graph.Capture(net, graph.parse_cut(net, "enc", "dec"), (X,))
     assert "passed over export: torch.export stopped with" in str(cap.cut)

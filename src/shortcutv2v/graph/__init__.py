@@ -1,4 +1,4 @@
-"""Any `nn.Module`, cut in three: capture what the teacher does, and run head, middle and tail alone.
+"""Cut any `nn.Module` in three: capture what the teacher does, then run head, middle and tail alone.
 
 cut = parse_cut(teacher, "down1", "up1")        # names checked
 cap = Capture(teacher, cut, (frame,), {})       # captured and verified on the example

@@ -1,4 +1,4 @@
-"""How one step of a teacher becomes nodes of a graph: which tensor is which node, and what in-place changes do."""
+"""Turn the steps of a teacher into nodes of a graph, and keep track of which tensor is which node."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from .twin import Twin
 
 __all__ = ["Builder", "attributes"]
 
-# Functions of which one tensor argument gives nothing but its shape, dtype and device: its position.
+# Functions that read only shape, dtype and device of one tensor argument, with its position.
 _SHAPE_ONLY = {
     **dict.fromkeys(("zeros_like", "ones_like", "empty_like", "full_like", "rand_like", "randn_like"), 0),
     **dict.fromkeys(("new_zeros", "new_ones", "new_empty", "new_full", "new_tensor"), 0),
@@ -83,7 +83,7 @@ class Builder:
             self.bind(tensor, self.plain_node(operator.getitem, (picked, i), tensor))
 
     def emit_function(self, func: Any, name: str) -> Callable[..., Any]:
-        """How a call of a torch function becomes a node."""
+        """Return the function that turns a call of a torch function into a node."""
 
         def emit(args: Any, kwargs: Any) -> Any:
             position = _SHAPE_ONLY.get(name)
@@ -102,7 +102,7 @@ class Builder:
         return emit
 
     def emit_module(self, name: str, method: str = "") -> Callable[..., Any]:
-        """How a call of a module (or, past its hooks, of one of its methods) becomes a node."""
+        """Return the function that turns a call of a module, or past its hooks of one of its methods, into a node."""
         self.leaves.add(name)
 
         def emit(args: Any, kwargs: Any) -> Any:

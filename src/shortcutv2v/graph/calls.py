@@ -20,7 +20,7 @@ _SLOT = "_compiled_call_impl"
 
 
 class Watcher(Protocol):
-    """Whoever wants to see the calls. While `quiet` is not 0, calls go straight to the modules."""
+    """A receiver of calls. While `quiet` is not 0, calls go straight to the modules."""
 
     quiet: int
 
@@ -59,13 +59,13 @@ def _call(
 
 
 def module_names(teacher: nn.Module) -> dict[int, str]:
-    """The first name of every module by its id; the teacher's own is ""."""
+    """Return the first name of every module by its id; the teacher's own is ""."""
     canonical = canonical_names(teacher)
     return {id(m): canonical[n] if n else "" for n, m in teacher.named_modules()}
 
 
 def ancestors(teacher: nn.Module, marked: set[str]) -> set[str]:
-    """The first names of all modules that hold one of the marked ones, under whatever name; the teacher included.
+    """Return the first names of all modules that hold a marked one, under whatever name, and of the teacher.
 
     >>> net = nn.Sequential(nn.Sequential(nn.ReLU()), nn.ReLU())
     >>> sorted(ancestors(net, {"0.0"}))

@@ -1,4 +1,4 @@
-"""From a teacher, a cut and example inputs to a checked split; the strategies in their order."""
+"""Capture a teacher for a cut and example inputs: try the strategies in their order, and check the split."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from ..errors import CaptureError, CutError, InputError, LeakError, NeverCalledE
 from ..types import Carry
 from .cut import Cut
 from .frozen import Frozen
-from .protect import capturing
+from .protect import capturing, untouched
+from .reach import Reach, part_reaches
 from .signature import signature, take_apart
 from .split import Split
 from .strategies import STRATEGIES, Job, SettledLeakError, attempt
@@ -23,7 +24,7 @@ from .structure import Structure
 from .suggest import nearest
 from .traced import Untraceable
 from .twin import Twin
-from .verify import Expected, expect
+from .verify import expect
 
 __all__ = ["Capture"]
 
@@ -35,7 +36,7 @@ _MANY_TEXT = (
 
 
 class Capture:
-    """A teacher cut for every signature it has met.
+    """A teacher, cut for every call signature that it has met.
 
     Args:
         teacher: the network; nothing in it is changed.
@@ -43,7 +44,7 @@ class Capture:
         args: positional example inputs; without args and kwargs the teacher is captured at the first call of `at`.
         kwargs: keyword example inputs.
         capture: "fx", "export" or "hooks" to force a strategy; None tries them in this order.
-        on_leak: "error", or "reuse" to hand leaking features to the tail behind `f`.
+        on_leak: "error", or "reuse" to hand leaking features to the tail after `f`.
 
     Attributes:
         teacher, cut, on_leak: as given.
@@ -65,7 +66,7 @@ class Capture:
         on_leak: str = "error",
     ) -> None:
         if capture not in (None, *STRATEGIES):
-            raise CaptureError(f'capture={capture!r} is no strategy; choose "fx", "export", "hooks" or None')
+            raise CaptureError(f'capture={capture!r} is not a strategy; choose "fx", "export", "hooks" or None')
         if on_leak not in ("error", "reuse"):
             raise CaptureError(f'on_leak={on_leak!r} is unknown; choose "error" or "reuse"')
         self.teacher = teacher
@@ -80,7 +81,7 @@ class Capture:
             self.at(tuple(args or ()), kwargs)
 
     def at(self, args: tuple[Any, ...], kwargs: dict[str, Any] | None = None) -> Split:
-        """The split for the signature of these inputs, captured and verified now if it is new."""
+        """Return the split for the signature of these inputs; capture and verify it now if it is new."""
         return self._at(*take_apart(args, kwargs or {}))
 
     def head(self, *args: Any, **kwargs: Any) -> Carry:
@@ -137,7 +138,7 @@ class Capture:
         return {**self.__dict__, "_splits": {}, "_known": {}}
 
     def of(self, carry: Carry) -> Split:
-        """The split that made this carry.
+        """Return the split that made this carry.
 
         Raises:
             InputError: the carry belongs to another model.
@@ -155,7 +156,7 @@ class Capture:
         wrong: CutError | None = None
         for name in (self.forced,) if self.forced else STRATEGIES:
             try:
-                return self._finished(attempt(name, job, "error"), expected, tried)
+                return self._finished(attempt(name, job, "error"), job, tried)
             except LeakError as error:
                 # One strategy may see a dependency that is none, so a leak is final only if another one agrees.
                 tried[name], leaks[name] = "it found features that go around f", error
@@ -175,11 +176,16 @@ class Capture:
             raise LeakError(f"{first}{_advice(job)}") from first
         for name in leaks:
             with contextlib.suppress(Untraceable):
-                return self._finished(attempt(name, job, "reuse"), expected, tried)
+                return self._finished(attempt(name, job, "reuse"), job, tried)
         raise first
 
-    def _finished(self, split: Split, expected: Expected, tried: dict[str, str]) -> Split:
-        split.facts = dataclasses.replace(split.facts, passed_over=tuple(tried.items()))
+    def _finished(self, split: Split, job: Job, tried: dict[str, str]) -> Split:
+        expected = job.expected
+        reach: tuple[tuple[str, Reach], ...] = ()
+        if self.cut.facts is None and not expected.random:
+            with untouched(job.teacher):
+                reach = part_reaches(split, job.tensors, job.structure)
+        split.facts = dataclasses.replace(split.facts, passed_over=tuple(tried.items()), reach=reach)
         split.frozen = Frozen(self.teacher, split.leaves, expected.changed)
         split.bind(self.teacher)
         return split

@@ -1,4 +1,4 @@
-"""Which layers a cut is made of: names checked and normalised, before anything runs."""
+"""The layers of a cut: names are checked and normalised before anything runs."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Cut:
         branches: one or more pairs of cut points.
         layout: an einops pattern from the features as the layers give them to (B, C, H, W), such as
             `"b (h w) c -> b c h w"`; None where they are (B, C, H, W) already.
-        facts: what a capture has found out about it; None before.
+        facts: measured by the first capture; None before.
     """
 
     branches: tuple[Branch, ...]
@@ -104,9 +104,9 @@ def parse_cut(teacher: nn.Module, enc_layer: Names, dec_layer: Names, layout: st
         The cut with every name replaced by the module's first name.
 
     Raises:
-        InputError: the teacher is no module.
+        InputError: the teacher is not a module.
         UnknownLayerError: no module of that name; the message lists near matches.
-        CutError: the lists differ in length, a name is no text, or `layout` is no einops pattern.
+        CutError: the lists differ in length, a name is not text, or `layout` is not an einops pattern.
 
     >>> net = nn.Sequential(nn.Conv2d(3, 3, 1), nn.ReLU(), nn.Conv2d(3, 3, 1))
     >>> str(parse_cut(net, "0", "2"))
@@ -142,7 +142,9 @@ def _branch(known: dict[str, str], enc: object, dec: object) -> Branch:
 
 def _layer(known: dict[str, str], text: object, argument: str) -> Layer:
     if not isinstance(text, str):
-        raise CutError(f"{argument} wants dotted module names (text), not {type(text).__name__}: {text!r}")
+        raise CutError(
+            f"{argument}={text!r} is a {type(text).__name__}; give the dotted name of a module, such as 'decoder.up1'"
+        )
     if text in known:
         return Layer(known[text])
     name, colon, number = text.rpartition(":")

@@ -2,7 +2,7 @@
 
 Export looks through every module down to single operators and functionalises in-place changes, so it settles what a
 recording of whole modules cannot: which of several outputs depends on what, and overlapping views. Temporary forward
-hooks insert a marker operator behind the cut layers, so that `a` and `f` are found exactly.
+hooks insert a marker operator after the cut layers, so that `a` and `f` are found exactly.
 """
 
 from __future__ import annotations
@@ -123,7 +123,7 @@ def _markers(teacher: nn.Module, names: list[str], kinds: list[tuple[str, str]])
 
 @contextlib.contextmanager
 def _silent() -> Iterator[None]:
-    """Export prints, logs and warns when it gives up: swallow that, and nothing that another thread says."""
+    """Export prints, logs and warns when it gives up: swallow that, and nothing of other threads."""
     mine = _OfThisThread()
     ignore = ("ignore", mine, Warning, None, 0)
     names = [name for name in list(logging.root.manager.loggerDict) if name.partition(".")[0] == "torch"]
@@ -168,7 +168,7 @@ def _patches_of_this_thread() -> Iterator[None]:
 
 
 class _OfThisThread(logging.Filter):
-    """Tells what the thread that made it says from what others say."""
+    """Matches the records, warnings and prints of the thread that made it."""
 
     def __init__(self) -> None:
         super().__init__()

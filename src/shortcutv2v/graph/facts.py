@@ -1,4 +1,4 @@
-"""What a cut saves, in numbers and names."""
+"""The savings of a cut, in numbers and names."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from torch.fx import Node
 
 from .info import info
 from .partition import Partition
+from .reach import Reach
 from .traced import Traced, lookup
 
 __all__ = ["Facts", "graph_facts"]
@@ -19,7 +20,7 @@ Shapes = tuple[tuple[tuple[int, ...], ...], tuple[tuple[int, ...], ...]]
 
 @dataclass(frozen=True)
 class Facts:
-    """What a split was found to be.
+    """The properties of a split.
 
     Attributes:
         strategy: "fx", "export" or "hooks".
@@ -29,12 +30,13 @@ class Facts:
         middle_only: names of the parameters that only the middle reads.
         a: shapes of `a`, (B, C, H, W) per branch.
         f: shapes of `f`, (B, C, H, W) per branch.
-        kept: what the carry holds beside `a`: owner and shape of each tensor.
+        kept: tensors that the carry holds beside `a`: owner and shape of each tensor.
         leaks: owners and shapes of the features kept from the reference (`on_leak="reuse"`).
-        random: what draws random numbers.
-        limits: what the split cannot do, in sentences.
+        random: layers that draw random numbers.
+        limits: things that the split cannot do, in sentences.
         bundled: some module gives several outputs at once, so that a finer look may move work into the middle.
         passed_over: strategies tried before, and why they were given up.
+        reach: how far around a place each part looks, in pixels of the input; measured at the first capture.
     """
 
     strategy: str
@@ -50,6 +52,7 @@ class Facts:
     limits: tuple[str, ...] = ()
     bundled: bool = False
     passed_over: tuple[tuple[str, str], ...] = ()
+    reach: tuple[tuple[str, Reach], ...] = ()
 
     @property
     def share_of_macs(self) -> float:
@@ -73,6 +76,8 @@ class Facts:
             ),
             f"the carry holds a and {_few([f'{owner} {shape}' for owner, shape in self.kept]) or 'nothing else'}",
         ]
+        if self.reach:
+            text.append("reach: " + ", ".join(f"{part} {reach}" for part, reach in self.reach))
         if self.leaks:
             text.append(f"kept from the reference: {_few([f'{owner} {shape}' for owner, shape in self.leaks])}")
         if self.random:
@@ -125,7 +130,7 @@ def _modules(middle: list[Node], others: list[Node]) -> tuple[str, ...]:
 
 
 def _numbers(teacher: nn.Module, names: list[str]) -> tuple[int, int]:
-    """How many numbers the teacher's parameters hold, and those of some names."""
+    """Count the numbers in all parameters of the teacher, and in those of some names."""
     named = dict(teacher.named_parameters(remove_duplicate=False))
     some = {id(named[name]): named[name].numel() for name in names}
     return sum(p.numel() for p in teacher.parameters()), sum(some.values())

@@ -23,7 +23,7 @@ from .structure import constant_key
 __all__ = ["Frozen", "Label", "parts", "volatile"]
 
 Label = tuple[str, ...]
-"""Where a value was found: the name of its owner, the attribute, and the way inside it."""
+"""The place of a value: the name of its owner, the attribute, and the way inside it."""
 
 _MOST = 1000  # items of one container that are looked at
 _SEQUENCES = (list, tuple, deque)
@@ -71,7 +71,7 @@ class Frozen:
         self.found, self._same = walk.found, walk.same()
 
     def holds(self) -> bool:
-        """Whether every value is as it was. Takes microseconds if the same objects are in the same places."""
+        """Return True if every value is as it was. Takes microseconds if the same objects are in the same places."""
         try:
             if self._same():
                 return True
@@ -85,7 +85,7 @@ class Frozen:
 
 
 def volatile(before: Frozen, after: Frozen) -> frozenset[Label]:
-    """The attributes and variables that differ, as `skip` takes them."""
+    """Return the attributes and variables that differ, as `skip` takes them."""
     return frozenset(label[:2] for label, _ in before.found.items() ^ after.found.items())
 
 
@@ -115,7 +115,7 @@ class _Walk:
             self.slots.setdefault(getattr, []).extend((p, "dtype", p.dtype) for p in teacher.parameters())
 
     def same(self) -> Callable[[], bool]:
-        """A function that says whether the same objects are in the same places."""
+        """Return a function that checks that the same objects are in the same places."""
         slots: Any = [(get, *map(list, zip(*found, strict=True))) for get, found in self.slots.items()]
         sized, sizes = self.sized, list(map(len, self.sized))
 
@@ -189,7 +189,7 @@ class _Walk:
 
 
 def _under(name: str, leaves: set[str]) -> bool:
-    """Whether a module is one of the leaves, or lies inside one."""
+    """Return True if a module is one of the leaves, or lies inside one."""
     ways = name.split(".")
     return any(".".join(ways[: i + 1]) in leaves for i in range(len(ways)))
 

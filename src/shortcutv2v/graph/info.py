@@ -1,4 +1,4 @@
-"""What is known of each node of a recording."""
+"""Facts about each node of a recording."""
 
 from __future__ import annotations
 
@@ -61,12 +61,12 @@ def note(node: Any, **facts: Any) -> None:
 
 
 def note_tensor(node: Any, tensor: Tensor) -> None:
-    """Add what the tensor of a node is."""
+    """Add shape, dtype and device of the tensor of a node."""
     note(node, shape=tuple(tensor.shape), dtype=tensor.dtype, device=tensor.device)
 
 
 def is_heavy(module: nn.Module | None, macs: int) -> bool:
-    """Whether a call does work of its own: multiply-adds, or weights or statistics of whatever size."""
+    """Return True if a call does work of its own: multiply-adds, or weights or statistics of whatever size."""
     if macs or module is None:
         return bool(macs)
     return any(True for _ in module.parameters()) or any(True for _ in module.buffers())

@@ -1,4 +1,4 @@
-"""In-place changes turned into new values: what else sees the change when a tensor is overwritten."""
+"""Turn in-place changes into new values, for all tensors that share the overwritten memory."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["Aliases", "geometry", "rebind"]
 
 
 class Aliases(Protocol):
-    """What `rebind` needs of a builder."""
+    """The part of a builder that `rebind` needs."""
 
     nodes: Any
 

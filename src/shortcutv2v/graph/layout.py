@@ -17,7 +17,7 @@ _MAP = "b c h w"
 
 @dataclass(frozen=True)
 class Layout:
-    """How one feature becomes (B, C, H, W).
+    """The way from one feature to (B, C, H, W), and back.
 
     Attributes:
         pattern: einops pattern of the feature as the layer gives it, such as "b (h w) c".
@@ -62,7 +62,7 @@ class Layout:
 
         Args:
             shape: the feature's shape as the layer gives it.
-            layout: what the user said, `None` for (B, C, H, W).
+            layout: as the user gave it, `None` for (B, C, H, W).
             picture: (H, W) of the teacher's input, which gives the ratio of height to width.
             layer: the layer's name, for messages.
 

@@ -1,4 +1,4 @@
-"""Features that go around a cut: which they are, and who needs them."""
+"""Describe the features that go around a cut, and who needs them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["describe_leaks", "layer_of", "leak_text", "output_names"]
 
 
 def output_names(result: Structure) -> list[str]:
-    """How each output tensor is written: `output`, `output[0]`, `output['features']`, `output.flow`."""
+    """Return how each output tensor is written: `output`, `output[0]`, `output['features']`, `output.flow`."""
     marks = [object() for _ in range(result.count)]
     names = {id(mark): f"output {i}" for i, mark in enumerate(marks)}
     queue: deque[tuple[str, Any, int]] = deque()
@@ -36,7 +36,7 @@ def output_names(result: Structure) -> list[str]:
 
 
 def layer_of(node: Node, within: set[Node] | None = None) -> str:
-    """The layer that a node comes from.
+    """Return the layer that a node comes from.
 
     A node without work of its own, such as an activation, is described by the last layer with weights before it. With
     `within`, only such layers count as are in that set.
@@ -54,7 +54,7 @@ def layer_of(node: Node, within: set[Node] | None = None) -> str:
 
 
 def describe_leaks(traced: Traced, leaks: Iterable[Node], within: set[Node], around: set[Node]) -> list[str]:
-    """One phrase per leak: the layer, and who needs it.
+    """Return one phrase per leak: the layer, and who needs it.
 
     Args:
         traced: the recording.
@@ -76,7 +76,7 @@ def describe_leaks(traced: Traced, leaks: Iterable[Node], within: set[Node], aro
 
 
 def _reader(leak: Node, around: set[Node], returned: dict[Node, list[str]]) -> str:
-    """The first layer with weights after a leak, on a way that does not feed `f`."""
+    """Return the first layer with weights after a leak, on a way that does not feed `f`."""
     queue, seen = deque(n for n in leak.users if n in around), {leak}
     while queue:
         node = queue.popleft()
@@ -92,7 +92,7 @@ def _reader(leak: Node, around: set[Node], returned: dict[Node, list[str]]) -> s
 
 
 def leak_text(cut: Cut, phrases: Sequence[str]) -> str:
-    """The message of a `LeakError`, without advice on other cuts."""
+    """Return the message of a `LeakError`, without advice on other cuts."""
     more = f"; and {len(phrases) - 8} more" if len(phrases) > 8 else ""
     text = f"the tail needs more than f of the cut {cut.short}. Between a and f: {'; '.join(phrases[:8])}{more}"
     if any("returned as" in phrase for phrase in phrases):

@@ -41,12 +41,12 @@ class Partition:
 
     @property
     def injected(self) -> tuple[Node, ...]:
-        """What the tail is given: `f` per branch, then the leaks."""
+        """The tensors that the tail is given: `f` per branch, then the leaks."""
         return (*self.points.f, *self.leaks)
 
 
 def upstream(roots: Iterable[Node], stop: Iterable[Node] = ()) -> set[Node]:
-    """The roots and all they depend on; nodes of `stop` are neither entered nor listed."""
+    """Return the roots and the nodes that they depend on; nodes of `stop` are neither entered nor listed."""
     barrier = set(stop)
     found: set[Node] = set()
     stack = [n for n in roots if n not in barrier]
@@ -59,7 +59,7 @@ def upstream(roots: Iterable[Node], stop: Iterable[Node] = ()) -> set[Node]:
 
 
 def downstream(roots: Iterable[Node], within: set[Node] | None = None) -> set[Node]:
-    """All that depends on the roots, without the roots themselves (unless they depend on each other)."""
+    """Return the nodes that depend on the roots, without the roots (unless they depend on each other)."""
     found: set[Node] = set()
     stack = list(roots)
     while stack:
@@ -74,7 +74,7 @@ def partition(traced: Traced, points: Points, cut: Cut, on_leak: str = "error") 
     """Divide a recording at the cut.
 
     Raises:
-        LeakError: something between `a` and `f` is needed by the tail; names the layers.
+        LeakError: the tail needs a feature between `a` and `f`; the message names it and its reader.
     """
     leaks, beyond = find_leaks(traced, points)
     if leaks and on_leak == "error":
@@ -92,7 +92,7 @@ def partition(traced: Traced, points: Points, cut: Cut, on_leak: str = "error") 
 
 
 def keep_copies_at_hand(traced: Traced, head: set[Node], middle: set[Node], tail: set[Node]) -> None:
-    """A copy made to be overwritten must be made by the program that overwrites it, each time anew."""
+    """Move each copy that is made to be overwritten into the program that overwrites it."""
     for node in traced.graph.nodes:
         if info(node).copied is not None:
             for group in (middle, tail):
@@ -102,7 +102,7 @@ def keep_copies_at_hand(traced: Traced, head: set[Node], middle: set[Node], tail
 
 
 def place_effects(traced: Traced, head: set[Node], middle: set[Node], tail: set[Node]) -> None:
-    """Put the user's hooks, whose nodes nothing depends on, where all that they look at is at hand."""
+    """Put the user's hooks, on which no node depends, into the first program that has all they look at."""
     for node in traced.graph.nodes:
         if info(node).effect:
             seen = {n for n in node.all_input_nodes if n.op != "get_attr"}
@@ -113,10 +113,10 @@ def place_effects(traced: Traced, head: set[Node], middle: set[Node], tail: set[
 
 
 def check_order(traced: Traced, points: Points, cut: Cut) -> None:
-    """Every `f` must depend on its `a`, and the output on every `f`.
+    """Check that every `f` depends on its `a`, and the output on every `f`.
 
     Raises:
-        CutOrderError: one does not; says whether the layers are swapped or lie on independent paths.
+        CutOrderError: one does not; the message says if the layers are swapped or lie on independent paths.
     """
     used = upstream(traced.outputs, points.f)
     for branch, a, f in zip(cut.branches, points.a, points.f, strict=True):

@@ -1,4 +1,4 @@
-"""The layers of a cut found in a recording, and the shapes of what they give."""
+"""Find the layers of a cut in a recording, and the shapes of their outputs."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def find_points(traced: Traced, cut: Cut) -> Points:
     Raises:
         NeverCalledError: a layer did not run.
         AmbiguousCallError: a layer ran more than once and the cut does not say which call.
-        OutputTypeError: a layer's output is no single tensor.
+        OutputTypeError: a layer's output is not a single tensor.
         CutOrderError: a layer's output is not needed.
     """
     return Points(
@@ -66,7 +66,7 @@ def find_maps(points: Points, cut: Cut, tensors: list[Tensor]) -> Maps:
     """The layouts and shapes of `a` and `f`.
 
     Raises:
-        OutputTypeError: a feature is no map and no layout fits it, or it holds no floating-point values.
+        OutputTypeError: a feature is not a map and no layout fits it, or it holds no floating-point values.
         SpatialMismatchError: `a` and `f`, or two parts of `a`, differ in height or width.
     """
     dtypes = [

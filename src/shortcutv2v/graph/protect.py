@@ -1,4 +1,4 @@
-"""The teacher as it was found: whatever a capture runs, it is put back, also after an exception."""
+"""Put the teacher back as it was found, also after an exception."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ class _Snapshot:
                 parameter.data = data
         with torch.no_grad():
             for tensor, values in self.tensors:
-                # The version counter cannot tell: batch norm updates its running statistics without counting.
+                # Not by the version counter: batch norm updates its running statistics without counting.
                 if not torch.equal(tensor, values):
                     tensor.copy_(values)
 

@@ -1,4 +1,4 @@
-"""All cuts of a recorded teacher, compared and put in order."""
+"""Compare all cuts of a recorded teacher and put them in order."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Suggestion:
         a_shape: (B, C_a, H, W).
         f_shape: (B, C_f, H, W).
         resolution: height of `a` and `f` relative to the picture, such as 0.25.
-        leaks: one phrase for each feature that the tail needs beside `f`; such a cut wants `on_leak="reuse"`.
+        leaks: one phrase for each feature that the tail needs beside `f`; such a cut needs `on_leak="reuse"`.
         picture: `a` or `f` is nearly a picture: before any work, after all of it, or of three channels at most. A block
             has little to work with there, and nothing after it repairs its errors.
         reach: how far around a place the middle looks; None where it could not be measured.
@@ -65,7 +65,7 @@ class Suggestion:
 
 
 class Ranking:
-    """All cuts of a recording, kept as bit sets: node i is bit i, so that thousands of pairs are compared in no time.
+    """The cuts of a recording. Sets of nodes are bits of an integer, so that thousands of pairs are compared quickly.
 
     Args:
         traced: the recording, down to single layers.
@@ -113,7 +113,7 @@ class Ranking:
         return found
 
     def layers(self) -> dict[int, tuple[str, Reach | None]]:
-        """Nodes that give maps: the best name of the layer, which is the outermost, and its reach."""
+        """Return the nodes that give maps, each with its layer's outermost name and its reach."""
         repeated = {c.name for c in self.traced.calls if len(self.traced.calls_of(c.name)) > 1}
         counts: dict[str, int] = {}
         found: dict[int, tuple[str, Reach | None]] = {}
@@ -130,7 +130,7 @@ class Ranking:
         return found
 
     def places(self) -> list[list[int]]:
-        """Nodes in groups that are one place: a layer, and what follows it alone without multiply-adds, such as a norm.
+        """Return the nodes in groups that are one place: a layer, and its norm, activation and other cheap steps.
 
         Only the last node of a place may be needed elsewhere, so that a cut at any of them divides the same work.
         """
@@ -161,7 +161,7 @@ class Ranking:
         return [part for part in parts if part]
 
     def ranked(self) -> list[Suggestion]:
-        """All cuts, the best first."""
+        """Return all cuts, the best first."""
         layers = self.layers()
         sizes: dict[Any, list[int]] = {}
         for place in self.places():
@@ -172,7 +172,7 @@ class Ranking:
         return sorted(found, key=lambda s: (bool(s.leaks), s.picture, -s.net))
 
     def group(self, group: list[int], layers: dict[int, tuple[str, Reach | None]]) -> list[Suggestion]:
-        """All pairs of one spatial size; the multiply-adds of every middle come from one matrix product."""
+        """Return all pairs of one spatial size. One matrix product gives the multiply-adds of every middle."""
         around = [self.bits(upstream(self.traced.outputs, [self.nodes[f]])) for f in group]
         ends = [(self.before[f] | 1 << f) & ~skip for f, skip in zip(group, around, strict=True)]
         end, start = self.matrix(ends), self.matrix([self.before[a] | 1 << a for a in group])
@@ -207,7 +207,7 @@ class Ranking:
         )
 
     def macs_of(self, bits: int) -> bool:
-        """Whether any of the nodes multiplies and adds."""
+        """Return True if any of the nodes multiplies and adds."""
         return bool(bits & self.working)
 
     def matrix(self, rows: list[int]) -> Tensor:
@@ -218,7 +218,7 @@ class Ranking:
         return spread.reshape(len(rows), -1)[:, : len(self.nodes)].double()
 
     def exits(self, f: int) -> int:
-        """What feeds `f` and also something that does not: whatever of it lies behind `a` leaks."""
+        """Return the nodes that feed `f` and also a node that does not. Those that depend on `a` leak."""
         inner = self.before[f] | 1 << f
         found = self.before[f] & self.outputs
         for i in _ones(self.before[f]):

@@ -1,22 +1,22 @@
-"""How far a change at one place of a picture is felt: found by changing one place and comparing."""
+"""Measure how far a change travels: change a picture at one place, and compare."""
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from .calls import module_names, patched_calls
-from .structure import Structure
+from .structure import Structure, flatten
 
-__all__ = ["Reach", "changed_place", "layer_reaches", "measured"]
+__all__ = ["Reach", "changed_place", "layer_reaches", "measured", "part_reaches"]
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class Reach:
     """The distance that a change travels.
 
@@ -44,13 +44,14 @@ def changed_place(picture: Tensor) -> Tensor:
     return changed
 
 
-def measured(before: Tensor, after: Tensor, height: int) -> Reach | None:
+def measured(before: Tensor, after: Tensor, height: int, cell: float = 1) -> Reach | None:
     """The reach of a change at the middle of a picture.
 
     Args:
         before: what was computed from the picture, (..., H, W) at whatever resolution.
         after: the same from `changed_place(picture)`.
         height: of the picture, in pixels.
+        cell: size of the changed place, in pixels.
     """
     if before.shape != after.shape or before.ndim < 2:
         return None
@@ -62,8 +63,51 @@ def measured(before: Tensor, after: Tensor, height: int) -> Reach | None:
     for axis in (0, 1):
         places = felt.any(1 - axis).nonzero()
         middle = (felt.shape[axis] * scale) // 2
-        far = max(far, middle - int(places[0]) * scale, (int(places[-1]) + 1) * scale - 1 - middle)
+        far = max(far, middle - int(places[0]) * scale, (int(places[-1]) + 1) * scale - cell - middle)
     return Reach(round(far), bool(felt.any(0).all() and felt.any(1).all()))
+
+
+def part_reaches(split: Any, tensors: list[Tensor], structure: Structure) -> tuple[tuple[str, Reach], ...]:
+    """The reach of head, middle and tail: from the input to `a`, from `a` to `f`, from `f` to the output.
+
+    Args:
+        split: a `Split` that may be run; the caller protects the teacher's state.
+        tensors: the inputs; the first of shape (B, C, H, W) is the picture.
+        structure: rebuilds `(args, kwargs)` from them.
+    """
+    place = _picture(tensors)
+    if place is None:
+        return ()
+    height = tensors[place].shape[-2]
+    found: dict[str, Reach] = {}
+
+    def compare(part: str, run: Callable[[Any], Any], given: Any, changed: Any, cell: float = 1) -> Any:
+        torch.manual_seed(0)
+        before = run(given)
+        torch.manual_seed(0)
+        pairs = zip(flatten(before)[0], flatten(run(changed))[0], strict=False)
+        reaches = [r for x, y in pairs if x.ndim == 4 and (r := measured(x, y, height, cell))]
+        if reaches:
+            found[part] = max(reaches, key=lambda r: (r.whole, r.pixels))
+        return before
+
+    def head(inputs: list[Tensor]) -> tuple[Tensor, ...]:
+        return split.begin(inputs).a  # type: ignore[no-any-return]
+
+    with torch.no_grad(), contextlib.suppress(Exception):
+        given = [t.clone() for t in tensors]
+        compare("head", head, given, [changed_place(t) if i == place else t for i, t in enumerate(given)])
+        carry = split.begin(given)
+        moved = dataclasses.replace(carry, a=tuple(map(changed_place, carry.a)))
+        f = compare("middle", split.middle, carry, moved, height / carry.a[0].shape[-2])
+        branches = len(carry.a)
+        other = (*map(changed_place, f[:branches]), *f[branches:])
+        compare("tail", lambda value: split.tail(carry, value), f, other, height / f[0].shape[-2])
+    return tuple(found.items())
+
+
+def _picture(tensors: list[Tensor]) -> int | None:
+    return next((i for i, t in enumerate(tensors) if t.ndim == 4 and t.is_floating_point()), None)
 
 
 class _Sketches:
@@ -95,7 +139,7 @@ def layer_reaches(teacher: nn.Module, tensors: list[Tensor], structure: Structur
         tensors: the inputs; the first of shape (B, C, H, W) is the picture.
         structure: rebuilds `(args, kwargs)` from them.
     """
-    place = next((i for i, t in enumerate(tensors) if t.ndim == 4 and t.is_floating_point()), None)
+    place = _picture(tensors)
     if place is None:
         return {}
     seen: list[dict[tuple[str, int], Tensor]] = []

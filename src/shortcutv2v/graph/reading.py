@@ -22,7 +22,7 @@ _FOREIGN = {*sys.stdlib_module_names, "torch", "numpy", "einops", "shortcutv2v"}
 
 
 class Reading:
-    """What the code of some modules can read: their `forward`, and all functions and methods that it names.
+    """The names that the code of some modules can read: their `forward`, and all functions and methods it names.
 
     Args:
         modules: the modules whose code runs at capture, and not in every pass.
@@ -117,7 +117,7 @@ class Reading:
 
 
 def is_foreign(module: str | None) -> bool:
-    """Whether a Python module belongs to torch, the standard library or this package: no code of the teacher."""
+    """Return True if a Python module belongs to torch, the standard library or this package, not to the teacher."""
     return (module or "").partition(".")[0] in _FOREIGN
 
 

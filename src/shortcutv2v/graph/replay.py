@@ -1,7 +1,7 @@
-"""CUDA graphs, as `torch.compile` uses them: what a replay overwrites, and how to keep it.
+"""Keep results that a CUDA graph, as `torch.compile` records it, overwrites at its next replay.
 
 A program recorded as a CUDA graph writes its results into the same memory at every replay. Within one step torch keeps
-the results of one program apart from those of the next; what must outlive the step has to be copied out of them.
+the results of one program apart from those of the next. Copy what must outlive the step.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _MODES = ("reduce-overhead", "max-autotune")
 
 
 def replays(options: Mapping[str, Any]) -> bool:
-    """Whether `torch.compile(**options)` may record CUDA graphs.
+    """Return True if `torch.compile(**options)` may record CUDA graphs.
 
     >>> replays({"mode": "reduce-overhead"}), replays({"mode": "max-autotune-no-cudagraphs"}), replays({})
     (True, False, False)
@@ -37,7 +37,7 @@ def begin_pass() -> None:
 
 
 def keep(value: T) -> T:
-    """The same nested value in memory of its own; a tensor that occurs twice is copied once.
+    """Return the same nested value in memory of its own; a tensor that occurs twice is copied once.
 
     >>> x = torch.zeros(2)
     >>> first, second = keep((x, [x]))

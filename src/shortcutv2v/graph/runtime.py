@@ -1,4 +1,4 @@
-"""The few helpers that generated programs call beside torch and the teacher's modules."""
+"""Helpers that generated programs call beside torch and the teacher's modules."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ __all__ = [
 
 
 def after(value: Tensor, _: Any) -> Tensor:
-    """The value, once the second argument has been computed (which changes the value in place)."""
+    """Return the value, once the second argument has been computed, which changes the value in place."""
     return value
 
 
 def constant(value: Any) -> Any:
-    """A value that no input reaches."""
+    """Return a value that depends on no input."""
     return value
 
 
@@ -40,17 +40,17 @@ def call(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
 
 
 def tensors_of(value: Any) -> list[Any]:
-    """The tensors inside a module's output."""
+    """Return the tensors inside a module's output."""
     return flatten(value)[0]
 
 
 def rebuilt(structure: Structure, tensors: list[Any]) -> Any:
-    """A module's input that is no plain container."""
+    """Rebuild a module's input that is not a plain container."""
     return structure.rebuild(tensors)
 
 
 def blank(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
-    """A tensor of which only shape, dtype and device are ever read."""
+    """Return a tensor of which only shape, dtype and device are read."""
     return torch.empty((), dtype=dtype, device=device).expand(shape)
 
 

@@ -1,4 +1,4 @@
-"""What a capture is valid for: structure, shapes, dtypes, devices, constants and modes of a call."""
+"""The call signature that a capture is valid for: structure, shapes, dtypes, devices, constants and modes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["autocast_state", "modes", "signature", "take_apart"]
 
 
 def take_apart(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[list[Tensor], Structure]:
-    """The tensors of a call and the structure that rebuilds `(args, kwargs)` from them.
+    """Return the tensors of a call and the structure that rebuilds `(args, kwargs)` from them.
 
     Raises:
         InputError: an input is a numpy array, whose values would silently become constants.
@@ -28,9 +28,9 @@ def take_apart(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[list[Tens
 
 
 def signature(teacher_modules: list[nn.Module], tensors: list[Tensor], structure: Structure) -> Hashable:
-    """Equal for two calls exactly if one capture serves both.
+    """Return a value that is equal for two calls exactly if one capture serves both.
 
-    Shapes and constants are baked into a capture, and so are the branches that the teacher's Python code takes on
+    Shapes and constants are frozen in a capture, and so are the branches that the teacher's Python code takes by
     training flags and autocast.
     """
     described = tuple((tuple(t.shape), t.dtype, t.device) for t in tensors)
@@ -38,7 +38,7 @@ def signature(teacher_modules: list[nn.Module], tensors: list[Tensor], structure
 
 
 def modes(modules: list[nn.Module]) -> Hashable:
-    """The training flags of all modules, folded into one value where they agree."""
+    """Return the training flags of all modules, as one value if they agree."""
     flags = tuple([m.training for m in modules])
     if all(flags):
         return True
@@ -46,7 +46,7 @@ def modes(modules: list[nn.Module]) -> Hashable:
 
 
 def autocast_state() -> tuple[Any, ...]:
-    """Per device type: whether autocast is on, and in which dtype."""
+    """Return per device type if autocast is on, and in which dtype."""
     state = []
     for device in ("cpu", "cuda"):
         enabled = torch.is_autocast_enabled(device)

@@ -28,10 +28,10 @@ class Split(Protocol):
 
     Attributes:
         strategy: "fx", "export" or "hooks".
-        limits: what this split cannot do, in sentences.
+        limits: things that this split cannot do, in sentences.
         maps: the shapes of `a` and `f`.
-        facts: what the cut saves.
-        signature: what the split is valid for.
+        facts: the shares that the cut saves.
+        signature: the call signature that the split is valid for.
         leaves: names of the modules that run as a whole in every pass, None if none does.
         frozen: the Python values that the split has frozen.
     """
@@ -53,7 +53,7 @@ class Split(Protocol):
         ...
 
     def head(self, *args: Any, **kwargs: Any) -> Carry:
-        """Compute `a`, and what else the middle and the tail need that does not depend on `f`."""
+        """Compute `a`, and all else that the middle and the tail need and that does not depend on `f`."""
         ...
 
     def begin(self, tensors: list[Tensor]) -> Carry:
@@ -185,7 +185,7 @@ class _Programs:
 
 
 def _kept(traced: Traced, part: Partition) -> list[Node]:
-    """What the head hands on beside `a`. Parameters are read where they are used, not carried."""
+    """Return the nodes that the head hands on beside `a`. Parameters are read where they are used, not carried."""
     ready = part.head - set(part.points.flat_a)
     wanted = {n for group in (part.middle, part.tail) for node in group for n in node.all_input_nodes}
     wanted.update(traced.outputs)
@@ -220,7 +220,7 @@ def _program(inputs: Sequence[Node], nodes: set[Node], outputs: Any) -> Callable
 
 
 def _drop_copies(graph: Graph) -> None:
-    """Work in place again where nobody else sees the memory: the copied value is fresh and has no other reader."""
+    """Work in place again where the copied value is fresh and has no other reader."""
     for node in list(graph.nodes):
         if info(node).copied:
             source = node.args[0]

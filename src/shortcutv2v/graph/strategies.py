@@ -1,4 +1,4 @@
-"""The three strategies behind one function."""
+"""One function for all three strategies."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def attempt(name: str, job: Job, on_leak: str) -> Split:
     """Capture with one strategy and verify the result.
 
     Raises:
-        Untraceable: the strategy cannot, or its result is not faithful.
+        Untraceable: the strategy cannot, or its result differs from the teacher.
         CutError: the cut cannot be made.
     """
     if name != "fx":

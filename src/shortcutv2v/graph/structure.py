@@ -1,4 +1,4 @@
-"""Nested values taken apart into their tensors, and put together again.
+"""Take nested values apart into their tensors, and put them together again.
 
 A teacher may take and return anything: tuples, dicts, dataclasses, `ModelOutput`s, plain objects that hold
 tensors. `torch.utils._pytree` knows only registered types, so this module adds dataclasses, mappings and plain
@@ -25,7 +25,7 @@ _ATOMS = (bool, int, float, complex, str, bytes, type(None), torch.dtype, torch.
 
 @dataclasses.dataclass(frozen=True)
 class Structure:
-    """How to put the tensors of a nested value back in their places.
+    """The way to put the tensors of a nested value back in their places.
 
     Attributes:
         rebuild: from the list of tensors to the nested value.
@@ -148,7 +148,7 @@ def _rebuild_dict(value: dict[Any, Any], parts: list[Any]) -> Any:
 
 
 def constant_key(value: Any) -> Hashable:
-    """A hashable stand-in for a value that is no tensor: the value itself, or its identity.
+    """Return a hashable stand-in for a value that is not a tensor: the value itself, or its identity.
 
     >>> constant_key(3), constant_key(True) == constant_key(1)
     ((<class 'int'>, 3), False)

@@ -1,4 +1,4 @@
-"""Every cut that a teacher allows, and what it would save."""
+"""List the cuts that a teacher allows, and what each would save."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ def suggest_cuts(
         with the cut that saves most. Of names for the same tensor the outermost is given.
 
     Raises:
-        InputError: the teacher is no module.
-        CaptureError: the teacher can be followed by no strategy.
+        InputError: the teacher is not a module.
+        CaptureError: no strategy can follow the teacher.
 
     >>> net = nn.Sequential(*[nn.Conv2d(3, 3, 3, padding=1) for _ in range(4)])
     >>> print(suggest_cuts(net, torch.zeros(1, 3, 8, 8))[0])
@@ -74,7 +74,7 @@ def survey(twin: Twin, tensors: list[Tensor], structure: Structure) -> Traced:
 
 
 def nearest(twin: Twin, tensors: list[Tensor], structure: Structure, enc: str, dec: str) -> list[Suggestion]:
-    """The leak-free cuts nearest to a given one, in calls; those that keep one of its layers first."""
+    """Return the leak-free cuts nearest to a given one, in calls; those that keep one of its layers come first."""
     traced = survey(twin, tensors, structure)
     place: dict[str, int] = {}
     for call in traced.calls:

@@ -1,4 +1,4 @@
-"""The common language of the strategies that yield a graph: what was recorded, and how to run a part of it."""
+"""A recorded pass of the teacher, and the code that runs a part of it."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class Traced:
         result: the structure that rebuilds the teacher's output.
         calls: the module calls in order.
         strategy: "fx" or "export".
-        limits: what this capture cannot do, in sentences.
+        limits: things that this capture cannot do, in sentences.
         random: the layers that draw random numbers.
         leaves: names of the modules that run as a whole; None if no code of the teacher runs in a pass.
     """
@@ -182,7 +182,7 @@ def lookup(root: nn.Module, path: str) -> Any:
 
 
 def version(tensor: Tensor) -> int:
-    """How often a tensor was changed in place; inference tensors do not count."""
+    """Return how often a tensor was changed in place; inference tensors do not count."""
     return 0 if tensor.is_inference() else int(tensor._version)
 
 

@@ -46,7 +46,7 @@ class Twin:
         self._origins = {id(new): old for old, new in self._pairs.values()}
 
     def origin(self, value: Any) -> Any:
-        """The teacher's own object of which `value` is the copy; `value` itself if it is no copy."""
+        """Return the teacher's own object of which `value` is the copy, or `value` itself if it is not a copy."""
         return self._origins.get(id(value), value)
 
     def _copy(self, item: Any) -> Any:

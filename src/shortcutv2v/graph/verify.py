@@ -1,4 +1,4 @@
-"""Trust, but verify: a split must reproduce the teacher on two inputs, and leave the middle alone."""
+"""Check that a split reproduces the teacher on two inputs, and that shortcut passes do not read the middle."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ __all__ = ["Expected", "expect", "verify"]
 
 @dataclass(frozen=True)
 class Expected:
-    """What the teacher does, found by running it.
+    """The teacher's outputs, found by running it.
 
     Attributes:
         cases: pairs of input tensors and output tensors, for two different inputs (one, if the teacher rejects the
             second).
-        random: whether the output depends on torch's random generators; the runs above had them tamed.
+        random: whether the output depends on torch's random generators; each operation then had a seed of its own.
         changed: labels of the attributes and variables that a call changes.
     """
 
@@ -39,7 +39,7 @@ class Expected:
 
 
 def expect(teacher: nn.Module, tensors: list[Tensor], structure: Structure) -> Expected:
-    """Run the teacher on the example inputs and on changed ones; find out whether it repeats itself.
+    """Run the teacher on the example inputs and on changed ones; check that it repeats itself.
 
     Raises:
         InputError: the teacher itself fails on the example inputs.
@@ -74,11 +74,11 @@ def expect(teacher: nn.Module, tensors: list[Tensor], structure: Structure) -> E
 def verify(teacher: nn.Module, split: Split, structure: Structure, expected: Expected) -> None:
     """Check a split against the teacher.
 
-    Checked are, for both inputs: the output with the true `f`, twice on the same carry; that neither carry nor inputs
-    change; and that head and tail give the same with the middle's own weights replaced by NaN.
+    For both inputs, the output with the true `f` must be the teacher's, twice on the same carry. Neither carry nor
+    inputs may change. Head and tail must give the same with NaN in the weights that belong to the middle alone.
 
     Raises:
-        Untraceable: a check failed; says which.
+        Untraceable: a check failed; the message says which.
     """
     for tensors, want in expected.cases:
         args, kwargs = structure.rebuild([t.clone() for t in tensors])
@@ -115,7 +115,7 @@ def _call(teacher: nn.Module, tensors: list[Tensor], structure: Structure, tame:
 
 
 def _changed(tensor: Tensor) -> Tensor:
-    """Other values in the same range: pixels moved by one and dimmed; integers stay as they are."""
+    """Return other values in the same range: pixels moved by one and dimmed. Integers stay as they are."""
     if not (tensor.is_floating_point() or tensor.is_complex()) or tensor.numel() < 2:
         return tensor.clone()
     moved = tensor.roll(1, -1) * 0.875
@@ -126,7 +126,7 @@ def _changed(tensor: Tensor) -> Tensor:
 
 
 class _SeedEach(TorchDispatchMode):
-    """Before each random operation, seed by its name and shapes: the order of operations no longer matters."""
+    """Seeds before each random operation by its name and shapes, so that the order of operations does not matter."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if torch.Tag.nondeterministic_seeded in func.tags:
@@ -146,7 +146,7 @@ def _tamed(random: bool) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _poisoned(teacher: nn.Module, names: Sequence[str]) -> Iterator[None]:
-    """Put NaN in the place of the named parameters, without touching their memory."""
+    """Replace the named parameters by NaN, without touching their memory."""
     saved = []
     try:
         for name in names:
@@ -208,7 +208,7 @@ def _same(x: Tensor, y: Tensor) -> bool:
 
 
 def _close(left: list[Tensor], right: list[Tensor]) -> bool:
-    """Equal bit for bit on the CPU; elsewhere up to what kernels chosen anew may differ by."""
+    """Return True if equal bit for bit; on other devices than the CPU, up to rounding."""
     if _equal(left, right):
         return True
     if len(left) != len(right) or all(t.device.type == "cpu" for t in right):

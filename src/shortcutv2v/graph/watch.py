@@ -1,7 +1,7 @@
 """Strategy "hooks": the teacher's own code runs in every pass; its module calls are run, replayed or skipped.
 
-For teachers whose Python code depends on tensor values, where no graph exists. What depends on what is found by
-experiment: replay the true output of every module call except one, which is replaced by NaN (then by slightly other
+For teachers whose Python code depends on tensor values, where no graph exists. Dependencies between calls are found
+by experiment: replay the true output of every module call except one, which is replaced by NaN (then by slightly other
 values), and see which later calls get other inputs. The result is a graph of calls, cut like any other.
 """
 
@@ -48,7 +48,7 @@ class RecordedCall:
 
     @property
     def values(self) -> list[Tensor]:
-        """All that a replay needs: the outputs, then the new values of changed inputs."""
+        """The tensors that a replay needs: the outputs, then the new values of changed inputs."""
         return [*self.outputs, *self.changed.values()]
 
 
@@ -69,7 +69,7 @@ class Plan:
 
 
 class _WatchedModules:
-    """Which modules are watched: as in strategy "fx", those that are no ancestor of a cut layer, and the cut layers."""
+    """The watched modules: the cut layers and, as in strategy "fx", all modules that hold no cut layer."""
 
     def __init__(self, teacher: nn.Module, marked: set[str]) -> None:
         self.names = module_names(teacher)
@@ -141,7 +141,7 @@ class _Recording(CallWatcher):
 
 
 class _AlteredPass(CallWatcher):
-    """Replays every call with its true output, one of them altered, and notes who is touched."""
+    """Replays every call with its true output, one of them altered, and notes the calls that get other inputs."""
 
     def __init__(
         self,
@@ -171,7 +171,7 @@ class _AlteredPass(CallWatcher):
 
 
 def replay(step: RecordedCall, inputs: list[Tensor], values: list[Tensor]) -> Any:
-    """What the call returned, and did to its inputs, from the values it left."""
+    """Return what the call returned, and change its inputs as it did, from the values that it left."""
     count = len(step.outputs)
     for (index, _), value in zip(step.changed.items(), values[count:], strict=True):
         inputs[index].copy_(value)
@@ -199,7 +199,7 @@ def _nudge(value: Tensor) -> Tensor:
 
 
 def watch(teacher: nn.Module, tensors: list[Tensor], structure: Structure, marked: set[str]) -> Plan:
-    """Record the calls of one pass and find out what depends on what.
+    """Record the calls of one pass and find the dependencies between them.
 
     Args:
         teacher: the network; the caller protects its state.
