@@ -232,3 +232,32 @@ def test_frame_by_frame_as_ffmpeg(tmp_path: Path, name: str) -> None:
     frames = torch.stack(list(video.open(path))).permute(0, 2, 3, 1).float()
     theirs = torch.from_numpy(pixels.copy()).view(frames.shape).float()
     assert (frames - theirs).abs().mean(dim=(1, 2, 3)).max() < 12  # they scale colours by other filters
+
+
+def test_frames_that_an_edit_list_hides(tmp_path: Path) -> None:
+    """A film cut without encoding it anew begins before its first shown frame, in the middle of a group."""
+    path = encode(tmp_path / "cut.mp4", 20, ticks=range(-5, 15), options={"g": "12", "bf": "2"})
+    shown = list(range(5, 20))
+    assert numbers(video.open(path)) == shown
+    frames = video.Frames(path)
+    assert [number_of(frames[i]) for i in (14, 0, 7, 3)] == [19, 5, 12, 8]
+    assert converted(path) == (shown, even(15))
+
+
+def test_pictures_without_a_mark_of_key_frames(tmp_path: Path) -> None:
+    path = encode(tmp_path / "film.swf", codec="flv1", options={})
+    assert numbers(video.open(path)) == list(range(12))
+    assert converted(path)[0] == list(range(12))
+
+
+def test_a_recording_that_began_midway_says_what_it_skips(tmp_path: Path) -> None:
+    path = encode(tmp_path / "whole.ts", 24, options={"g": "8", "bf": "0"})
+    target = tmp_path / "late.ts"
+    with av.open(str(path)) as source, av.open(str(target), "w") as out:
+        copy = out.add_stream_from_template(source.streams.video[0])
+        for number, packet in enumerate(source.demux(video=0)):
+            if packet.dts is not None and number >= 3:
+                packet.stream = copy
+                out.mux(packet)
+    with pytest.warns(UserWarning, match=r"pictures before the first key frame \(5\)"):
+        assert converted(target)[0] == list(range(8, 24))

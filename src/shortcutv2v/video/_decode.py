@@ -31,6 +31,7 @@ _ONLY_LOGS = {
 # fmt: on
 # Codecs of which one packet is one shown frame, so that packets can be counted instead of decoded. Not vp8, vp9, av1:
 # some of their packets show nothing.
+_MOST_EARLY = 500  # packets to wait for a key frame
 ONE_PER_PACKET = {"h264", "hevc", "mpeg4", "mjpeg", "ffv1", "prores", "dnxhd", "png", "rawvideo"}
 
 
@@ -107,15 +108,8 @@ def _packets(
     container: InputContainer, stream: VideoStream, beside: Sequence[Any], timeline: Timeline
 ) -> Iterator[Packet[Any]]:
     """Yield the packets of `stream` from the first key frame on, on a clock without jumps."""
-    started, held, jumps = False, list[Any](), 0
-    for packet in container.demux(stream, *beside):
-        timeline.correct(packet)
-        # A recording that began midway opens with frames that depend on others never recorded.
-        started = started or (packet.is_keyframe and packet.stream is stream)
-        repeats = not packet.size and packet.dts is not None
-        if packet.stream is not stream or not started or repeats:
-            timeline.skipped += packet.stream is stream and not started
-            continue
+    held, jumps = list[Any](), 0
+    for packet in _from_key(container, stream, beside, timeline):
         # Where recordings are joined, the last packets look incomplete, because the next recording counts anew.
         if timeline.jumps > jumps:
             yield from held
@@ -128,6 +122,28 @@ def _packets(
             break
     if held:
         raise _Broken("a packet is incomplete")
+
+
+def _from_key(
+    container: InputContainer, stream: VideoStream, beside: Sequence[Any], timeline: Timeline
+) -> Iterator[Packet[Any]]:
+    """Yield the packets of `stream` from the first key frame on; all if none is marked as one."""
+    early: list[Any] | None = []  # a recording that began midway opens with frames that depend on others never recorded
+    for packet in container.demux(stream, *beside):
+        timeline.correct(packet)
+        if packet.stream is not stream or (not packet.size and packet.dts is not None):  # empty: the picture stays
+            continue
+        if early is not None:
+            early.append(packet)
+            if packet.is_keyframe and packet.size:
+                timeline.skipped = len(early) - 1
+                early = early[-1:]
+            elif packet.size and len(early) < _MOST_EARLY:
+                continue
+            yield from early
+            early = None
+        else:
+            yield packet
 
 
 class _Missing:

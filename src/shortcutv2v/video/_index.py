@@ -64,13 +64,14 @@ def _from_packets(path: Path, container: InputContainer, stream: VideoStream) ->
     """Return the index from the packets; None if they do not determine it."""
     av = load()
     stamps: dict[int, bool] = {}
-    timeline = Timeline(container)
+    timeline, started = Timeline(container), False
     try:
         for packet in container.demux(stream):
             timeline.correct(packet)
+            started = started or packet.is_keyframe
             if timeline.jumps:
                 return None
-            if not packet.size or packet.is_discard or not (stamps or packet.is_keyframe):
+            if not packet.size or packet.is_discard or not started:
                 continue
             if packet.pts is None or packet.pts in stamps:
                 return None
@@ -82,7 +83,7 @@ def _from_packets(path: Path, container: InputContainer, stream: VideoStream) ->
     except av.error.FFmpegError as error:
         raise _stream.damaged(path, len(stamps), reason(error)) from error
     ordered = sorted(stamps)
-    if ordered and not stamps[ordered[0]]:
+    if not ordered or not stamps[ordered[0]]:
         return None  # Recorded from the middle: only decoding shows how many of the first frames can be decoded.
     return Index(ordered, [i for i, stamp in enumerate(ordered) if stamps[stamp]], seekable=True)
 

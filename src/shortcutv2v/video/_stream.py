@@ -102,7 +102,7 @@ def check_complete(
     if end is None or not _STATE_DURATION & set(container.format.name.split(",")):
         return False  # FFmpeg estimates the duration from the frames it finds
     base, step = time_base(stream), 1 / rate(container, stream)
-    stated = _stated_end(container, stream)
+    stated = _stated_end(container, stream, end * base)
     missing = float(stated - end * base)
     # Half a second of grace: containers round, and guess the length of the last frame.
     if missing > max(0.5, 2 * float(step)):
@@ -122,12 +122,16 @@ def _frame_bytes(stream: VideoStream) -> int:
     return sum(c.width * c.height * per_sample for c in components)
 
 
-def _stated_end(container: InputContainer, stream: VideoStream) -> Fraction:
-    """Return the end of the pictures in seconds, by the stream, the file, or Matroska's tag; 0 if none states it."""
+def _stated_end(container: InputContainer, stream: VideoStream, found: Fraction) -> Fraction:
+    """Return the end of the pictures in seconds, by the stream, the file, or Matroska's tag; 0 if none states it.
+
+    A file's duration counts its sound, so it says something if there is none, or if it is not longer than the pictures.
+    """
     if stream.duration:
         return ((stream.start_time or 0) + stream.duration) * time_base(stream)
-    if container.duration and len(container.streams) == 1:
-        return Fraction((container.start_time or 0) + container.duration, 1_000_000)
+    whole = Fraction((container.start_time or 0) + (container.duration or 0), 1_000_000)
+    if container.duration and (len(container.streams) == 1 or whole <= found + Fraction(1, 2)):
+        return whole
     parts = stream.metadata.get("DURATION", "").split(":")
     try:
         hours, minutes, seconds = (Fraction(part) for part in parts)

@@ -50,7 +50,8 @@ class AudioCopy:
         self.recoded: list[str] = []
         self._timeline = Timeline(container)
         # The pictures' packets are read too, because both show where the clock jumps.
-        self._packets: Iterator[Packet[Any]] = container.demux(picture, *self._streams)
+        streams = [picture, *self._streams] if self._streams else []
+        self._packets: Iterator[Packet[Any]] = container.demux(*streams) if streams else iter(())
         self._waiting: Packet[Any] | None = None
         self._tracks: dict[int, _Track] = {}
         self.begin, self.cut = Fraction(0), False
