@@ -93,8 +93,8 @@ def test_signals_clean_up_and_say_so(
 
 
 def test_the_end_says_how_fast(adapter: str, clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The middle takes 30 ms and everything else nothing, so that shortcut frames show in the figures."""
-    options = ["--adapter", adapter, "--set", "middle=0.03"]
+    """The middle takes 200 ms and everything else little, so that shortcut frames show in the figures."""
+    options = ["--adapter", adapter, "--set", "middle=0.2"]
     train = ["--steps", "1", "--minutes", "1", "--crop", "16", "--batch-size", "1", "--workers", "0"]
     assert main(["train", str(clip), *options, *train, "--out", str(tmp_path / "block")]) == 0
     capsys.readouterr()
@@ -107,7 +107,7 @@ def test_the_end_says_how_fast(adapter: str, clip: Path, tmp_path: Path, capsys:
     )
     short, slowest, speed, seconds, rate = map(float, re.search(pattern, out).groups())
     assert rate == pytest.approx(20 / seconds, rel=0.2)
-    assert slowest >= 30 > short
+    assert slowest >= 200 > short
     assert 1.3 < speed < 20 / 7
 
 

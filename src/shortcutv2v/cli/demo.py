@@ -20,6 +20,7 @@ from torch import Tensor
 
 from shortcutv2v import video
 from shortcutv2v.adapter import Adapter
+from shortcutv2v.bar import say
 from shortcutv2v.blocks import DEFAULT_VARIANT, ShortcutBlock
 from shortcutv2v.cli.adapters import find_adapter
 from shortcutv2v.cli.measure import quality_table
@@ -50,8 +51,8 @@ def run(options: argparse.Namespace) -> None:
     adapter = find_adapter("real_esrgan", [f"cut={options.cut}"])
     torch.manual_seed(0)
     model = adapter.wrap(from_uint8(clip[0]), variant=options.variant or DEFAULT_VARIANT, max_interval=INTERVAL)
-    print(f"{clip.path.name} {clip.size[1]}x{clip.size[0]}, {type(model.teacher).__name__}, cut {model.cut.short}")
-    print(f"training the block for {options.minutes:g} minutes")
+    say(f"{clip.path.name} {clip.size[1]}x{clip.size[0]}, {type(model.teacher).__name__}, cut {model.cut.short}")
+    say(f"training the block for {options.minutes:g} minutes")
     training = [Part(clip, 0, FAST[0]), Part(clip, FAST[1], LAST_TRAINED)]
     folder = options.out / "training"
     distiller = fit(model, training, adapter=adapter, minutes=options.minutes, folder=folder, validation=None)
@@ -61,12 +62,12 @@ def run(options: argparse.Namespace) -> None:
     report = _report(model, adapter, clip, scores)
     steps = distiller.trainer.global_step
     report += f"\n{steps} training steps; {time.perf_counter() - begun:.0f} s in all\n"
-    print(report)
+    say(report)
     (options.out / "table.md").write_text(report)
     numbers = {name: [asdict(frame) for frame in part.frames] for name, part in scores.items()}
     (options.out / "frames.json").write_text(json.dumps(numbers, indent=1))
     contact_sheet(rows, options.out / "contact_sheet.png")
-    print(f"side by side: {options.out / 'side_by_side.mp4'}; contact sheet: {options.out / 'contact_sheet.png'}")
+    say(f"side by side: {options.out / 'side_by_side.mp4'}; contact sheet: {options.out / 'contact_sheet.png'}")
 
 
 def _check(options: argparse.Namespace) -> None:
