@@ -17,7 +17,8 @@ RANKS = [
     {"errors", "py"},
     {"bar", "examples", "locks", "memory", "runtime", "teacher", "types", "wheels"},
     {"fingerprint", "pair"},
-    {"graph", "ops", "video"},
+    {"ops", "video"},
+    {"graph"},
     {"blocks"},
     {"lazy", "refresh", "summary"},
     {"quality"},
@@ -183,6 +184,26 @@ THEIRS = "torchvision.ops.deform_conv2d(f, offset, weight, padding=1)"
 )
 def test_deformable_convolutions_are_counted_in_any_order_of_imports(imports: str, call: str) -> None:
     loaded_by(COUNT.format(imports=imports, call=call))
+
+
+@pytest.mark.parametrize(
+    "counted",
+    [
+        "shortcutv2v.measure.cost(layer, f, offset).macs",
+        "(counter.__enter__(), layer(f, offset), counter.__exit__(None, None, None), counter.total)[-1]",
+    ],
+)
+def test_deformable_convolutions_of_a_teacher_are_counted(counted: str) -> None:
+    code = (
+        "import shortcutv2v, torch\n"
+        "from shortcutv2v.graph.cost import MacCounter\n"
+        "import torchvision\n"  # after us, as a teacher's own file does
+        "layer = torchvision.ops.DeformConv2d(2, 3, 3, padding=1)\n"
+        "f, offset, counter = torch.zeros(1, 2, 4, 5), torch.zeros(1, 18, 4, 5), MacCounter()\n"
+        f"found = {counted}\n"
+        "assert found == 4 * 5 * 3 * 2 * 9, found"
+    )
+    loaded_by(code)
 
 
 def test_import_needs_no_extra() -> None:

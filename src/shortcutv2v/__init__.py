@@ -55,7 +55,7 @@ if TYPE_CHECKING:
     from shortcutv2v import ops as ops
     from shortcutv2v import runtime as runtime
     from shortcutv2v import video as video
-    from shortcutv2v.deploy.export import export as export
+    from shortcutv2v.deploy import export as export
     from shortcutv2v.distill import fit as fit
 
     __version__: str

@@ -112,7 +112,7 @@ def _depends_on_mode(module: nn.Module) -> bool:
     own = "Drop" in type(module).__name__ or type(module).__module__.startswith("torch.nn.")
     if own and any(_is_zero(getattr(module, rate, None)) for rate in _RATES):
         return False
-    return _reads_mode(type(module))
+    return _reads_mode(type(module))  # type: ignore[arg-type]  # mypy finds no hash of a class
 
 
 @lru_cache(maxsize=1024)

@@ -8,6 +8,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
+from ..ops import flops
+
 __all__ = ["MacCounter"]
 
 
@@ -23,6 +25,7 @@ class MacCounter(TorchDispatchMode):
 
     def __init__(self) -> None:
         super().__init__()
+        flops.register()  # torchvision may have been imported since
         self.total = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

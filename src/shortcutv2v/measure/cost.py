@@ -15,14 +15,13 @@ from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from shortcutv2v import ops as _ops  # registers what deformable convolutions cost
 from shortcutv2v.errors import InputError
 from shortcutv2v.model import ShortcutV2V
+from shortcutv2v.ops import flops
 
 __all__ = ["Convention", "Cost", "Macs", "amortised", "cost", "macs", "uncompiled"]
 
 Convention = Literal["true", "paper"]
-_ = _ops
 
 
 @dataclass(frozen=True)
@@ -77,9 +76,10 @@ def cost(function: Callable[..., Any], *args: Any, convention: Convention = "tru
 
 
 def _counted(function: Callable[..., Any], *args: Any, **kwargs: Any) -> tuple[Any, Cost]:
-    with torch.no_grad(), uncompiled(), _Parameters() as seen, FlopCounterMode(display=False) as flops:
+    flops.register()
+    with torch.no_grad(), uncompiled(), _Parameters() as seen, FlopCounterMode(display=False) as counter:
         result = function(*args, **kwargs)
-    return result, Cost(flops.get_total_flops() // 2, seen.parameters)
+    return result, Cost(counter.get_total_flops() // 2, seen.parameters)
 
 
 @dataclass(frozen=True)
