@@ -142,9 +142,7 @@ def _branch(known: dict[str, str], enc: object, dec: object) -> Branch:
 
 def _layer(known: dict[str, str], text: object, argument: str) -> Layer:
     if not isinstance(text, str):
-        raise CutError(
-            f"{argument}={text!r} is a {type(text).__name__}; give the dotted name of a module, such as 'decoder.up1'"
-        )
+        raise CutError(f"{argument}={text!r} must be text: a dotted module name, such as 'decoder.up1'")
     if text in known:
         return Layer(known[text])
     name, colon, number = text.rpartition(":")
