@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from shortcutv2v.refresh import Look, own_copy
-from shortcutv2v.stream import Stream, finite
+from shortcutv2v.stream import Stream, finite, same
 from shortcutv2v.summary import psnr
 from shortcutv2v.types import Carry, Reference, fits
 
@@ -61,6 +62,7 @@ class LookAhead:
     def __init__(self, stream: Stream) -> None:
         self.stream, self.model = stream, stream.model
         self.policy = own_copy(stream.refresh)
+        self._conditions: list[Tensor] = []
         stream.adopt(self.policy)
 
     def play(self, inputs: Iterable[tuple[tuple[Any, ...], dict[str, Any]]]) -> Iterator[Any]:
@@ -90,8 +92,11 @@ class LookAhead:
         """Finish the first frames; return how many, and the reference for those that follow."""
         if reference is None or not fits(reference, buffer[0].carry):
             return 1, self._full(buffer[0], "first" if reference is None else "size")
-        buffer = list(itertools.takewhile(lambda frame: fits(reference, frame.carry), buffer))
-        ends = len(buffer) < self.policy.interval  # only where the video or the size does
+        serves = list(itertools.takewhile(lambda frame: self._serves(reference, frame.carry), buffer))
+        if not serves:
+            return 1, self._full(buffer[0], "condition")
+        buffer = serves
+        ends = len(buffer) < self.policy.interval  # only where the video, its size or a condition does
         limit = len(buffer) if ends else min(self.policy.gap // 2, len(buffer))
         reached, refused = self._forwards(buffer[:limit], reference)
         if reached == len(buffer):
@@ -103,6 +108,9 @@ class LookAhead:
         last = self._full(buffer[place], "distance" if refused is None else refused.reason, far, audit=True)
         self._backwards(buffer[reached:place], last)
         return place + 1, last
+
+    def _serves(self, reference: Reference, carry: Carry) -> bool:
+        return fits(reference, carry) and same(self._conditions, self.model.conditions(carry))
 
     def _forwards(self, frames: list[_Frame], reference: Reference) -> tuple[int, Look | None]:
         """Predict frames until one is refused; return how many were not, and the look at the refused one."""
@@ -145,6 +153,7 @@ class LookAhead:
         begun = time.perf_counter()
         f = self.model.middle(frame.carry)
         frame.output, frame.distance, frame.reason = self.model.tail(frame.carry, f), 0, reason
+        self._conditions = [condition.clone() for condition in self.model.conditions(frame.carry)]
         usable = finite((frame.carry.a, f))
         frame.teacher_seconds = frame.head_seconds + time.perf_counter() - begun
         if not usable:

@@ -135,6 +135,10 @@ class ShortcutV2V(LazyBlocks):
             begin_pass()
         return self.capture.head(*args, **kwargs)
 
+    def conditions(self, carry: Carry) -> list[Tensor]:
+        """Return what the middle reads and no change of `a` tells of, such as a style vector: streams watch it."""
+        return self.capture.of(carry).conditions(carry)
+
     def middle(self, carry: Carry) -> tuple[Tensor, ...]:
         """Run what lies between `a` and `f`.
 

@@ -20,7 +20,7 @@ from shortcutv2v.types import Carry, Reference, fits
 if TYPE_CHECKING:
     from shortcutv2v.model import ShortcutV2V
 
-__all__ = ["Stream", "finite"]
+__all__ = ["Stream", "finite", "same"]
 
 T = TypeVar("T")
 _Features = tuple[Tensor, ...]
@@ -70,6 +70,7 @@ class Stream:
     ) -> None:
         self._latest: tuple[Carry, _Features] | None = None
         self._reference: Reference | None = None
+        self._conditions: list[Tensor] = []
         self.distances: tuple[int, ...] = ()
         self.model = model
         self.show_shortcut = show_shortcut
@@ -116,7 +117,8 @@ class Stream:
     def refreshes(self) -> Counter[str]:
         """How often the stream has refreshed since the last `reset()`, by reason.
 
-        "first" (no reference), "size" (the reference does not fit the frame), "distance" (the policy's horizon),
+        "first" (no reference), "size" (the reference does not fit the frame), "condition" (an input that only the
+        middle reads has changed, such as a style vector), "distance" (the policy's horizon),
         "policy" or the policy's own word, "not finite". Rows of a batch are counted one by one.
         """
         return self.record.refreshes
@@ -159,6 +161,8 @@ class Stream:
         rows, made_from = _rows(carry), self._latest[0] if self._latest is not None else self._reference
         if made_from is None or not fits(made_from, carry):
             return self._full(begun, carry, ["first" if made_from is None else "size"] * rows)
+        if not same(self._conditions, self.model.conditions(carry)):
+            return self._full(begun, carry, ["condition"] * rows)
         asked = time.perf_counter()
         looks = self._looks(carry, rows)
         reasons = [self._reason(policy, look) for policy, look in zip(self._policies, looks, strict=True)]
@@ -225,6 +229,7 @@ class Stream:
         else:
             reasons = ["not finite"] * len(reasons)
         # Only now: a call that fails leaves the stream as it was.
+        self._conditions = [condition.clone() for condition in self.model.conditions(carry)]
         self._reference, self._latest = None, (carry, f) if usable else None
         if self.model.replays and usable:
             self._must_refer()  # before the next replay overwrites what it is made from
@@ -300,6 +305,11 @@ def _select(tree: T, rows: int, index: slice | Tensor) -> T:
 def _put(whole: Any, part: Any, index: Tensor) -> Any:
     """Return `whole` with the rows `index` taken from `part`."""
     return whole.index_copy(0, index, part.to(whole.dtype)) if isinstance(whole, Tensor) else whole
+
+
+def same(one: Sequence[Tensor], other: Sequence[Tensor]) -> bool:
+    """Whether all conditions are what they were."""
+    return len(one) == len(other) and all(map(torch.equal, one, other))
 
 
 def finite(tree: Any) -> bool:

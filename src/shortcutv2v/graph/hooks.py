@@ -13,7 +13,7 @@ from ..types import Carry
 from .calls import patched_calls
 from .facts import graph_facts
 from .frozen import Frozen
-from .partition import Partition
+from .partition import Partition, conditions
 from .signature import take_apart
 from .split import Maps
 from .structure import Structure, flatten
@@ -82,6 +82,7 @@ class HookSplit:
         wanted = {n for group in (part.middle, part.tail) for node in group for n in node.all_input_nodes}
         kept = [n for n in plan.traced.graph.nodes if n in (wanted | set(plan.traced.outputs)) and n in part.head]
         self._kept = [keys[n] for n in kept if n in keys and keys[n] not in self._a]
+        self._conditions = conditions(part, plan.traced.inputs)
         shapes = (maps.a_shapes, maps.f_shapes)
         self.facts = graph_facts(teacher, plan.traced, part, shapes, [plan.steps[k].node for k in self._kept])
 
@@ -104,6 +105,10 @@ class HookSplit:
         return Carry(
             self.maps.a_of_outputs(parts), (tuple(tensors), tuple(tuple(got[k]) for k in self._kept)), self.signature
         )
+
+    def conditions(self, carry: Carry) -> list[Tensor]:
+        """See `Split.conditions`."""
+        return [carry.kept[0][i] for i in self._conditions]
 
     def middle(self, carry: Carry) -> tuple[Tensor, ...]:
         """See `Split.middle`."""

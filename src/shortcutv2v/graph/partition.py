@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from torch.fx import Node
@@ -13,7 +13,7 @@ from .info import info
 from .leaks import describe_leaks, leak_text
 from .traced import Traced
 
-__all__ = ["Partition", "Points", "check_order", "find_leaks", "partition"]
+__all__ = ["Partition", "Points", "check_order", "conditions", "find_leaks", "partition"]
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,17 @@ def upstream(roots: Iterable[Node], stop: Iterable[Node] = ()) -> set[Node]:
             found.add(node)
             stack.extend(n for n in node.all_input_nodes if n not in barrier and n not in found)
     return found
+
+
+def conditions(part: Partition, candidates: Sequence[Node]) -> list[int]:
+    """Places of the candidates that the middle reads and that do not depend on the inputs that `a` depends on.
+
+    A style vector is one: if it changes, no change of `a` tells, and `f` of the reference no longer serves.
+    """
+    read = {n for node in part.middle for n in node.all_input_nodes} | (set(part.points.f) - part.middle)
+    seen = {n for n in upstream(part.points.flat_a) if n.op == "placeholder"}
+    sources = [{n for n in upstream([node]) if n.op == "placeholder"} for node in candidates]
+    return [i for i, n in enumerate(candidates) if n in read and sources[i] and seen.isdisjoint(sources[i])]
 
 
 def downstream(roots: Iterable[Node], within: set[Node] | None = None) -> set[Node]:

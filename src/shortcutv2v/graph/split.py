@@ -16,7 +16,7 @@ from .facts import Facts, graph_facts
 from .frozen import Frozen
 from .info import info
 from .layout import Layout
-from .partition import Partition
+from .partition import Partition, conditions
 from .signature import take_apart
 from .traced import Traced, compile_graph, memory, nodes_in
 
@@ -58,6 +58,10 @@ class Split(Protocol):
 
     def begin(self, tensors: list[Tensor]) -> Carry:
         """`head` for inputs that were taken apart."""
+        ...
+
+    def conditions(self, carry: Carry) -> list[Tensor]:
+        """Tensors that the middle reads and that no change of `a` tells of, such as a style vector."""
         ...
 
     def middle(self, carry: Carry) -> tuple[Tensor, ...]:
@@ -127,6 +131,7 @@ class GraphSplit:
         self._result = traced.result
         self.leaves = traced.leaves
         kept = _kept(traced, part)
+        self._conditions = conditions(part, kept)
         self._eager = self._programs = _programs(traced, part, kept)
         self.strategy = traced.strategy
         self.limits = traced.limits
@@ -151,6 +156,10 @@ class GraphSplit:
         """See `Split.begin`."""
         parts, kept = self._programs.head(self._teacher, *tensors)
         return Carry(self.maps.a_of_outputs(_apart(parts, tensors)), kept, self.signature)
+
+    def conditions(self, carry: Carry) -> list[Tensor]:
+        """See `Split.conditions`."""
+        return [carry.kept[i] for i in self._conditions if isinstance(carry.kept[i], Tensor)]
 
     def middle(self, carry: Carry) -> tuple[Tensor, ...]:
         """See `Split.middle`."""
