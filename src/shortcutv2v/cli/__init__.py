@@ -1,4 +1,4 @@
-"""The command line: `shortcutv2v translate | train | measure | demo`."""
+"""The command line: `shortcutv2v --help` lists its commands."""
 
 from shortcutv2v.cli.main import main
 

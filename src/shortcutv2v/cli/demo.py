@@ -1,4 +1,4 @@
-"""`shortcutv2v demo`: a pretrained network, a real clip, a block trained in minutes, and what it is worth.
+"""`shortcutv2v demo`: a pretrained network, a real clip, a block trained in minutes, and a table of its quality.
 
 Real-ESRGAN (anime-video, x2) on `bigbuckbunny.mp4` at 320x180: the block learns from the first 100 frames without
 43-62; frames 43-62 (fast motion) and the last 32 (slow motion) are translated by teacher and wrapped model.
@@ -83,9 +83,10 @@ def _check(options: argparse.Namespace) -> None:
 def _translate(
     model: ShortcutV2V, adapter: Adapter, clip: video.Frames, parts: dict[str, tuple[int, int]], out: Path
 ) -> tuple[dict[str, Scores], list[Row]]:
-    """Both held-out parts, through teacher and model: their scores, and what the contact sheet shows.
+    """Run both held-out parts through teacher and model, and write the video side by side.
 
-    The video is written on the way.
+    Returns:
+        The scores by part, and the rows of the contact sheet.
     """
     scores = {name: Scores() for name in parts}
     rows: list[Row] = []

@@ -86,13 +86,19 @@ def _parser(adapter: str | None) -> argparse.ArgumentParser:
     version = importlib.metadata.version("shortcutv2v")
     parser.add_argument("--version", action="version", version=f"%(prog)s {version}")
     verbs = parser.add_subparsers(required=True, metavar="command")
-    verbs.add_parser("train", help="distil a block on some clips")  # has a parser of its own, see `_train`
-    _add_translate(verbs.add_parser("translate", help="video in, video out"), adapter)
-    _add_measure(verbs.add_parser("measure", help="quality and time on a clip, beside the teacher"), adapter)
+    verbs.add_parser("train", help="train a block on some clips")  # has a parser of its own, see `_train`
+    _add_translate(
+        verbs.add_parser("translate", help="run a video through the teacher, with a block or without"), adapter
+    )
+    _add_measure(
+        verbs.add_parser("measure", help="quality and speed of a block on a clip, compared with the teacher"), adapter
+    )
     _add_cuts(verbs.add_parser("cuts", help="where the teacher can be cut, and what each cut saves"), adapter)
-    _add_profile(verbs.add_parser("profile", help="where a frame's multiply-adds and seconds go"), adapter)
+    _add_profile(
+        verbs.add_parser("profile", help="multiply-adds and time of each part, and whether skipping pays here"), adapter
+    )
     _add_export(verbs.add_parser("export", help="programs for ONNX Runtime, OpenVINO or C++"), adapter)
-    _add_demo(verbs.add_parser("demo", help="the whole job on a real network and a real clip"))
+    _add_demo(verbs.add_parser("demo", help="train and measure a block for a real network on a real clip"))
     return parser
 
 
@@ -116,7 +122,7 @@ def _add_adapter(verb: Any, preset: str | None, size: str | None = None) -> None
         if size is None
         else "HEIGHTxWIDTH of a frame (default: %(default)s)",
     )
-    verb.add_argument("--device", default="auto", help="cpu, cuda, ... (default: cuda where there is one)")
+    verb.add_argument("--device", default="auto", help="cpu, cuda, ... (default: cuda if available)")
 
 
 def _train(argv: Sequence[str], adapter: str | None) -> int:
@@ -174,7 +180,7 @@ def _add_profile(verb: argparse.ArgumentParser, preset: str | None) -> None:
     _add_adapter(verb, preset, size="256x512")
     verb.add_argument("--block", type=Path, help="folder of a trained block; default: an untrained one")
     verb.add_argument(
-        "--cuts", type=int, help="how many other cuts to price and time (default: 3 where skipping does not pay)"
+        "--cuts", type=int, help="number of other cuts to wrap and time (default: 3 if skipping does not pay)"
     )
     verb.set_defaults(run=_lazily("profile"))
 
