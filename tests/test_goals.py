@@ -251,3 +251,24 @@ class TestStreams:
 def test_an_unknown_calibration_is_none() -> None:
     assert Calibration.from_recipe({"slope": "steep"}) is None
     assert issubclass(Quality, RefreshPolicy)
+
+
+def test_fit_for_a_quality_trains_far_calibrates_and_sets_the_policy(chain: nn.Module, tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    model = shortcutv2v.wrap(chain.eval(), "1", "4", channels=4)
+    settings = {"minutes": None, "max_steps": 5, "progress": False, "cache": None}
+    shortcutv2v.fit(model, moving(24), validation=moving(30, 1), quality="38dB@90%", **settings)
+    assert model.trained_interval == 9
+    assert model.calibration is not None
+    known = model.calibration
+    assert model.refresh == Quality(38.0, 0.9, 9, 0, known.slope, known.level, known.margin)
+    model.save(tmp_path)
+    assert shortcutv2v.load(tmp_path, chain).refresh == model.refresh
+
+
+def test_fit_without_validation_leaves_it_to_audits(chain: nn.Module) -> None:
+    model = shortcutv2v.wrap(chain.eval(), "1", "4", channels=4)
+    settings = {"minutes": None, "max_steps": 2, "progress": False, "cache": None, "validation": None}
+    shortcutv2v.fit(model, moving(24), quality=38, **settings)
+    assert model.calibration is None
+    assert model.refresh == Quality(38.0)

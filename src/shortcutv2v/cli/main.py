@@ -164,6 +164,7 @@ def _add_measure(verb: argparse.ArgumentParser, preset: str | None) -> None:
     verb.add_argument("source", type=Path, help="video or folder of frames")
     verb.add_argument("--block", type=Path, required=True, help="folder of a trained block")
     verb.add_argument("--frames", metavar="START:STOP", help="measure this part of the clip")
+    verb.add_argument("--quality", metavar="DB", help="refresh when it must, see translate; without looking ahead")
     verb.add_argument(
         "--intervals", metavar="N,N,...", help="print one table with a row for each of these intervals, such as 2,3,4,6"
     )

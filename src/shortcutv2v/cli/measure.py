@@ -23,13 +23,17 @@ def run(options: argparse.Namespace) -> None:
     """Translate the clip with teacher and wrapped model, frame by frame in turn; print tables and the worst frames."""
     start, stop = frame_range(options.frames)
     intervals = _intervals(options.intervals)
+    if intervals and options.quality is not None:
+        raise InputError("give one of --intervals, --quality")
+    goal = {} if options.quality is None else {"quality": options.quality}
     with video.open(options.source, size=frame_size(options.size), start=start, stop=stop) as clip:
         adapter = open_adapter(options)
         model = load_model(options.block, adapter)
         found: dict[int, Scores] = {}
         for interval in intervals or [0]:
             frames = _Frames(clip)
-            scores = Scores([pictures.score for pictures in compare(model, adapter, frames, refresh=interval or None)])
+            asked = {"refresh": interval} if interval else goal
+            scores = Scores([pictures.score for pictures in compare(model, adapter, frames, **asked)])
             found[interval] = scores
     if intervals:
         print("\n".join([*interval_table(found), ""]))

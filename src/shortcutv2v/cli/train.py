@@ -67,6 +67,7 @@ def run(argv: Sequence[str], add_adapter: Callable[[Any], None]) -> None:
         validation=held_out,
         folder=out,
         resume=options.resume,
+        quality=options.quality,
         settings=settings,
     )
     trainer = distiller.trainer
@@ -93,6 +94,7 @@ def _parser(add_adapter: Callable[[Any], None]) -> ArgumentParser:
     add("steps", int | None, None, "stop after so many steps; null goes by time alone")
     add("resume", str | None, None, "a last.ckpt to go on from")
     add("interval", int | None, None, "frames from one refresh to the next")
+    add("quality", str | None, None, "train for translate --quality, and calibrate; PSNR in dB, such as 40")
     add("variant", str | None, None, "the block; null: flow")
     add("channels", int | None, None, "width h of the block; null: half of f's")
     add_fields(parser, Settings, _SPECIAL)

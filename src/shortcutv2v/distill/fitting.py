@@ -26,10 +26,13 @@ from shortcutv2v.errors import InputError
 from shortcutv2v.locks import locked
 from shortcutv2v.model import ShortcutV2V, placement
 from shortcutv2v.player import Player
+from shortcutv2v.quality import policy_for
 from shortcutv2v.translate import from_uint8
 
 __all__ = ["fit", "materialise"]
 
+_CALIBRATION = 60
+"""Most frames of a calibration."""
 _LONG = 10.0
 """Seconds of caching that are announced."""
 
@@ -46,6 +49,7 @@ def fit(
     validation: Source | Sequence[Source] | None = "auto",
     folder: str | Path | None = None,
     resume: str | Path | None = None,
+    quality: str | float | None = None,
     distiller: type[Distiller] = Distiller,
     settings: Settings | None = None,
     **changes: Any,
@@ -67,6 +71,8 @@ def fit(
             of a loss that is not finite, to the system's temporary folder.
         resume: a checkpoint to go on from. A run that was killed and resumed ends as one that was not, bit for bit, if
             the end is given in steps (and the `schedule` too, if the first run was to end earlier).
+        quality: train for `model.stream(quality=...)`: pairs as far apart as such a stream makes them, a calibration on
+            the validation clips at the end, and this quality as the model's refresh policy.
         distiller: a subclass of `Distiller` to train with.
         settings: all other options, see `Settings`.
         changes: options of `Settings` and `TrainerSettings` by name, such as `lr=1e-4`, `crop=128` or
@@ -106,6 +112,8 @@ def fit(
         raise InputError(f"distiller must be Distiller or a subclass of it, the class itself, got {distiller!r:.80}")
     if folder is not None:
         checked_folder(folder)
+    if quality is not None:
+        model.refresh = policy_for(quality, None, max(model.horizon, model.max_interval), None)
     data = ClipData(source, None if validation == "auto" else validation, chosen)
     data.fixed = given.crop is not None or given.batch_size is not None
     check_adapter(adapter or Adapter.of(model), from_uint8(data.clips[0][0]))
@@ -121,7 +129,18 @@ def fit(
     finally:
         module.to(device)  # Lightning leaves it on the CPU
         model.eval()
+    if quality is not None:
+        _calibrate(model, module.adapter, data, quality)
     return module
+
+
+def _calibrate(model: ShortcutV2V, adapter: Adapter, data: ClipData, quality: str | float) -> None:
+    """Learn what the blocks' signal means, on clips that they have not seen; without any, audits do it alone."""
+    with contextlib.suppress(InputError):  # too little moves in them
+        clips = [(clip[i] for i in range(len(clip))) for clip in data.held_out or ()]
+        if clips:
+            model.calibrate(clips, adapter, interval=model.max_interval, frames=_CALIBRATION)
+    model.refresh = policy_for(quality, None, model.max_interval, model.calibration)
 
 
 @contextlib.contextmanager

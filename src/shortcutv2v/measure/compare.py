@@ -15,7 +15,7 @@ from shortcutv2v.adapter import Adapter
 from shortcutv2v.errors import InputError
 from shortcutv2v.measure.latency import synchronise
 from shortcutv2v.measure.quality import psnr, ssim
-from shortcutv2v.model import RefreshLike, ShortcutV2V, placement
+from shortcutv2v.model import ShortcutV2V, placement
 from shortcutv2v.player import Played, Player
 from shortcutv2v.stream import Stream
 from shortcutv2v.translate import from_uint8
@@ -125,9 +125,7 @@ class Scores:
         return found
 
 
-def compare(
-    model: ShortcutV2V, adapter: Adapter, frames: Iterable[Tensor], *, refresh: RefreshLike | None = None
-) -> Iterator[Pictures]:
+def compare(model: ShortcutV2V, adapter: Adapter, frames: Iterable[Tensor], **goal: Any) -> Iterator[Pictures]:
     """Run teacher and wrapped model over a clip, frame by frame in turn: one run, one machine, one state.
 
     A recurrent teacher gets its own outputs back, and the wrapped model its own. Frames that the adapter makes without
@@ -137,12 +135,13 @@ def compare(
         model: the wrapped teacher.
         adapter: how frames become inputs, and outputs frames.
         frames: uint8 (3, H, W), in order.
-        refresh: a policy or an interval instead of the model's.
+        goal: `refresh`, `quality` or `speed` instead of the model's policy, as `ShortcutV2V.stream()` takes them.
 
     Yields:
         `Pictures`, one per frame. Collect `.score` in a `Scores`.
     """
-    stream = model.stream(refresh)
+    model.picture = adapter.image
+    stream = model.stream(**goal)
     timed_teacher, timed_stream = Timed(adapter.teacher), Timed(stream)
     teacher, own = Player(adapter, timed_teacher), Player(adapter, timed_stream)
     where = placement(adapter.teacher)
