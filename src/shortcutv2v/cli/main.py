@@ -87,18 +87,15 @@ def _parser(adapter: str | None) -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"%(prog)s {version}")
     verbs = parser.add_subparsers(required=True, metavar="command")
     verbs.add_parser("train", help="train a block on some clips")  # has a parser of its own, see `_train`
-    _add_translate(
-        verbs.add_parser("translate", help="run a video through the teacher, with a block or without"), adapter
-    )
-    _add_measure(
-        verbs.add_parser("measure", help="quality and speed of a block on a clip, compared with the teacher"), adapter
-    )
-    _add_cuts(verbs.add_parser("cuts", help="where the teacher can be cut, and what each cut saves"), adapter)
-    _add_profile(
-        verbs.add_parser("profile", help="multiply-adds and time of each part, and whether skipping pays here"), adapter
-    )
-    _add_export(verbs.add_parser("export", help="programs for ONNX Runtime, OpenVINO or C++"), adapter)
-    _add_demo(verbs.add_parser("demo", help="train and measure a block for a real network on a real clip"))
+    for name, add, about in (
+        ("translate", _add_translate, "run a video through the teacher, with a block or without"),
+        ("measure", _add_measure, "quality and speed of a block on a clip, compared with the teacher"),
+        ("cuts", _add_cuts, "where the teacher can be cut, and what each cut saves"),
+        ("profile", _add_profile, "multiply-adds and time of each part, and whether skipping pays here"),
+        ("export", _add_export, "programs for ONNX Runtime, OpenVINO or C++"),
+        ("demo", _add_demo, "train and measure a block for a real network on a real clip"),
+    ):
+        add(verbs.add_parser(name, help=about), adapter)
     return parser
 
 
@@ -201,7 +198,7 @@ def _add_export(verb: argparse.ArgumentParser, preset: str | None) -> None:
     verb.set_defaults(run=_lazily("export"))
 
 
-def _add_demo(verb: argparse.ArgumentParser) -> None:
+def _add_demo(verb: argparse.ArgumentParser, _: str | None) -> None:
     verb.add_argument("--out", type=Path, default=Path("demo_output"), help="folder (default: %(default)s)")
     verb.add_argument("--minutes", type=float, default=4.0, help="training time (default: %(default)s)")
     verb.add_argument("--variant", help="the block (default: flow)")
