@@ -16,7 +16,7 @@ from tests.graph import trap_teachers as traps
 from torch import Tensor, nn
 
 from shortcutv2v import graph
-from shortcutv2v.graph.exported import _patches_of_this_thread
+from shortcutv2v.graph.quiet import patches_of_this_thread
 
 STRATEGIES = ("fx", "export", "hooks")
 X = torch.rand(1, 3, 16, 24)
@@ -108,7 +108,7 @@ def test_other_threads_do_not_meet_the_patches_of_an_export() -> None:
             met.append(m)
             return super().call_module(m, forward, args, kwargs)
 
-    with _patches_of_this_thread(), spy(lambda: other(X)) as errors:
+    with patches_of_this_thread(), spy(lambda: other(X)) as errors:
         Tracer().trace(nn.Sequential(nn.Sigmoid(), mine))
     assert not errors
     assert [type(m) for m in met] == [nn.Sigmoid, Spied]
