@@ -10,6 +10,8 @@ from torch import Tensor, nn
 
 import shortcutv2v
 from shortcutv2v.errors import OutputTypeError
+from shortcutv2v.model import placement
+from shortcutv2v.translate import Translator
 
 
 def conv(i: int, o: int) -> nn.Conv2d:
@@ -156,6 +158,26 @@ def test_the_teacher_may_be_cast_after_wrapping(dtype: torch.dtype, variant: str
         net.float()
         for frame in frames:
             assert stream(frame).dtype == torch.float32
+
+
+@pytest.mark.parametrize("cache", [None, "auto"])
+@pytest.mark.parametrize(("make", "enc"), KINDS.values(), ids=KINDS)
+def test_fit_and_translate(make: Callable[[], nn.Module], enc: str, cache: str | None) -> None:
+    torch.manual_seed(0)
+    net = make().eval()
+    clip = torch.randint(0, 256, (6, 3, 16, 16), dtype=torch.uint8)
+    model = shortcutv2v.wrap(net, enc, "dec", refresh=2)
+    shortcutv2v.fit(model, clip, minutes=None, steps=2, crop=16, batch_size=2, cache=cache, progress=False)
+    assert all(weight.isfinite().all() for weight in model.parameters())
+    translate = Translator(shortcutv2v.Adapter(net, enc, "dec"), model)
+    assert {translate(frame).dtype for frame in clip} == {torch.uint8}
+
+
+def test_looking_for_the_dtype_leaves_parametrizations_alone() -> None:
+    net = nn.utils.parametrizations.spectral_norm(conv(3, 8)).train()
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    assert placement(net)[1] == torch.float32
+    assert all(torch.equal(before[name], value) for name, value in net.state_dict().items())
 
 
 def test_a_model_saved_for_one_precision_serves_another(tmp_path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ DEFAULT_HORIZON = 9
 __all__ = ["RefreshLike", "ShortcutV2V", "placement"]
 
 
+_LAYERS = (nn.modules.conv._ConvNd, nn.Linear)
 RefreshLike = RefreshPolicy | Callable[[Look], bool | str] | int
 
 
@@ -377,8 +379,14 @@ def _words(of: Reference | Carry) -> str:
 
 
 def placement(teacher: nn.Module) -> tuple[torch.device, torch.dtype]:
-    """Device and dtype of the teacher's floating-point parameters; the defaults for a teacher without any."""
-    for parameter in teacher.parameters():
-        if parameter.is_floating_point():
+    """Return the device and dtype in which the teacher takes frames.
+
+    They are those of its first convolution or linear layer, else of its first floating-point parameter, which may be a
+    table in another precision; the defaults for a teacher without any.
+    """
+    # Not `module.weight`: a parametrization would compute it, and may change its state by that.
+    layers = (module._parameters.get("weight") for module in teacher.modules() if isinstance(module, _LAYERS))
+    for parameter in itertools.chain(layers, teacher.parameters()):
+        if parameter is not None and parameter.is_floating_point():
             return parameter.device, parameter.dtype
     return torch.device("cpu"), torch.get_default_dtype()
