@@ -237,6 +237,9 @@ def test_frame_by_frame_as_ffmpeg(tmp_path: Path, name: str) -> None:
 def test_frames_that_an_edit_list_hides(tmp_path: Path) -> None:
     """A film cut without encoding it anew begins before its first shown frame, in the middle of a group."""
     path = encode(tmp_path / "cut.mp4", 20, ticks=range(-5, 15), options={"g": "12", "bf": "2"})
+    with av.open(str(path)) as file:
+        if not hasattr(file.streams.video[0], "index_entries"):
+            pytest.skip("this PyAV does not tell which frames an edit list hides")
     shown = list(range(5, 20))
     assert numbers(video.open(path)) == shown
     frames = video.Frames(path)

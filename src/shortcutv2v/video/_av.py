@@ -5,6 +5,7 @@ PyAV is an optional dependency, so it is imported when it is first needed and ne
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -77,7 +78,7 @@ def opened(path: Path, file: Path | None = None) -> Iterator[tuple[InputContaine
         # old files are often not UTF-8.
         container = av.open(f"file:{file}", container_options=options, metadata_errors="replace")
     except (av.error.FFmpegError, OSError) as error:
-        why = "no known video format" if isinstance(error, av.error.ArgumentError) else reason(error)
+        why = "no known video format" if error.errno == errno.EINVAL else reason(error)
         expected = "expected a complete video file (mp4, mkv, webm...) or a folder of frames"
         raise VideoError(f"{path}: not a readable video ({why}); {expected}") from error
     try:
@@ -108,7 +109,8 @@ def _picture(path: Path, container: InputContainer) -> VideoStream:
 
 
 def _disposition(stream: Stream) -> int:
-    return int(getattr(stream, "disposition", 0) or 0)
+    found = getattr(stream, "disposition", 0)
+    return int(getattr(found, "value", found))  # an enum up to PyAV 15
 
 
 def is_cover(stream: Stream) -> bool:

@@ -46,7 +46,7 @@ def begin_of(container: InputContainer, streams: list[Any]) -> Fraction | None:
         return None
     stated = Fraction(start, 1_000_000)
     if not int(container.format.flags) & _CLOCK_MAY_JUMP:
-        return stated
+        return max(stated, Fraction(0))  # AAC sound begins a moment before 0
     starts = [s.start_time * Fraction(s.time_base) for s in streams if s.start_time is not None and s.time_base]
     return max(stated, min(starts)) if starts else stated
 

@@ -75,10 +75,12 @@ class Colour:
     transfer: int = 1
 
     @staticmethod
-    def of(frame: VideoFrame) -> Colour:
-        """Return the colour that a frame states; where it is not HDR, that of BT.709."""
-        transfer = int(getattr(frame, "color_trc", 2))
-        return Colour(int(getattr(frame, "color_primaries", 9)), transfer) if transfer in _HDR else Colour()
+    def of(frame: VideoFrame, codec: Any) -> Colour:
+        """Return the colour that a frame or its codec states; if it is not HDR, that of BT.709."""
+        primaries, transfer = (
+            int(getattr(frame, name, getattr(codec, name, 0))) for name in ("color_primaries", "color_trc")
+        )
+        return Colour(primaries, transfer) if transfer in _HDR else Colour()
 
     @property
     def hdr(self) -> str:

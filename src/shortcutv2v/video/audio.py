@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -137,7 +138,9 @@ class _Track:
         packet.stream = self.added
         try:
             self._output.mux(packet)
-        except (load().error.ArgumentError, load().error.InvalidDataError):
+        except load().error.FFmpegError as error:
+            if error.errno != errno.EINVAL and not isinstance(error, load().error.InvalidDataError):
+                raise
             self.damaged += 1
 
     def end(self, begin: Fraction) -> None:

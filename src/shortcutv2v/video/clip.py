@@ -35,9 +35,7 @@ __all__ = ["Clip", "FolderClip", "VideoClip", "list_frames", "open"]
 
 
 class Clip(ABC):
-    """A video file or a folder of frames, read in order, as often as you like.
-
-    Iterating yields uint8 tensors of shape (3, H, W), RGB. `timed` yields the time stamps too.
+    """A video file or a folder of frames. Iterating yields uint8 tensors of shape (3, H, W), RGB, as often as you like.
 
     Attributes:
         path: where it was opened.
@@ -159,7 +157,9 @@ class VideoClip(Clip):
                 raise _stream.no_frames(path, self._promise)
             self.size = self._convert.size(first)
             self._stored = upright_size(first)
-            self.colour = SDR if convert.tone_map else Colour.of(first)
+            self.colour = Colour.of(first, stream.codec_context)
+            convert.tone_map = convert.tone_map and bool(self.colour.hdr)
+            self.colour = SDR if convert.tone_map else self.colour
             if convert.keeps_ratio:
                 aspect = Fraction(stream.sample_aspect_ratio or 1)
                 self.pixel_aspect = 1 / aspect if quarter_turns(first) % 2 else aspect
@@ -202,6 +202,7 @@ class FolderClip(Clip):
 
     def __init__(self, path: Path, convert: ToTensor, start: int, stop: int | None, rate: Fraction) -> None:
         super().__init__(path, convert, start, stop)
+        convert.tone_map = False  # images are not HDR
         self.files = list_frames(path)
         self.rate, self.time_base = rate, 1 / rate
         first = read_image(self.files[0])

@@ -63,7 +63,7 @@ class ToTensor:
     Args:
         size: the size to read at, see `Size`.
         multiple: see `fit`.
-        tone_map: map HDR to BT.709, by FFmpeg's filter.
+        tone_map: map HDR to BT.709, by FFmpeg's filter; a clip that is none switches it off.
 
     Attributes:
         transparent: whether a frame so far had pixels that are not opaque.
@@ -91,12 +91,12 @@ class ToTensor:
         height, width = self.size(frame)[::-1] if turns % 2 else self.size(frame)
         if self._process != os.getpid():
             self._renew()
-        if self.tone_map and Colour.of(frame).hdr:
+        if self.tone_map:
             frame = self._mapped(frame)
         # Planar, because swscale has a fast exact path there, and the planes need no transposing.
         wanted = "gbrap" if _has_alpha(frame) else "gbrp"
         planar = self._scaler.reformat(
-            _deepened(frame),
+            _plain(frame),
             width=width,
             height=height,
             format=wanted,
@@ -113,11 +113,7 @@ class ToTensor:
         return torch.rot90(pixels, turns, (1, 2)).contiguous() if turns else pixels
 
     def _mapped(self, frame: VideoFrame) -> VideoFrame:
-        """Return an HDR frame as BT.709.
-
-        Raises:
-            VideoError: this FFmpeg cannot.
-        """
+        """Return an HDR frame as BT.709."""
         av = load()
         try:
             if self._graph is None:
@@ -148,12 +144,16 @@ class ToTensor:
         self._scaler, self._process = VideoReformatter(), os.getpid()
 
 
-def _deepened(frame: VideoFrame) -> VideoFrame:
-    """Return RGB frames of fewer than 8 bits with 8: scaled directly, white would become 248."""
-    components = frame.format.components
-    if not frame.format.is_rgb or frame.format.has_palette or all(c.bits >= 8 for c in components):
+def _plain(frame: VideoFrame) -> VideoFrame:
+    """Return RGB frames of fewer than 8 bits, and grey ones, as plain RGB.
+
+    Scaled directly, white would become 248, and older releases would stretch grey as if it were limited.
+    """
+    bits = [c.bits for c in frame.format.components if not c.is_alpha]
+    shallow = frame.format.is_rgb and min(bits) < 8
+    if frame.format.has_palette or not (shallow or len(bits) == 1):
         return frame
-    return frame.reformat(format="rgb24", **_one_thread())
+    return frame.reformat(format="rgba" if _has_alpha(frame) else "rgb24", **_one_thread())
 
 
 def _has_alpha(frame: VideoFrame) -> bool:
