@@ -88,7 +88,7 @@ class Adapter:
 
     @property
     def recurrent(self) -> bool:
-        """Whether the teacher has a state from frame to frame, that is, whether `advance()` is overridden."""
+        """True if the teacher has a state from frame to frame, that is, if `advance()` is overridden."""
         return type(self).advance is not Adapter.advance
 
     def wrap(self, frame: Tensor, **changes: Any) -> ShortcutV2V:

@@ -21,13 +21,13 @@ if TYPE_CHECKING:
 __all__ = ["CheckedAdapter", "check_adapter"]
 
 _SLACK = 0.02
-"""How far a picture may leave [0, 1] before a value counts as outside: sharp edges overshoot."""
+"""Values this far outside [0, 1] still count as inside: sharp edges overshoot."""
 _SHARE = 0.05
 _SMALL = 32
 _ROUNDED = 32
 """A picture larger than a multiple of its frame by fewer pixels is taken for a frame that the network rounded up."""
 _FRAMES = 16
-"""How many frames an adapter may open with before the teacher must run."""
+"""The largest number of frames that an adapter may open with before the teacher must run."""
 
 
 def check_adapter(adapter: Adapter, frame: Tensor) -> None:
