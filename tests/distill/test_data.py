@@ -143,7 +143,7 @@ def test_sequences_need_long_clips() -> None:
     with pytest.raises(InputError, match="needs 5 consecutive frames: the longest clip has 4"):
         Sequences([numbered(4), numbered(2)], window=5)
     with pytest.raises(
-        InputError, match="a reference and the frames behind it, must be a whole number of at least 2, got 1"
+        InputError, match="a reference and the frames after it, must be a whole number of at least 2, got 1"
     ):
         Sequences([numbered(4)], window=1)
 

@@ -1,4 +1,4 @@
-"""The adversary of the Shortcut block: discriminators of pictures and of pictures in time, and both sides' losses."""
+"""Adversary of the Shortcut block: discriminators of pictures and of pairs in time, and the losses of both sides."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Adversary(nn.Module):
         form: of the losses, one of `FORMS`: "least_squares" as in the authors' code, "log" as in the paper, "hinge".
         n_layers: strided layers of a discriminator.
         scales: discriminators of each kind, each at half the size of the one before.
-        width: channels behind a discriminator's first layer.
+        width: channels after a discriminator's first layer.
         spectral_norm: of the discriminators' weights.
         spatial: whether pictures are judged, or the discriminator to use: (B, 3, H, W) in [-1, 1] to scores or a list
             of them.
@@ -75,7 +75,7 @@ class Adversary(nn.Module):
         self.temporal = made(TemporalDiscriminator, temporal)
 
     def generator(self, picture: Tensor, reference: Tensor) -> dict[str, Tensor]:
-        """The block's side. The discriminators get no gradient and stay as they are.
+        """Return the block's losses. The discriminators get no gradient and do not change.
 
         Args:
             picture: O_hat_t, from the shortcut pass.
@@ -91,7 +91,7 @@ class Adversary(nn.Module):
             }
 
     def discriminator(self, picture: Tensor, target: Tensor, reference: Tensor) -> dict[str, Tensor]:
-        """The discriminators' side. Pictures are detached; every discriminator's every parameter gets a gradient.
+        """Return the discriminators' losses. Pictures are detached; all parameters of discriminators get a gradient.
 
         Args:
             picture: O_hat_t, from the shortcut pass.
@@ -112,7 +112,7 @@ class Adversary(nn.Module):
         return found
 
     def _views(self, name: str, picture: Tensor, reference: Tensor) -> Iterator[tuple[str, nn.Module, Tensor]]:
-        """Each discriminator, under what name, and what it looks at."""
+        """Yield the name of each loss, the discriminator and its input."""
         if self.spatial is not None:
             yield name, self.spatial, _signed(picture)
         if self.temporal is not None:

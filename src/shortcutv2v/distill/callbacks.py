@@ -23,10 +23,9 @@ __all__ = ["EMA", "NaNGuard", "PictureLog", "StepSeed"]
 class EMA(pl.Callback):
     """Exponential moving average of the blocks' weights: validated, saved and left in the model at the end.
 
-    Checkpoints hold the averages where every reader looks for weights, and the weights in training beside them, so that
-    a resumed run goes on exactly. (Lightning's own callback, there since 2.6, copies and swaps the teacher too, and
-    loses the weights in training at the end of the run.) `save_checkpoint(weights_only=True)` saves what the blocks
-    hold at that moment.
+    Checkpoints hold the averages as the model's weights, and the weights in training beside them, so that a resumed run
+    continues exactly. (Lightning's own callback, since 2.6, copies and swaps the teacher too, and loses the weights in
+    training at the end of the run.) `save_checkpoint(weights_only=True)` saves the blocks as they are at that moment.
 
     Args:
         decay: share of the average that stays at each step. Early on it is lower, `(1 + n) / (10 + n)` at step n, so
@@ -122,7 +121,7 @@ def _weights(pl_module: Any) -> list[tuple[str, torch.nn.Parameter]]:
 class NaNGuard(pl.Callback):
     """Stops the run before anything that is not finite reaches the weights, and saves the batch that did it.
 
-    Losses are looked at before the backward pass, gradients behind it (not with float16, whose scaler overflows on
+    Losses are checked before the backward pass, gradients after it (except with float16, whose scaler overflows on
     purpose).
 
     Args:
@@ -218,8 +217,8 @@ class PictureLog(pl.Callback):
 class StepSeed(pl.Callback):
     """Seeds torch, Python and NumPy before every step with a function of `seed` and the step's number.
 
-    What is random in a step (dropout, noise inside the teacher) is then the same in a resumed run as in one that was
-    never stopped, whatever validation has drawn between. Processes draw differently.
+    Random numbers of a step (dropout, noise inside the teacher) are then the same in a resumed run as in one that was
+    never stopped, whatever validation has drawn in between. Processes draw different numbers.
 
     Args:
         seed: any integer.
@@ -239,7 +238,7 @@ class StepSeed(pl.Callback):
         self._batches += 1
 
     def state_dict(self) -> dict[str, Any]:
-        """How many batches there have been."""
+        """Return the number of batches so far."""
         return {"batches": self._batches}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""What a clip is to training, and clips made of clips."""
+"""The protocol of a clip, and clips made of clips."""
 
 from __future__ import annotations
 
@@ -53,8 +53,8 @@ class Part:
 class Mirrored:
     """A clip with left and right swapped, as a clip.
 
-    Features of a mirrored frame are not the mirrored features, so what is cached is never flipped: give
-    `FeaturePairs` the mirrored clips beside the others, at twice the disk space.
+    Features of a mirrored frame are not mirrored features, so cached features are never flipped: give `FeaturePairs`
+    the mirrored clips beside the others, at twice the disk space.
 
     Examples:
         >>> import torch

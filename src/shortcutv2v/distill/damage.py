@@ -1,8 +1,8 @@
-"""Frames that cannot be read are passed over, with a warning that counts them, and the run goes on.
+"""Frames that cannot be read are skipped, with a warning that counts them, and the run continues.
 
-Only decoding tells whether a picture or the end of a video is whole, and to decode all clips before a run costs a pass
-over all data. So damage is dealt with where it is met: another sample takes the place of the one that cannot be had.
-Which one is a function of the seed, the sample's number and the files alone, so that resumed runs see the same.
+Only decoding shows whether a picture or the end of a video is damaged, and decoding all clips before a run costs a pass
+over all data. So another sample replaces one that cannot be read. The choice depends on the seed, the sample's number
+and the files alone, so that resumed runs see the same samples.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ _TRIES = 100
 
 
 class Reader:
-    """Reads frames of some clips, and remembers which ones cannot be read.
+    """Reads frames of some clips, and remembers the ones that cannot be read.
 
     Args:
-        clips: what is read from.
+        clips: the clips to read from.
 
     Warns:
         UserWarning: at the first, second, fourth, eighth, ... frame that cannot be read, in every process that reads.
@@ -43,10 +43,10 @@ class Reader:
         self._bad: dict[tuple[int, int], str] = {}
 
     def first(self, choices: Iterable[tuple[int, Sequence[int]]]) -> Tensor:
-        """The frames of the first choice that can be read, uint8 (T, C, H, W).
+        """Return the frames of the first choice that can be read, uint8 (T, C, H, W).
 
         Args:
-            choices: which clip, and the numbers of its frames; the first hundred are tried.
+            choices: number of a clip and numbers of its frames; the first hundred are tried.
 
         Raises:
             VideoError: none of them can be read.
@@ -60,7 +60,7 @@ class Reader:
         raise VideoError(why)
 
     def read(self, which: int, number: int) -> Tensor | None:
-        """Frame `number` of clip `which`, None where it cannot be read."""
+        """Return frame `number` of clip `which`, None if it cannot be read."""
         if (which, number) in self._bad:
             return None
         try:
@@ -75,10 +75,10 @@ class Reader:
 
 
 def whole_parts(clip: FrameSource) -> list[FrameSource]:
-    """The clip itself, or what lies between the frames of it that cannot be read; reads it once.
+    """Return the clip itself, or the parts between the frames that cannot be read; reads the clip once.
 
-    Behind a frame that cannot be read it goes on at growing strides, since in a video all up to the next key frame are
-    lost, each as slowly.
+    After an unreadable frame, skip ahead in growing steps until a frame can be decoded: in a video all frames up to the
+    next key frame are lost, and each attempt is slow.
 
     Warns:
         UserWarning: as `Reader`.

@@ -1,7 +1,7 @@
 """Training data: windows of consecutive frames, cut out of any number of clips.
 
-Every sample is a function of a seed and its number alone, so that a resumed run sees exactly what an uninterrupted one
-would have seen. Crops and flips are the same for all frames of a sample (the authors drew them per frame).
+Every sample is a function of a seed and its number alone, so that a resumed run sees the same samples as an
+uninterrupted one. Crops and flips are the same for all frames of a sample (the authors drew them per frame).
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class _Samples(Dataset[Tensor]):
 
     @property
     def croppable(self) -> bool:
-        """Whether samples follow the size of the crop."""
+        """True if samples follow the size of the crop."""
         return self.crop is not None
 
     def add_crop(self, crop: tuple[int, int] | None) -> None:
@@ -118,7 +118,7 @@ class Sequences(_Samples):
 
     Args:
         clips: one or more clips; they may differ in size if `crop` is given.
-        window: frames in a sample; the first is a reference, and so is every `max_interval`-th behind it.
+        window: frames in a sample; the first is a reference, and so is every `interval`-th after it.
         crop: as in `Pairs`.
         flip: flip half of the windows horizontally.
         reverse: run time backwards in half of the windows; off, since recurrent teachers know one direction.
@@ -159,15 +159,14 @@ class Sequences(_Samples):
 
 
 class Windows(Dataset[Tensor]):
-    """All consecutive windows of `length` frames of some clips, for validation: reference first, shortcuts behind.
+    """All consecutive windows of `length` frames of some clips, for validation: a reference, then shortcut frames.
 
     Args:
         clips: one or more clips.
         length: frames in a window, usually `max_interval`.
 
     Shape:
-        each sample is a float tensor (length, 3, H, W) in [0, 1]. In place of a window that cannot be read stands the
-        next one.
+        each sample is a float tensor (length, 3, H, W) in [0, 1]. A window that cannot be read is replaced by the next.
 
     Raises:
         InputError: no clip is that long.
@@ -193,7 +192,7 @@ class Windows(Dataset[Tensor]):
 
 
 def long_enough(clips: Sequence[FrameSource], least: int) -> list[FrameSource]:
-    """The clips of at least so many frames; all of them where none is, for an error that says so.
+    """Return the clips of at least so many frames; all of them if there is none, for an error that says so.
 
     Warns:
         UserWarning: some are shorter; it counts them.

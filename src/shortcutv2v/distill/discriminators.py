@@ -35,7 +35,7 @@ class PatchDiscriminator(nn.Module):
     Args:
         in_channels: of the pictures.
         n_layers: strided layers; the authors use 1.
-        width: channels behind the first layer.
+        width: channels after the first layer.
         score_channels: maps of scores; the authors' discriminators have 128, the mean over which is their score.
         spectral_norm: normalise all weights but the last, as the authors do.
 

@@ -1,4 +1,4 @@
-"""Which frames a sample is made of: a function of a seed and the sample's number alone."""
+"""Choice of the frames of a sample: a function of a seed and the sample's number alone."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class PairDraw:
         self._ends = list(itertools.accumulate(max(0, length - 1) for length in lengths))
 
     def __call__(self) -> tuple[int, list[int]]:
-        """Which clip, and the numbers of its two frames; draws from torch's generator."""
+        """Return the number of a clip and of its two frames, drawn from torch's generator."""
         which = bisect.bisect_right(self._ends, int(torch.randint(self._ends[-1], ())))
         length = self.lengths[which]
         distance = int(torch.randint(1, min(self.max_interval, length - 1) + 1, ()))
@@ -57,7 +57,7 @@ class SequenceDraw:
     """
 
     def __init__(self, lengths: Sequence[int], window: int, reverse: bool) -> None:
-        check_number("window, a reference and the frames behind it,", window, 2, whole=True)
+        check_number("window, a reference and the frames after it,", window, 2, whole=True)
         if not any(length >= window for length in lengths):
             raise InputError(
                 f"training needs {window} consecutive frames: the longest clip has {max(lengths, default=0)}"
@@ -66,7 +66,7 @@ class SequenceDraw:
         self._ends = list(itertools.accumulate(max(0, length - window + 1) for length in lengths))
 
     def __call__(self) -> tuple[int, list[int]]:
-        """Which clip, and the numbers of its frames; draws from torch's generator."""
+        """Return the number of a clip and of its frames, drawn from torch's generator."""
         place = int(torch.randint(self._ends[-1], ()))
         which = bisect.bisect_right(self._ends, place)
         start = place - (self._ends[which - 1] if which else 0)
@@ -76,7 +76,7 @@ class SequenceDraw:
 
 @contextlib.contextmanager
 def seeded(seed: int, number: int) -> Iterator[None]:
-    """Torch's generator as sample `number` of `seed` has it; as it was before, afterwards."""
+    """Seed torch's generator for sample `number` of `seed`, and restore it afterwards."""
     with torch.random.fork_rng(devices=[]):
         # `torch.manual_seed` would reach the generators of all GPUs, too, which stay as they are.
         torch.default_generator.manual_seed(hash((seed, number)) & 0xFFFF_FFFF)

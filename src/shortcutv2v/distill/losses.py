@@ -28,7 +28,7 @@ __all__ = [
 ]
 
 Scores: TypeAlias = Tensor | Sequence[Tensor]
-"""What a discriminator says of a batch: a map of scores, or one map per scale."""
+"""A discriminator's result for a batch: a map of scores, or one map per scale."""
 
 
 @dataclass(frozen=True)
@@ -151,10 +151,10 @@ FORMS = tuple(_FORMS)
 
 
 def gan_generator_loss(scores_fake: Scores, form: str = "least_squares") -> Tensor:
-    """What the Shortcut block minimises to have its pictures taken for the teacher's.
+    """Loss of the Shortcut block: small if its pictures are taken for the teacher's.
 
     With scores `s = D(O_hat_t)`, the mean over all of `(s - 1)^2` ("least_squares", which the authors train with),
-    `-log sigmoid(s)` ("log") or `-s` ("hinge"). "log" is equations 14 and 15 with the usual `-log D` in place of
+    `-log sigmoid(s)` ("log") or `-s` ("hinge"). "log" is equations 14 and 15 with the usual `-log D` instead of
     `log(1 - D)`: the same aim, and a gradient that does not vanish while the discriminator is ahead.
 
     Args:
@@ -172,7 +172,7 @@ def gan_generator_loss(scores_fake: Scores, form: str = "least_squares") -> Tens
 
 
 def gan_discriminator_loss(scores_real: Scores, scores_fake: Scores, form: str = "least_squares") -> Tensor:
-    """What a discriminator minimises to tell the teacher's pictures (real) from the block's (fake).
+    """Loss of a discriminator: small if it tells the teacher's pictures (real) from the block's (fake).
 
     With scores `r` of real and `s` of fake pictures, the means of `(r - 1)^2 + s^2` ("least_squares"),
     `-log sigmoid(r) - log(1 - sigmoid(s))` ("log", equations 14 and 15) or `max(0, 1 - r) + max(0, 1 + s)` ("hinge").

@@ -1,4 +1,4 @@
-"""How long the work of a run takes on this machine, measured before training, and what follows from it."""
+"""Times of frames and steps on this machine, measured before training, and the choices that follow from them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import torch
 
 from shortcutv2v.adapter import Adapter
 from shortcutv2v.distill.cache.features import Features, features_of
-from shortcutv2v.distill.cache.store import SUFFIX, StoredClip
+from shortcutv2v.distill.cache.store import StoredClip
 from shortcutv2v.distill.clips import FrameSource
 from shortcutv2v.distill.plan import Batches, Plan, Work
 from shortcutv2v.errors import InputError
@@ -28,7 +28,6 @@ __all__ = [
     "ValidationPace",
     "caching_seconds",
     "choose_plan",
-    "drop_features",
     "frame_cost",
     "validation_interval",
     "validation_pace",
@@ -179,7 +178,7 @@ def _crops(usual: tuple[int, int] | None) -> list[tuple[int, int]]:
 
 
 def _allows(samples: Any, crop: tuple[int, int]) -> bool:
-    """Whether samples can be cut to this crop; features can to multiples of their strides."""
+    """Return True if samples can be cut to this crop, that is, to multiples of the features' strides."""
     if not samples.croppable:
         return False
     try:
@@ -282,27 +281,14 @@ def validation_pace(cost: FrameCost | None, length: int, minutes: float, step: f
     return ValidationPace(every, count, count * window)
 
 
-def drop_features(folder: Path | None) -> None:
-    """Delete the features that a run has kept for itself, and the folder if it held nothing else.
-
-    Args:
-        folder: None if it kept none.
-    """
-    if folder is not None:
-        for path in [*folder.glob(f"*{SUFFIX}"), *folder.glob(f".*{SUFFIX}.*.partial")]:
-            path.unlink(missing_ok=True)
-        with contextlib.suppress(OSError):
-            folder.rmdir()
-
-
 def _now() -> float:
-    """Seconds on a clock, with the work on the GPU done."""
+    """Return the time in seconds, after the GPU has finished its work."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
     return time.perf_counter()
 
 
 def _existing(folder: Path) -> Path:
-    """The folder, or the nearest one above it that is there."""
+    """Return the folder, or the nearest folder above it that exists."""
     folder = folder.absolute()
     return next(path for path in (folder, *folder.parents) if path.exists())

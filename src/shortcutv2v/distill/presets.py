@@ -12,7 +12,7 @@ __all__ = ["PRESETS", "Preset", "find_preset"]
 
 @dataclass(frozen=True)
 class Preset:
-    """How the paper trains one task. It trains for 3200 epochs (Unsup) or 40 (vid2vid), see section C.3.
+    """The paper's settings for one task. It trains for 3200 epochs (Unsup) or 40 (vid2vid), see section C.3.
 
     Attributes:
         lr: learning rate of the blocks (section C.3).

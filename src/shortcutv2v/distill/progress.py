@@ -98,7 +98,7 @@ class Progress(pl.Callback):
                 each.close()
 
     def _values(self, trainer: pl.Trainer) -> dict[str, Any]:
-        """Return what is known of the run, by label."""
+        """Return the values to show, by label."""
         metrics = trainer.callback_metrics
         found: dict[str, Any] = {} if self._loss is None else {"loss": self._loss}
         found |= {label: metrics[name] for name, label in _SHOWN.items() if name in metrics}

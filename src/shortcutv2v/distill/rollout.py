@@ -139,7 +139,7 @@ class Rollout:
 
     @property
     def feeds_itself(self) -> bool:
-        """Whether shortcut frames are made from the outputs of others, which no cache can hold."""
+        """True if shortcut frames are made from the outputs of others, which cannot be cached."""
         return self.feedback == "own" and self.adapter.recurrent
 
     def steps(self, frames: Tensor) -> list[Step]:

@@ -60,7 +60,7 @@ class TrainerSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """How a run trains. None stands for the preset's value, or for what suits a short run on this hardware.
+    """Options of a training run. None stands for the preset's value, or for the usual one of a short run.
 
     Attributes:
         preset: the paper's settings for a task: v2c, l2v, e2f, l2c or vtoonify; other options given replace its values

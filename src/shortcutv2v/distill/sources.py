@@ -1,4 +1,4 @@
-"""From whatever the user names to clips to train on."""
+"""Clips to train on, from paths and objects that the user names."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ Source = str | Path | FrameSource
 
 
 def open_clips(source: Source | Sequence[Source], size: int | tuple[int, int] | None = None) -> list[FrameSource]:
-    """Clips from paths (folders are looked through) and from objects that are clips already, in any mixture.
+    """Return clips from paths (folders are searched) and from objects that are clips already, in any mixture.
 
-    Peak memory does not grow with the number or the length of the clips, some 50 bytes of index per frame apart: those
-    from files share one `video.Cache`, which keeps 256 MiB of decoded frames and eight open files in every process that
-    reads. The frames of the batches under way come on top, 12 bytes per pixel.
+    Peak memory grows by 50 bytes of index per frame only: clips from files share one `video.Cache`, which keeps 256 MiB
+    of decoded frames and eight open files in every reading process. The frames of the current batches come on top, 12
+    bytes per pixel.
 
     Args:
         source: one or several of: video file, folder of videos, folder of frames, uint8 tensor (N, C, H, W), any
@@ -102,7 +102,7 @@ def _checked(clip: Any, number: int) -> FrameSource:
 
 
 def _way(clip: Any, frame: Any) -> str:
-    """How to make a clip of what is nearly one."""
+    """Return advice on how to turn such an object into a clip."""
     if not isinstance(frame, torch.Tensor):
         return "; torch.from_numpy makes a tensor of an array" if hasattr(frame, "__array__") else ""
     if frame.is_floating_point():

@@ -24,7 +24,7 @@ class Deadline(Timer):
 
     Args:
         minutes: length of the run.
-        reserve: seconds that a validation is expected to take, until one was measured.
+        reserve: expected seconds of a validation, until one has been measured.
     """
 
     def __init__(self, minutes: float, reserve: float = 0.0) -> None:
@@ -111,7 +111,7 @@ class Verdict(pl.Callback):
             pl_module.verdict = self.sentence()
 
     def validated(self, step: int) -> bool:
-        """Whether the weights of this step have been validated."""
+        """Return True if the weights of this step have been validated."""
         return bool(self.points) and self.points[-1].step == step
 
     def sentence(self) -> str:

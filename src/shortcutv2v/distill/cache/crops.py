@@ -22,7 +22,7 @@ class UncroppableError(InputError):
 
 @dataclass(frozen=True)
 class _Axis:
-    """How one axis of a feature follows the frame: `scale` feature pixels per frame pixel, `size` of them in a crop."""
+    """One axis of a feature: `scale` feature pixels per frame pixel, `size` of them in a crop."""
 
     scale: Fraction
     size: int
@@ -40,7 +40,7 @@ class Cropper:
 
     Every feature is cut at the same place of the frame; offsets are multiples of the features' strides, so that no
     pixel is split. A feature that does not depend on the size of the frame (a style code, a mean) stays whole. Features
-    near the border of a crop know what lies outside it, which features of a cropped frame would not.
+    near the border of a crop have seen pixels outside it, unlike features of a cropped frame.
 
     Args:
         whole: features of a whole frame.
@@ -76,12 +76,12 @@ class Cropper:
         return math.lcm(*(follows.scale.denominator for follows in found if follows is not None))
 
     def draw(self) -> tuple[int, int]:
-        """A random offset (top, left) in pixels of the frame, uniform over the possible ones; torch's generator."""
+        """Draw an offset (top, left) in pixels of the frame, uniform over the possible ones, from torch's generator."""
         row, column = (int(torch.randint(n, ())) for n in self._choices)
         return row * self.step[0], column * self.step[1]
 
     def __call__(self, features: Features, top: int, left: int) -> Features:
-        """The crop at `top`, `left`, multiples of `step`; views of the features."""
+        """Return the crop at `top`, `left`, multiples of `step`, as views of the features."""
         leaves, spec = flatten(features)
         cut = [_cut(leaf, plan, (top, left)) for leaf, plan in zip(leaves, self._plans, strict=True)]
         return unflatten(cut, spec, self._target)

@@ -39,7 +39,7 @@ class FeatureCache:
     grow with the length of a clip.
 
     A file is found again by a key of the teacher's weights, training flags and cut, of the adapter's plain attributes,
-    and of the clip (file, size and time of change; the content of a tensor). Its first frame is computed anew and
+    and of the clip (file, size and time of change; the content of a tensor). Its first frame is computed again and
     compared, which shows changes that the key does not cover, such as edited source code.
 
     Args:
@@ -143,7 +143,7 @@ class FeatureCache:
 
 
 def _close(stored: Features, live: Features) -> bool:
-    """Whether features are those that the teacher makes now, except for rounding."""
+    """Return True if features are those that the teacher makes now, except for rounding."""
     leaves = zip(flatten(stored)[0], flatten(live)[0], strict=True)
     pairs = [(a.double(), b.double().cpu()) for a, b in leaves if isinstance(b, Tensor) and b.numel()]
     return all(torch.allclose(a, b, rtol=0, atol=_TOLERANCE * float(b.abs().max()) + 1e-12) for a, b in pairs)
@@ -172,20 +172,27 @@ def _teacher_key(model: ShortcutV2V, adapter: Adapter) -> str:
 
 def _clip_key(clip: FrameSource) -> str:
     """Return a key of a clip: of a file path, size, time of change and the size it is read at; of others the pixels."""
-    if isinstance(clip, Part):
-        return f"{_clip_key(clip.clip)}[{clip.start}:{clip.stop}]"
-    if isinstance(clip, Mirrored):
-        return f"{_clip_key(clip.clip)} mirrored"
-    if isinstance(clip, video.Frames):
-        files = sorted(clip.path.iterdir()) if clip.path.is_dir() else [clip.path]
-        states = [(str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
-        return hashlib.sha256(repr((clip.size, states)).encode()).hexdigest()
+    if (found := _file_key(clip)) is not None:
+        return found
     digest = hashlib.sha256()
     for number in range(len(clip)):
         frame = clip[number]
         digest.update(f"{tuple(frame.shape)}".encode())
         digest.update(as_bytes(frame))
     return digest.hexdigest()
+
+
+def _file_key(clip: FrameSource) -> str | None:
+    """Return the key of a clip from a file, or of a part of one; None for other clips."""
+    if isinstance(clip, Part | Mirrored):
+        whole = _file_key(clip.clip)
+        part = f"[{clip.start}:{clip.stop}]" if isinstance(clip, Part) else " mirrored"
+        return None if whole is None else whole + part
+    if not isinstance(clip, video.Frames):
+        return None
+    files = sorted(clip.path.iterdir()) if clip.path.is_dir() else [clip.path]
+    states = [(str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+    return hashlib.sha256(repr((clip.size, states)).encode()).hexdigest()
 
 
 @contextlib.contextmanager

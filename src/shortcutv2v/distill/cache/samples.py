@@ -1,4 +1,4 @@
-"""Training data out of a feature cache: what `Pairs` and `Sequences` draw, as the teacher's features."""
+"""Training data from a feature cache: the samples of `Pairs` and `Sequences` as the teacher's features."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class _FeatureSamples(Dataset[list[Features]]):
 
     @property
     def croppable(self) -> bool:
-        """Whether samples follow the size of the crop; features that do not lie over the frame stay whole."""
+        """True if samples follow the size of the crop; features that do not lie over the frame stay whole."""
         return bool(self._croppers[self.crop])
 
     def add_crop(self, crop: tuple[int, int] | None) -> None:
@@ -83,8 +83,8 @@ class _FeatureSamples(Dataset[list[Features]]):
 class FeaturePairs(_FeatureSamples):
     """Pairs (reference, current) as `Pairs` draws them, as cached features. All clips are cached at construction.
 
-    Crops are cut out of the features of whole frames at multiples of their strides. Nothing is flipped, since features
-    of a mirrored frame are others than mirrored features: give `[*clips, *map(Mirrored, clips)]`, at twice the disk
+    Crops are cut out of the features of whole frames at multiples of their strides. Nothing is flipped, because the
+    features of a mirrored frame are not mirrored features: give `[*clips, *map(Mirrored, clips)]`, at twice the disk
     space.
 
     Args:
@@ -164,7 +164,7 @@ class FeatureSequences(_FeatureSamples):
 def _croppers(
     cache: FeatureCache, clips: Sequence[StoredClip], crop: tuple[int, int] | None
 ) -> dict[FrameShape, Cropper]:
-    """A cropper for every size of frames; none where samples are whole frames."""
+    """Return a cropper for every size of frames; none if samples are whole frames."""
     whole = {stored.frame: stored[0] for stored in clips}
     if crop is not None:
         try:

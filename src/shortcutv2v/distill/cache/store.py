@@ -6,6 +6,7 @@ if it has the size that its records take.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -17,7 +18,7 @@ from torch import Tensor
 from shortcutv2v.distill.cache.features import Features, FrameShape, Unbound, flatten, unflatten
 from shortcutv2v.errors import InputError
 
-__all__ = ["SUFFIX", "StoredClip", "as_bytes", "stored_dtype"]
+__all__ = ["SUFFIX", "StoredClip", "as_bytes", "drop_features", "stored_dtype"]
 
 SUFFIX = ".features"
 _ALIGNED = 64
@@ -51,7 +52,7 @@ def stored_dtype(leaf: Tensor) -> torch.dtype:
 class StoredClip(Sequence[Features]):
     """The features of a clip's frames, in order, each read from disk when it is asked for.
 
-    Frames that the adapter opens with are not among them. It pickles as a file name; each process maps the file anew.
+    Frames that the adapter opens with are left out. It pickles as a file name; each process maps the file for itself.
 
     Args:
         path: the file.
@@ -106,7 +107,7 @@ class StoredClip(Sequence[Features]):
 
     @property
     def is_whole(self) -> bool:
-        """Whether the file is there, with as many bytes as its records take."""
+        """True if the file exists and has as many bytes as its records take."""
         return self.path.is_file() and self.path.stat().st_size == self.nbytes
 
     def _records(self) -> Tensor:
@@ -149,6 +150,19 @@ class StoredClip(Sequence[Features]):
                 "they cannot be cached; train on frames, with cache=None"
             )
         return tensors
+
+
+def drop_features(folder: Path | None) -> None:
+    """Delete the features that a run has kept for itself, and the folder if it held nothing else.
+
+    Args:
+        folder: None if it kept none.
+    """
+    if folder is not None:
+        for path in [*folder.glob(f"*{SUFFIX}"), *folder.glob(f".*{SUFFIX}.*.partial")]:
+            path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            folder.rmdir()
 
 
 def as_bytes(tensor: Tensor) -> memoryview:
