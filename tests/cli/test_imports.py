@@ -18,6 +18,7 @@ import pytest
         ["profile", "--adapter", "gone.py"],
         ["cuts", "--adapter", "gone.py"],
         ["demo", "--minutes", "-1"],
+        ["train", "no.mp4", "--adapter", "gone.py", "--out", "block"],
     ],
     ids=" ".join,
 )

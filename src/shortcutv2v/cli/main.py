@@ -6,13 +6,14 @@ import argparse
 import functools
 import importlib
 import importlib.metadata
+import itertools
 import sys
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from shortcutv2v.errors import InputError, ShortcutError
+from shortcutv2v.errors import InputError, ShortcutError, VideoError
 from shortcutv2v.memory import keep_freed_memory
 
 __all__ = ["main"]
@@ -124,6 +125,9 @@ def _add_adapter(verb: Any, preset: str | None, size: str | None = None) -> None
 
 def _train(argv: Sequence[str], adapter: str | None) -> int:
     """Run the command line of training, whose imports take longer than those of the others."""
+    for clip in itertools.takewhile(lambda argument: not argument.startswith("-"), argv):
+        if not Path(clip).exists():  # the usual mistake is refused at once
+            raise VideoError(f"{clip}: no such file or folder; check the spelling")
     from shortcutv2v.cli.train import run
 
     run(argv, functools.partial(_add_adapter, preset=adapter))
