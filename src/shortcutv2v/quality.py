@@ -111,6 +111,7 @@ class Quality(RefreshPolicy):
         self._refused = self._wait = self._shown = 0
         self._best: float | None = None
         self._last = -math.inf
+        self._cut = False
 
     def estimate(self, unexplained: float) -> float:
         """Return the expected PSNR in dB of a prediction."""
@@ -130,7 +131,8 @@ class Quality(RefreshPolicy):
         before, self._last = self._last, look.estimate
         if look.estimate - self._margin < self.target:
             if before - look.estimate > _NEAR:
-                self._levels = []  # another scene, whose level is another: measure it
+                # Another scene: its level is another, which this frame, predicted from the old scene, says nothing of.
+                self._levels, self._cut = [], True
                 return "cut"
             self._refuse(look.distance)
             return "estimate"
@@ -145,6 +147,9 @@ class Quality(RefreshPolicy):
 
     def audit(self, look: Look, psnr: float) -> None:
         """Move the level to what was found, and the margin by whether the estimate was too good."""
+        if self._cut:
+            self._cut = False
+            return
         size = unexplained(look)
         near = abs(psnr - self.target) < _NEAR
         if self._levels and near:
