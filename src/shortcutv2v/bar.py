@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from typing import Any
@@ -9,28 +10,18 @@ from typing import Any
 __all__ = ["Harmless", "bar", "say"]
 
 
-class Harmless:
-    """A text stream around another one that may be closed, full, or missing; errors of writing are swallowed.
-
-    Args:
-        stream: the stream to write to; None for standard error as it is at each write.
+class Harmless(io.TextIOBase):
+    """Standard error as it is at each write, which may be closed, full, or missing; errors of writing are swallowed.
 
     Examples:
-        >>> out = Harmless(open(os.devnull, "r"))  # not open for writing
-        >>> out.write("lost")
-        4
+        >>> Harmless().write("")
+        0
     """
 
-    def __init__(self, stream: Any = None) -> None:
-        self._stream = stream
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._stream if self._stream is not None else sys.stderr, name)
-
     @property
-    def encoding(self) -> str:
-        """The encoding of the stream; ASCII if it has none."""
-        return str(getattr(self._stream if self._stream is not None else sys.stderr, "encoding", None) or "ascii")
+    def encoding(self) -> str:  # type: ignore[override]
+        """The encoding of standard error; ASCII if there is none."""
+        return str(getattr(sys.stderr, "encoding", None) or "ascii")
 
     def write(self, text: str) -> int:
         """Write `text`, or drop it."""
@@ -42,12 +33,17 @@ class Harmless:
         self._try("flush")
 
     def isatty(self) -> bool:
-        """Return whether the stream is a terminal."""
+        """Return whether standard error is a terminal."""
         return bool(self._try("isatty"))
+
+    def fileno(self) -> int:
+        """Return its number, from which tqdm takes the width; -1 if it has none."""
+        number = self._try("fileno")
+        return -1 if number is None else int(number)
 
     def _try(self, name: str, *args: Any) -> Any:
         try:
-            return getattr(self._stream if self._stream is not None else sys.stderr, name)(*args)
+            return getattr(sys.stderr, name)(*args)
         except (OSError, ValueError, AttributeError):
             return None
 

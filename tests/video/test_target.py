@@ -158,6 +158,29 @@ def test_a_video_that_cannot_get_its_name_is_kept(tmp_path: Path, monkeypatch: p
     assert numbers(video.open(tmp_path / "out-1.mp4")) == [0, 1]
 
 
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
+def test_frames_move_into_a_folder_all_or_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    target, rename = tmp_path / "out", Path.rename
+    target.mkdir()
+
+    def stop(self: Path, to: Path) -> Path:
+        if self.name == "000002.png" and to.parent == target:
+            raise error
+        return rename(self, to)
+
+    out = video.create(target)
+    for number in range(4):
+        out.write(numbered(number))
+    monkeypatch.setattr(Path, "rename", stop)
+    with pytest.raises((VideoError, KeyboardInterrupt)):
+        out.close()
+    kept = target / "out-1"
+    assert left(target) == ([] if isinstance(error, KeyboardInterrupt) else ["out-1"])
+    assert not kept.exists() or numbers(video.open(kept)) == [0, 1, 2, 3]
+
+
 @pytest.mark.parametrize("target", ["out.mp4", "out", "empty"])
 def test_a_second_run_to_one_target_is_refused_at_its_start(tmp_path: Path, target: str) -> None:
     (tmp_path / "empty").mkdir()

@@ -198,8 +198,14 @@ class FolderPart(Part):
         taken = [file.name for file in files if (self.real / file.name).exists()]
         if taken:
             raise FileExistsError(17, f"{taken[0]} exists in it by now")
-        for file in files:
-            file.rename(self.real / file.name)
+        try:
+            for file in files:
+                file.rename(self.real / file.name)
+        except BaseException:  # also a signal: all of the frames, or none
+            for file in files:
+                if not file.exists():
+                    (self.real / file.name).rename(file)
+            raise
 
     def _delete(self) -> None:
         shutil.rmtree(self.path, ignore_errors=True)

@@ -72,22 +72,10 @@ def writer_for(
     pixel_aspect: Fraction = Fraction(1),
     colour: Colour = SDR,
 ) -> Writer:
-    """Return the writer of `target`; the options of the other kind of target have no effect.
+    """Return the writer of `target`, as `create` does, with what only a conversion has.
 
-    Args:
-        target: as in `create`.
-        rate: as in `create`.
-        time_base: as in `create`.
-        crf: as in `create`.
-        preset: as in `create`.
-        image: as in `create`.
-        names: of a folder's images, without suffix; default: six digits.
-        sound: the sound for a video file.
-        pixel_aspect: width of a video's pixel by its height.
-        colour: how the pixel values are to be shown.
-
-    Raises:
-        VideoError: as `create`.
+    `names` are those of a folder's images, without suffix (default: six digits). A video file gets `sound`, the width
+    of its pixels by their height, and how its values are to be shown.
     """
     if is_folder(target):
         if image not in {".png", ".jpg"}:
