@@ -118,7 +118,8 @@ class Stream:
         """How often the stream has refreshed since the last `reset()`, by reason.
 
         "first" (no reference), "size" (the reference does not fit the frame), "condition" (an input that only the
-        middle reads has changed, such as a style vector), "distance" (the policy's horizon),
+        middle reads has changed, such as a style vector), "teacher" (a Python value that its captured code reads has
+        changed, such as a flag), "distance" (the policy's horizon),
         "policy" or the policy's own word, "not finite". Rows of a batch are counted one by one.
         """
         return self.record.refreshes
@@ -163,6 +164,8 @@ class Stream:
             return self._full(begun, carry, ["first" if made_from is None else "size"] * rows)
         if not same(self._conditions, self.model.conditions(carry)):
             return self._full(begun, carry, ["condition"] * rows)
+        if not self._teacher.same_as(self.model.capture.of(carry).frozen):
+            return self._full(begun, carry, ["teacher"] * rows)
         asked = time.perf_counter()
         looks = self._looks(carry, rows)
         reasons = [self._reason(policy, look) for policy, look in zip(self._policies, looks, strict=True)]
@@ -230,6 +233,7 @@ class Stream:
             reasons = ["not finite"] * len(reasons)
         # Only now: a call that fails leaves the stream as it was.
         self._conditions = [condition.clone() for condition in self.model.conditions(carry)]
+        self._teacher = self.model.capture.of(carry).frozen
         self._reference, self._latest = None, (carry, f) if usable else None
         if self.model.replays and usable:
             self._must_refer()  # before the next replay overwrites what it is made from

@@ -14,6 +14,7 @@ import torch
 from tests.graph import trap_teachers as traps
 from torch import Tensor, nn
 
+import shortcutv2v
 from shortcutv2v import graph
 
 X = torch.rand(1, 3, 8, 12, generator=torch.Generator().manual_seed(0))
@@ -292,6 +293,34 @@ def test_half_after_a_capture_is_seen_where_code_reads_a_dtype() -> None:
     passes(cap)
     net.double()
     assert torch.equal(passes(cap), net(X))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("capture", STRATEGIES)
+def test_a_stream_refreshes_when_the_teacher_has_changed(capture: str) -> None:
+    net = Reads().eval()
+    stream = shortcutv2v.wrap(net, "enc", "dec", example_inputs=(X,), capture=capture).stream(10)
+    stream(X)
+    stream(X)
+    assert stream.distance == 1
+    net.mid.enabled = False  # type: ignore[assignment]
+    net.fast = True
+    assert torch.equal(stream(X), net(X))
+    assert (stream.distance, stream.refreshes["teacher"]) == (0, 1)
+    stream(X)
+    assert stream.distance == 1
+
+
+@torch.no_grad()
+def test_a_number_among_the_inputs_does_not_refresh() -> None:
+    class Timed(traps.Base):
+        def forward(self, x: Tensor, step: int = 0) -> Any:
+            return super().forward(x) * (step + 1)
+
+    stream = shortcutv2v.wrap(Timed().eval(), "enc", "dec", example_inputs=(X,)).stream(10)
+    for step in range(3):
+        stream(X, step=step)
+    assert stream.distance == 2
 
 
 @torch.no_grad()

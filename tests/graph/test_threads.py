@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import sys
 import threading
 import warnings
+import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -17,6 +19,7 @@ from torch import Tensor, nn
 
 from shortcutv2v import graph
 from shortcutv2v.graph.quiet import patches_of_this_thread
+from shortcutv2v.graph.twin import Twin
 
 STRATEGIES = ("fx", "export", "hooks")
 X = torch.rand(1, 3, 16, 24)
@@ -201,6 +204,26 @@ def test_closures_over_the_teacher_are_followed(capture: str) -> None:
     assert not net.seen
     carry = split.head(X)
     assert torch.equal(split.tail(carry, split.middle(carry)), net(X))
+
+
+def test_a_copy_shares_the_memory_of_parameters_and_nothing_else() -> None:
+    net = Watched().eval()
+    net.shared = [net.enc, {"norm": net.norm}]  # type: ignore[assignment]
+    net.reference = weakref.ref(net.mid)  # type: ignore[assignment]
+    net.bound = functools.partial(net.mid.forward)  # type: ignore[assignment]
+    net.lock = threading.Lock()  # type: ignore[assignment]
+    twin: Any = Twin(net).teacher
+    for (name, theirs), ours in zip(net.named_parameters(), twin.parameters(), strict=True):
+        assert ours is not theirs, name
+        assert ours.data_ptr() == theirs.data_ptr()
+    assert all(x.data_ptr() != y.data_ptr() for x, y in zip(net.buffers(), twin.buffers(), strict=True))
+    assert twin.shared[0] is twin.enc is not net.enc
+    assert twin.shared[1]["norm"] is twin.norm
+    assert twin.reference() is twin.mid
+    assert twin.bound.func.__self__ is twin.mid
+    assert twin.lock is net.lock
+    assert twin.list is not net.list
+    assert torch.equal(twin(X), net(X))
 
 
 class Slots:

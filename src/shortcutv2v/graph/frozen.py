@@ -43,11 +43,11 @@ def parts(value: Any) -> list[tuple[str, Any, Any]]:
         return []
     if isinstance(value, dict):
         # Paths are split at dots, so none may be left in a key.
-        return [(f"[{k!r}]".replace(".", "\\x2e"), k, v) for k, v in value.items() if isinstance(k, (str, int))]
+        return [(f"[{k!r}]".replace(".", "\\x2e"), k, v) for k, v in list(value.items()) if isinstance(k, (str, int))]
     if isinstance(value, _SEQUENCES):
         return [(f"[{i}]", i, v) for i, v in enumerate(value)]
     own = None if is_foreign(type(value).__module__) else getattr(value, "__dict__", None)
-    return [(k, k, v) for k, v in own.items()] if isinstance(own, dict) else []
+    return [(k, k, v) for k, v in list(own.items())] if isinstance(own, dict) else []
 
 
 class Frozen:
@@ -82,6 +82,10 @@ class Frozen:
             return False
         self._same = walk.same()  # other objects of the same values
         return True
+
+    def same_as(self, other: Frozen) -> bool:
+        """Return True if both found the same values."""
+        return self is other or self.found == other.found
 
 
 def volatile(before: Frozen, after: Frozen) -> frozenset[Label]:
@@ -172,7 +176,7 @@ class _Walk:
         own = vars(module)
         if inside:
             self.sized.append(own)
-        for key, value in own.items():
+        for key, value in list(own.items()):  # another thread may add to it
             read = key in self.reading.names or (inside and (self.reading.dynamic or key == "forward"))
             if (read and key not in _TORCHS_OWN) or (inside and key in _HELD):
                 self.look((name, key), dict.get, own, key, value)
