@@ -47,7 +47,7 @@ class LazyBlocks(nn.Module):
 
     @property
     def materialised(self) -> bool:
-        """Whether the blocks exist: False from `wrap()` without example inputs until the first inputs come."""
+        """True if the blocks exist: False from `wrap()` without example inputs until the first inputs come."""
         return self._make_blocks is None
 
     def make_blocks(self, maps: Maps, device: torch.device, dtype: torch.dtype) -> None:

@@ -58,7 +58,7 @@ def locked(folder: Path, refusal: str) -> Iterator[None]:
 
 
 def held(folder: Path) -> bool:
-    """Whether this process holds the lock of the folder. Always true where the system has no such locks."""
+    """True if this process holds the lock of the folder. Always true where the system has no such locks."""
     return fcntl is None or any(os.path.samestat(os.fstat(handle), folder.stat()) for handle in _held)
 
 

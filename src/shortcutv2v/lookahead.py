@@ -41,7 +41,7 @@ class LookAhead:
     """A video going through a model with references on both sides of the predicted frames.
 
     From a reference on, frames are predicted forwards until the policy refuses one, or half of its `gap` is reached.
-    The next reference lies as far again behind that frame, and the frames between are predicted backwards from it. A
+    The next reference lies as far again after that frame, and the frames between are predicted backwards from it. A
     frame that is refused from both sides gets a full pass, and serves the frames before it as a reference. With a
     fixed interval, references lie where a causal stream puts them, and every frame is predicted from the nearer one.
     At most `gap` frames are held.

@@ -95,7 +95,7 @@ class ShortcutV2V(LazyBlocks):
 
     @property
     def show_shortcut(self) -> bool:
-        """Whether `model(frame)` shows the block's prediction at reference frames, and the default of `stream()`."""
+        """True if `model(frame)` shows the block's prediction at reference frames, and the default of `stream()`."""
         return self._default_stream.show_shortcut
 
     @show_shortcut.setter
@@ -126,7 +126,7 @@ class ShortcutV2V(LazyBlocks):
 
     @property
     def replays(self) -> bool:
-        """Whether `compile()` asked for CUDA graphs, whose results the next replay overwrites."""
+        """True if `compile()` asked for CUDA graphs, whose results the next replay overwrites."""
         return self._replays
 
     def head(self, *args: Any, **kwargs: Any) -> Carry:
@@ -145,7 +145,7 @@ class ShortcutV2V(LazyBlocks):
         """Run what lies between `a` and `f`.
 
         Returns:
-            `f`, one (B, C_f, H, W) per branch; behind them the leaking features kept by `on_leak="reuse"`.
+            `f`, one (B, C_f, H, W) per branch; after them the leaking features kept by `on_leak="reuse"`.
         """
         return self.capture.of(carry).middle(carry)
 

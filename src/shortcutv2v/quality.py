@@ -50,7 +50,7 @@ class Calibration:
 
     slope: float = -0.74
     level: float | None = None
-    margin: float = 0.7
+    margin: float = 0.9
     frames: int = 0
 
     @staticmethod
@@ -94,7 +94,7 @@ class Quality(RefreshPolicy):
     guarantee: int = 0
     slope: float = -0.74
     level: float | None = None
-    margin: float = 0.7
+    margin: float = 0.9
 
     def __post_init__(self) -> None:
         if not (isinstance(self.target, int | float) and 0 < self.target < 100):
@@ -167,7 +167,7 @@ class Quality(RefreshPolicy):
         return f"{self.target:g} dB cannot be held: one frame after a refresh the block reaches {self._best:.1f} dB"
 
     def _refuse(self, distance: int) -> None:
-        """After refusals right behind a refresh, look less and less often: a teacher's frame costs less without."""
+        """After refusals one frame after a refresh, look less and less often: a teacher's frame costs less without."""
         self._refused = self._refused + 1 if distance == 1 else 0
         if self._refused > 1:
             self._wait = min(2 ** (self._refused - 2), _LONGEST_WAIT)

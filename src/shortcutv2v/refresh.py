@@ -79,7 +79,7 @@ class Look:
 
     @property
     def looked(self) -> bool:
-        """Whether the policy has read `predictions`."""
+        """True if the policy has read `predictions`."""
         return "predictions" in vars(self)
 
 
@@ -116,9 +116,9 @@ class RefreshPolicy(ABC):
 
     known: ClassVar[dict[str, type[RefreshPolicy]]] = {}
     guarded: ClassVar[bool] = False
-    """Whether the policy itself sees when a frame is too far from its reference, so that no warning is needed."""
+    """True if the policy itself sees when a frame is too far from its reference, so that no warning is needed."""
     audits: ClassVar[bool] = False
-    """Whether the policy wants to know what the predictions of refreshed frames, at which it looked, were worth."""
+    """True if the policy wants to know what the predictions of refreshed frames, at which it looked, were worth."""
     interval: int
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -206,7 +206,7 @@ class Function(RefreshPolicy):
         return self.function(look)
 
     def reset(self) -> None:
-        """Reset the object behind it, if it can be reset."""
+        """Reset the wrapped object, if it can be reset."""
         getattr(self.function, "reset", lambda: None)()
 
 

@@ -115,7 +115,7 @@ class Stream:
 
     @property
     def refreshes(self) -> Counter[str]:
-        """How often the stream has refreshed since the last `reset()`, by reason.
+        """Number of refreshes since the last `reset()`, by reason.
 
         "first" (no reference), "size" (the reference does not fit the frame), "condition" (an input that only the
         middle reads has changed, such as a style vector), "teacher" (a Python value that its captured code reads has
@@ -126,7 +126,7 @@ class Stream:
 
     @property
     def shortcuts(self) -> int:
-        """How many shortcut frames there were since the last `reset()`, rows of a batch counted one by one."""
+        """Number of shortcut frames since the last `reset()`, rows of a batch counted one by one."""
         return self.record.shortcuts
 
     def summary(self) -> Summary:
@@ -312,12 +312,12 @@ def _put(whole: Any, part: Any, index: Tensor) -> Any:
 
 
 def same(one: Sequence[Tensor], other: Sequence[Tensor]) -> bool:
-    """Whether all conditions are what they were."""
+    """True if all conditions are what they were."""
     return len(one) == len(other) and all(map(torch.equal, one, other))
 
 
 def finite(tree: Any) -> bool:
-    """Whether all floating-point tensors are free of NaN and infinity."""
+    """True if all floating-point tensors are free of NaN and infinity."""
     return all(bool(edge.isfinite()) for tensor in _floats(tree) for edge in tensor.aminmax())
 
 

@@ -1,4 +1,4 @@
-"""What a stream did: frames, refreshes and their reasons, estimated and audited quality, times."""
+"""Summary of a stream: frames, refreshes and their reasons, estimated and audited quality, times."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ class Summary:
 
 
 class Record:
-    """The running notes behind a `Summary`.
+    """The running notes of which a `Summary` is made.
 
     Attributes:
         refreshes: refreshes by reason.
@@ -142,7 +142,7 @@ class Record:
 
     @property
     def speed(self) -> float | None:
-        """How many times as fast as the teacher the latest frames were, everything included.
+        """Speed of the latest frames as a multiple of the teacher's, everything included.
 
         The first full and the first shortcut frame are left out if there are more, because they prepare the network.
         """

@@ -74,7 +74,7 @@ class Translator:
 
     @torch.no_grad()
     def play(self, frames: Iterable[Tensor]) -> Iterator[Tensor]:
-        """Yield the pictures of a whole video, in order; with `lookahead`, some frames behind what is read."""
+        """Yield the pictures of a whole video, in order; with `lookahead`, some frames later than they are read."""
         if self.lookahead and self.stream is not None:
             pictures = self._player.ahead(map(self._given, frames), LookAhead(self.stream).play)
             yield from map(self._shown, pictures)

@@ -19,7 +19,7 @@ __all__ = ["Carry", "Reference", "fits"]
 
 @dataclass(frozen=True)
 class Carry:
-    """What the head hands on.
+    """Features that the head hands on.
 
     Attributes:
         a: one feature map of shape (B, C_a, H, W) per branch (the outputs of a tuple of `enc_layer`s are
@@ -36,11 +36,11 @@ class Carry:
 
 @dataclass(frozen=True)
 class Reference:
-    """What a full pass leaves behind for the shortcut passes that follow.
+    """Features that a full pass leaves for the shortcut passes after it.
 
     Attributes:
         a: `a_ref`, one (B, C_a, H, W) per branch.
-        f: `f_ref`, one (B, C_f, H, W) per branch; behind them the leaking features kept by `on_leak="reuse"`.
+        f: `f_ref`, one (B, C_f, H, W) per branch; after them the leaking features kept by `on_leak="reuse"`.
         state: per branch, whatever the block has computed from `a_ref` and `f_ref` alone, so that it is
             computed once per refresh and not once per frame.
     """
@@ -51,7 +51,7 @@ class Reference:
 
 
 def fits(reference: Reference | Carry, carry: Carry) -> bool:
-    """Whether a block can predict from `reference` for `carry`: same shapes and devices, dtypes that serve.
+    """True if a block can predict from `reference` for `carry`: same shapes and devices, dtypes that serve.
 
     The reference's dtype may be narrower than the current one, and under autocast any dtype serves.
     """

@@ -59,7 +59,7 @@ class HetConv2d(nn.Module):
 
 
 def _is_plain(layer: nn.Module) -> bool:
-    """Whether a call of the layer uses its weight and bias, and does nothing else."""
+    """True if a call of the layer uses its weight and bias, and does nothing else."""
     return type(layer) is nn.Conv2d and not layer._forward_pre_hooks and not layer._forward_hooks
 
 

@@ -119,7 +119,7 @@ def _tensor(name: str, x: Tensor) -> dict[str, Any]:
 
 
 def _picture(step: Step, name: str) -> dict[str, Any]:
-    """What a picture's numbers mean."""
+    """Meaning of a picture's numbers."""
     if step.picture is None or name not in ("frame", "picture"):
         return {}
     pixels = step.picture == "pixels"

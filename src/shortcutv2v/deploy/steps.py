@@ -25,7 +25,7 @@ Inputs = tuple[tuple[Any, ...], dict[str, Any]]
 
 
 class Step(Protocol):
-    """What surrounds the model's passes in a program.
+    """Steps around the model's passes in a program.
 
     Attributes:
         examples: the program's inputs by name, in order, without the reference.

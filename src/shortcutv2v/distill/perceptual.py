@@ -90,7 +90,7 @@ class FeaturePerceptual(FrozenDistance):
         return perceptual_loss(self.features(picture), expected)
 
     def features(self, picture: Tensor) -> Sequence[Tensor]:
-        """What is compared, one tensor per layer."""
+        """Features to compare, one tensor per layer."""
         found = self.network(picture)
         layers = [found] if isinstance(found, Tensor) else found
         if not isinstance(layers, list | tuple) or not all(isinstance(layer, Tensor) for layer in layers):

@@ -85,7 +85,7 @@ class Profile:
 
     @property
     def speedup(self) -> float:
-        """How many times as fast the video is as with the teacher alone."""
+        """Speed of the video as a multiple of the teacher's."""
         teacher, mean = self._per_frame(_seconds)
         return teacher / mean
 

@@ -185,7 +185,7 @@ def _module(name: str, f: Tensor) -> _Implementation:
 
 
 def _transformed() -> bool:
-    """Whether `torch.func` or forward-mode differentiation is active: they do not support custom operators.
+    """True if `torch.func` or forward-mode differentiation is active: they do not support custom operators.
 
     That includes torchvision's, whose forward-mode derivatives they take to be zero.
     """

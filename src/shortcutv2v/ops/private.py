@@ -87,7 +87,7 @@ def _numbers(count: int, dtype: torch.dtype) -> Tensor:
 
 
 def _agree(private: Callable[[], Tensor], public: Callable[[], Tensor]) -> bool:
-    """Whether the private operator exists, runs, and gives the public one's numbers, exact for small integers."""
+    """True if the private operator exists, runs, and gives the public one's numbers, exact for small integers."""
     try:
         return torch.equal(private(), public())
     except (AttributeError, RuntimeError, TypeError, NotImplementedError):

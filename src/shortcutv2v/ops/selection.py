@@ -79,7 +79,7 @@ def _default(like: torch.Tensor) -> str:
 
 
 def _torchvision_is_unsafe(device: torch.device) -> bool:
-    """Whether torchvision's CUDA kernels could race with other work, or would break a request for determinism.
+    """True if torchvision's CUDA kernels could race with other work, or would break a request for determinism.
 
     They always run on CUDA's default stream. Other streams do not wait for it, and a CUDA graph cannot record it;
     compiled code may become part of such a graph. Their gradients are summed in no fixed order.

@@ -72,7 +72,7 @@ class Timeline:
 
     @property
     def jumps(self) -> int:
-        """How many jumps were repaired so far."""
+        """Number of jumps that were repaired so far."""
         return len(self._shifts) - 1
 
     def correct(self, packet: Packet[Any]) -> None:

@@ -64,7 +64,7 @@ def fit(size: Size, stored: tuple[int, int], multiple: int = 1) -> tuple[int, in
 
 @dataclass(frozen=True)
 class Colour:
-    """How pixel values are to be shown, by the numbers of ITU-T H.273; they are kept and not converted.
+    """Rules for showing pixel values, by the numbers of ITU-T H.273; they are kept and not converted.
 
     Attributes:
         primaries: which red, green and blue; 1 is BT.709, 9 is BT.2020.

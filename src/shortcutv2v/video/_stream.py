@@ -1,4 +1,4 @@
-"""What a container promises of its pictures, and whether they came."""
+"""Check that the pictures came that a container promises."""
 
 from __future__ import annotations
 

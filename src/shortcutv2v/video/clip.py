@@ -78,7 +78,7 @@ class Clip(ABC):
 
     @property
     def frames(self) -> int | None:
-        """How many frames will come, if the container says so; else None."""
+        """Number of frames that will come, if the container says so; else None."""
         total = self._total()
         if total is None:
             return None
@@ -106,7 +106,7 @@ class Clip(ABC):
 
     @property
     def transparent(self) -> bool:
-        """Whether a frame so far had pixels that are not opaque; their hidden colours come out."""
+        """True if a frame so far had pixels that are not opaque; their hidden colours come out."""
         return self._convert.transparent
 
     def __iter__(self) -> Iterator[Tensor]:

@@ -78,7 +78,7 @@ class ToTensor:
 
     @property
     def keeps_ratio(self) -> bool:
-        """Whether frames keep the shape that they are stored in."""
+        """True if frames keep the shape that they are stored in."""
         return self._size is None or isinstance(self._size, int)
 
     def size(self, frame: VideoFrame) -> tuple[int, int]:
