@@ -113,3 +113,13 @@ def test_damaged_sound_does_not_end_a_run(tmp_path: Path) -> None:
     path.write_bytes(data)
     with pytest.warns(UserWarning, match="AAC"):
         assert video.convert(path, tmp_path / "out.mp4", same, progress=False) == 50
+
+
+def test_channels_in_an_order_of_their_own_are_not_decoded() -> None:
+    """PyAV ends the process when it frees a decoded frame of such sound."""
+    from types import SimpleNamespace
+
+    from shortcutv2v.video.audio import _Encoded
+
+    layout = SimpleNamespace(name="8 channels (FL+FR+FC+LFE+SL+SR+BL+BR)")
+    assert _Encoded.of(None, SimpleNamespace(codec_context=SimpleNamespace(layout=layout))) is None

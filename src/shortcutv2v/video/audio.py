@@ -169,6 +169,8 @@ class _Encoded(_Track):
     @staticmethod
     def of(output: Any, stream: Any) -> _Encoded | None:
         """Return the track, or None if the sound cannot be decoded or encoded."""
+        if " channels (" in stream.codec_context.layout.name:  # in an order of its own, on which PyAV's frames crash
+            return None
         try:
             return _Encoded(output, stream)
         except (ValueError, load().error.FFmpegError):
