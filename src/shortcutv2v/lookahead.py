@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from shortcutv2v.refresh import Look, own_copy
-from shortcutv2v.stream import Stream, finite, same
+from shortcutv2v.rows import finite, same
+from shortcutv2v.stream import Stream
 from shortcutv2v.summary import psnr
 from shortcutv2v.types import Carry, Reference, fits
 

@@ -1,35 +1,29 @@
-"""A wrapped teacher: its three parts, a block per branch, and the two passes. All passes are pure."""
+"""A wrapped teacher, as users hold it: streams, quality by name, calibration, saving."""
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from shortcutv2v.blocks import Prediction, ShortcutBlock
-from shortcutv2v.blocks.alignment import laid_out_like
+from shortcutv2v.blocks import ShortcutBlock
 from shortcutv2v.errors import InputError
-from shortcutv2v.graph import Capture, Cut, begin_pass, keep, replays
-from shortcutv2v.lazy import BlockMaker, LazyBlocks, materialising
+from shortcutv2v.graph import Capture
+from shortcutv2v.lazy import BlockMaker
+from shortcutv2v.passes import Passes, placement
 from shortcutv2v.quality import Calibration, policy_for
 from shortcutv2v.refresh import Look, RefreshPolicy, as_policy
 from shortcutv2v.stream import Stream
-from shortcutv2v.types import Carry, Reference, fits
-
-DEFAULT_HORIZON = 9
 
 __all__ = ["RefreshLike", "ShortcutV2V", "placement"]
 
-
-_LAYERS = (nn.modules.conv._ConvNd, nn.Linear)
+DEFAULT_HORIZON = 9
 RefreshLike = RefreshPolicy | Callable[[Look], bool | str] | int
 
 
-class ShortcutV2V(LazyBlocks):
+class ShortcutV2V(Passes):
     """A wrapped teacher, as `wrap()` returns it: a drop-in for the teacher in a video loop.
 
     The teacher is held, but not registered: `parameters()`, `state_dict()`, `train()` and `eval()` concern the
@@ -62,24 +56,11 @@ class ShortcutV2V(LazyBlocks):
         refresh: RefreshPolicy,
         show_shortcut: bool = False,
     ) -> None:
-        super().__init__(blocks)
-        self.capture = capture
+        super().__init__(capture, blocks)
         self.trained_interval: int | None = None
         self.calibration: Calibration | None = None
         self.picture: Callable[[Any], Tensor] | None = None
-        self._compile_options: dict[str, Any] | None = None
-        self._replays = False
         self._default_stream = Stream(self, refresh, show_shortcut)
-
-    @property
-    def teacher(self) -> nn.Module:
-        """The wrapped module."""
-        return self.capture.teacher
-
-    @property
-    def cut(self) -> Cut:
-        """The cut."""
-        return self.capture.cut
 
     @property
     def refresh(self) -> RefreshPolicy:
@@ -106,130 +87,6 @@ class ShortcutV2V(LazyBlocks):
     def max_interval(self) -> int:
         """Largest number of frames from one refresh to the next: the horizon of the refresh policy."""
         return self.refresh.interval
-
-    def materialise(self, *args: Any, **kwargs: Any) -> ShortcutV2V:
-        """Capture the teacher on these inputs and make the blocks, unless this has happened before.
-
-        The first call of the model, of a stream, of `head()`, or `fit()` with its first frame does it by itself.
-
-        Raises:
-            CutError: the cut cannot be made; the subclasses say why and what to type next.
-            CaptureError: the teacher cannot be captured.
-        """
-        with materialising, torch.inference_mode(False):
-            if not self.materialised:
-                maps, (device, dtype) = self.capture.at(args, kwargs).maps, placement(self.teacher)
-                self.make_blocks(maps, device, torch.promote_types(dtype, maps.dtype))
-                if self._compile_options is not None:
-                    self.compile(**self._compile_options)
-        return self
-
-    @property
-    def replays(self) -> bool:
-        """True if `compile()` asked for CUDA graphs, whose results the next replay overwrites."""
-        return self._replays
-
-    def head(self, *args: Any, **kwargs: Any) -> Carry:
-        """Run what `a` needs. Takes the teacher's inputs. Every pass begins here."""
-        if not self.materialised:
-            self.materialise(*args, **kwargs)
-        if self._replays:
-            begin_pass()
-        return self.capture.head(*args, **kwargs)
-
-    def conditions(self, carry: Carry) -> list[Tensor]:
-        """Return what the middle reads and no change of `a` tells of, such as a style vector: streams watch it."""
-        return self.capture.of(carry).conditions(carry)
-
-    def middle(self, carry: Carry) -> tuple[Tensor, ...]:
-        """Run what lies between `a` and `f`.
-
-        Returns:
-            `f`, one (B, C_f, H, W) per branch; after them the leaking features kept by `on_leak="reuse"`.
-        """
-        return self.capture.of(carry).middle(carry)
-
-    def tail(self, carry: Carry, f: tuple[Tensor, ...]) -> Any:
-        """Run what the output needs once `f` is given.
-
-        Args:
-            carry: what the head handed on for the current frame.
-            f: as `middle()` or `predict()` returns it.
-
-        Returns:
-            The output in the teacher's own structure.
-        """
-        output = self.capture.of(carry).tail(carry, f)
-        return keep(output) if self._replays else output
-
-    def make_reference(self, carry: Carry, f: tuple[Tensor, ...]) -> Reference:
-        """Return the reference that a full pass leaves: `a`, `f`, and all that the blocks compute from them alone.
-
-        Raises:
-            InputError: the features have other channels than the blocks take.
-        """
-        taken = [(block.a_channels, block.f_channels) for block in self.blocks]
-        given = [(a.shape[1], f_ref.shape[1]) for a, f_ref in zip(carry.a, f, strict=False)]
-        if taken != given:
-            raise InputError(f"the blocks take features of {taken} channels (a, f), but the cut gives {given}")
-        state = tuple(
-            block.encode_reference(block.own_dtype(f_ref), block.own_dtype(a_ref))
-            for block, f_ref, a_ref in zip(self.blocks, f, carry.a, strict=False)
-        )
-        reference = Reference(carry.a, f, state)
-        return keep(reference) if self._replays else reference
-
-    def predict(self, reference: Reference, carry: Carry) -> tuple[Tensor, ...]:
-        """`f` of the current frame as the blocks predict it; leaking features are those of the reference.
-
-        Raises:
-            InputError: the current features differ from those of the reference in number, shape, device or dtype.
-        """
-        _check_fits(reference, carry)
-        predicted = tuple(
-            _cast(block.predict(reference.state[i], block.own_dtype(carry.a[i])), reference, carry, i)
-            for i, block in enumerate(self.blocks)
-        )
-        return predicted + reference.f[len(predicted) :]
-
-    def analyse(self, reference: Reference, carry: Carry) -> tuple[Prediction, ...]:
-        """Predict as `predict` does; return a full `Prediction` per branch, for losses, policies and pictures."""
-        _check_fits(reference, carry)
-        made = [block.analyse(reference.state[i], block.own_dtype(carry.a[i])) for i, block in enumerate(self.blocks)]
-        return tuple(
-            one._replace(f_hat=_cast(one.f_hat, reference, carry, i), f_star=_cast(one.f_star, reference, carry, i))
-            for i, one in enumerate(made)
-        )
-
-    def compose(self, reference: Reference, carry: Carry, predictions: tuple[Prediction, ...]) -> tuple[Tensor, ...]:
-        """Return `f` for `tail()` from what `analyse()` returned: the same numbers as `predict()`."""
-        pairs = zip(predictions, carry.a, strict=True)
-        predicted = tuple(laid_out_like(prediction.f_hat, a) for prediction, a in pairs)
-        return predicted + reference.f[len(predicted) :]
-
-    def reference(self, *args: Any, **kwargs: Any) -> tuple[Any, Reference]:
-        """A full pass.
-
-        Returns:
-            The teacher's own output, and the `Reference` for the shortcut passes that follow.
-        """
-        carry = self.head(*args, **kwargs)
-        f = self.middle(carry)
-        return self.tail(carry, f), self.make_reference(carry, f)
-
-    def shortcut(self, reference: Reference, *args: Any, **kwargs: Any) -> Any:
-        """A shortcut pass: the output predicted from `reference` and the current inputs; the middle does not run.
-
-        Raises:
-            InputError: no reference is given, or it does not fit the current features.
-        """
-        if not isinstance(reference, Reference):
-            raise InputError(
-                f"shortcut() takes a reference before the teacher's inputs, got {type(reference).__name__}: "
-                "output, reference = model.reference(frame), then model.shortcut(reference, next_frame)"
-            )
-        carry = self.head(*args, **kwargs)
-        return self.tail(carry, self.predict(reference, carry))
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """The next frame of a video, as `teacher(*args, **kwargs)` would give it; refreshes by policy."""
@@ -309,35 +166,6 @@ class ShortcutV2V(LazyBlocks):
         """Horizon of `stream(quality=...)` and `stream(speed=...)`: the interval of the training, at least 9."""
         return max(DEFAULT_HORIZON, self.trained_interval or 0)
 
-    def compile(self, *args: Any, **options: Any) -> None:
-        """Compile head, middle, tail and blocks with `torch.compile(**options)`, each as one program.
-
-        The first frames of each size take long, then passes are faster where the device gains from fusion. The state
-        of streams stays outside the compiled code. A teacher captured by hooks is not compiled, its blocks are. Results
-        change within rounding.
-
-        With `mode="reduce-overhead"` (CUDA graphs) every replay overwrites the results of the one before. References
-        and outputs are therefore copied out of the graphs' memory, and stay yours; a `Carry`, and `f` as `middle()` or
-        `predict()` gives it, hold until the next `head()`, which begins a step (`cudagraph_mark_step_begin`). Mark
-        one yourself before each call of other compiled code in the same process, such as a compiled teacher. Tested
-        with a backend that overwrites its results as replays do, never on a GPU.
-
-        Args:
-            args: none; named options only.
-            options: those of `torch.compile`, such as `backend` or `dynamic`.
-
-        Raises:
-            InputError: a positional option.
-        """
-        if args:
-            raise InputError("compile() takes named options only, such as model.compile(dynamic=False)")
-        self._replays = replays(options)
-        self._compile_options = options
-        self.capture.compile(**options)
-        if self.materialised:
-            for block in self.blocks:
-                block.compile(**options)
-
     def save(self, folder: str | Path) -> None:
         """Save the blocks and the recipe, never the teacher; see `shortcutv2v.load`."""
         from shortcutv2v.checkpoint import save
@@ -355,38 +183,3 @@ class ShortcutV2V(LazyBlocks):
         """The cut and the policy."""
         pending = "" if self.materialised else ", blocks made at the first frame"
         return f"{self.cut.short}, refresh={self.refresh}{pending}"
-
-
-def _cast(predicted: Tensor, reference: Reference, carry: Carry, branch: int) -> Tensor:
-    """Return a branch's prediction in the dtype that the tail expects; under autocast as it is."""
-    a_ref, a_t, f = reference.a[branch], carry.a[branch], reference.f[branch]
-    if f.device.type != "meta" and torch.is_autocast_enabled(f.device.type):
-        return predicted
-    # The teacher may have been cast to a wider dtype since the reference was made.
-    return predicted.to(f.dtype if a_ref.dtype == a_t.dtype else torch.promote_types(f.dtype, a_t.dtype))
-
-
-def _check_fits(reference: Reference, carry: Carry) -> None:
-    if not fits(reference, carry):
-        raise InputError(
-            f"the reference was made from features of shape {_words(reference)}, the current frame gives "
-            f"{_words(carry)}: call model.reference() on a frame like this one first"
-        )
-
-
-def _words(of: Reference | Carry) -> str:
-    return ", ".join(f"{tuple(x.shape)} ({str(x.dtype).removeprefix('torch.')}, {x.device})" for x in of.a)
-
-
-def placement(teacher: nn.Module) -> tuple[torch.device, torch.dtype]:
-    """Return the device and dtype in which the teacher takes frames.
-
-    They are those of its first convolution or linear layer, else of its first floating-point parameter, which may be a
-    table in another precision; the defaults for a teacher without any.
-    """
-    # Not `module.weight`: a parametrization would compute it, and may change its state by that.
-    layers = (module._parameters.get("weight") for module in teacher.modules() if isinstance(module, _LAYERS))
-    for parameter in itertools.chain(layers, teacher.parameters()):
-        if parameter is not None and parameter.is_floating_point():
-            return parameter.device, parameter.dtype
-    return torch.device("cpu"), torch.get_default_dtype()

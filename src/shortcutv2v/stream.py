@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -14,13 +14,14 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from shortcutv2v.refresh import Look, RefreshPolicy, as_policy, own_copy
+from shortcutv2v.rows import finite, put, rows_of, same, select
 from shortcutv2v.summary import Record, Summary, psnr
 from shortcutv2v.types import Carry, Reference, fits
 
 if TYPE_CHECKING:
     from shortcutv2v.model import ShortcutV2V
 
-__all__ = ["Stream", "finite", "same"]
+__all__ = ["Stream"]
 
 T = TypeVar("T")
 _Features = tuple[Tensor, ...]
@@ -159,7 +160,7 @@ class Stream:
         """Return the output for the next frame, in the teacher's own structure. Takes the teacher's inputs."""
         begun = time.perf_counter()
         carry = self.model.head(*args, **kwargs)
-        rows, made_from = _rows(carry), self._latest[0] if self._latest is not None else self._reference
+        rows, made_from = rows_of(carry), self._latest[0] if self._latest is not None else self._reference
         if made_from is None or not fits(made_from, carry):
             return self._full(begun, carry, ["first" if made_from is None else "size"] * rows)
         if not same(self._conditions, self.model.conditions(carry)):
@@ -187,7 +188,7 @@ class Stream:
         predict = cache(lambda: self.model.analyse(self._must_refer(), carry))
         found = []
         for row, distance in enumerate(self.distances):
-            of_row = partial(_select, rows=rows, index=slice(row, row + 1))
+            of_row = partial(select, rows=rows, index=slice(row, row + 1))
             refer = partial(_then, of_row, self._must_refer)
             found.append(Look(distance + 1, of_row(carry), refer, partial(_then, of_row, predict), row))
             found[-1].times = self.record.times
@@ -252,17 +253,17 @@ class Stream:
         """Refresh some rows of the batch, and show the prediction in the others."""
         rows, due = len(reasons), [row for row, reason in enumerate(reasons) if reason]
         index = torch.tensor(due, device=carry.a[0].device)
-        args, kwargs = _select(inputs, rows, index)
+        args, kwargs = select(inputs, rows, index)
         part = self.model.head(*args, **kwargs)
         f = self.model.middle(part)
-        if _rows(part) != len(due) or any(x.shape[0] != len(due) for x in f):
+        if rows_of(part) != len(due) or any(x.shape[0] != len(due) for x in f):
             return self._full(begun, carry, ["policy"] * rows, (), None)  # a teacher that mixes its rows
-        put = partial(_put, index=index)
-        output = self.model.tail(carry, predicted if self.show_shortcut else pytree.tree_map(put, predicted, f))
+        exchange = partial(put, index=index)
+        output = self.model.tail(carry, predicted if self.show_shortcut else pytree.tree_map(exchange, predicted, f))
         if not finite((part.a, f, predicted, output)):
             return self._full(begun, carry, ["not finite"] * rows, (), None)
-        self._audit(part, [looks[row] for row in due], None, f, _select(predicted, rows, index))
-        self._reference = pytree.tree_map(put, self._must_refer(), self.model.make_reference(part, f))
+        self._audit(part, [looks[row] for row in due], None, f, select(predicted, rows, index))
+        self._reference = pytree.tree_map(exchange, self._must_refer(), self.model.make_reference(part, f))
         self._count(begun, reasons, looks)
         return output
 
@@ -292,39 +293,6 @@ class Stream:
 
 def _then(change: Callable[[T], T], get: Callable[[], T]) -> T:
     return change(get())
-
-
-def _rows(carry: Carry) -> int:
-    return carry.a[0].shape[0]
-
-
-def _select(tree: T, rows: int, index: slice | Tensor) -> T:
-    """Return some rows of every tensor that has `rows` of them; others belong to all rows."""
-    if rows == 1:
-        return tree
-    chosen: T = pytree.tree_map_only(Tensor, lambda x: x[index] if x.dim() and x.shape[0] == rows else x, tree)
-    return chosen
-
-
-def _put(whole: Any, part: Any, index: Tensor) -> Any:
-    """Return `whole` with the rows `index` taken from `part`."""
-    return whole.index_copy(0, index, part.to(whole.dtype)) if isinstance(whole, Tensor) else whole
-
-
-def same(one: Sequence[Tensor], other: Sequence[Tensor]) -> bool:
-    """True if all conditions are what they were."""
-    return len(one) == len(other) and all(map(torch.equal, one, other))
-
-
-def finite(tree: Any) -> bool:
-    """True if all floating-point tensors are free of NaN and infinity."""
-    return all(bool(edge.isfinite()) for tensor in _floats(tree) for edge in tensor.aminmax())
-
-
-def _floats(tree: Any) -> Iterator[Tensor]:
-    for leaf in pytree.tree_leaves(tree):
-        if isinstance(leaf, Tensor) and leaf.is_floating_point() and leaf.numel():
-            yield leaf
 
 
 def _first_tensor(output: Any) -> Tensor:
