@@ -80,11 +80,20 @@ def test_a_preset_of_ones_own_fills_what_is_not_given() -> None:
         ({"gradient_clip_val": 0}, "trainer.gradient_clip_val must be a number above 0"),
         ({"feedback": "none"}, "unknown feedback 'none': expected one of teacher, own"),
         ({"betas": (0.5, 1.0)}, "each of betas must be"),
+        ({"cache": 3}, "cache must be a path or None, got 3"),
+        ({"folder": 5}, "folder must be a path or None, got 5"),
+        ({"resume": True}, "resume must be a path or None, got True"),
+        ({"progress": "no"}, "progress must be a bool, got a str"),
+        ({"trainer": {"devices": 2}}, "trainer must be a TrainerSettings, got a dict"),
+        ({"devices": "many"}, "devices"),
+        ({"strategy": "nope"}, "invalid strategy name"),
+        ({"accelerator": "abacus"}, "invalid accelerator name"),
+        ({"minutes": float("nan")}, "minutes must be a number above 0"),
     ],
 )
 def test_unknown_names_and_bad_values_are_refused(names: dict[str, Any], message: str, chain: nn.Module) -> None:
     with pytest.raises(InputError, match=message):
-        fit(model_of(chain), clip(), **SHORT, **names)
+        fit(model_of(chain), clip(), **SHORT | names)
 
 
 @pytest.mark.parametrize("given", [{"adversary": Adversary(width=4)}, {"perceptual": nn.L1Loss()}, {"truncate": 2}])

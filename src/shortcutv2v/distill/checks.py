@@ -19,6 +19,7 @@ __all__ = [
     "check_kind",
     "check_model",
     "check_number",
+    "check_path",
     "check_precision",
     "check_samples",
     "check_size",
@@ -115,6 +116,18 @@ def check_model(model: Any) -> None:
             "the blocks are in float16, which becomes NaN under Adam at the first step: wrap the teacher in float32 "
             'and train with precision="16-mixed" (--trainer.precision 16-mixed), then call model.half()'
         )
+
+
+def check_path(name: str, value: object) -> None:
+    """Raise `InputError` unless `value` is a path or None.
+
+    Examples:
+        >>> check_path("folder", 5)
+        Traceback (most recent call last):
+        shortcutv2v.errors.InputError: folder must be a path or None, got 5
+    """
+    if not isinstance(value, str | Path | None):
+        raise InputError(f"{name} must be a path or None, got {value!r:.80}")
 
 
 def check_size(size: object) -> None:

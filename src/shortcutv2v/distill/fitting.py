@@ -15,7 +15,7 @@ from shortcutv2v.adapter import Adapter
 from shortcutv2v.adapter_check import check_adapter
 from shortcutv2v.bar import say
 from shortcutv2v.distill.cache.store import drop_features
-from shortcutv2v.distill.checks import check_end, check_kind, checked_folder
+from shortcutv2v.distill.checks import check_end, check_kind, check_path, checked_folder
 from shortcutv2v.distill.clips import FrameSource
 from shortcutv2v.distill.datamodule import ClipData
 from shortcutv2v.distill.module import Distiller
@@ -107,12 +107,7 @@ def fit(
     check_end(minutes, steps)
     given = settings_of(settings, changes)
     chosen: Settings = given.filled()
-    check_kind("model", model, ShortcutV2V, "wrap the teacher with shortcutv2v.wrap()", optional=False)
-    check_kind("adapter", adapter, Adapter, "give an object")
-    if not (isinstance(distiller, type) and issubclass(distiller, Distiller)):
-        raise InputError(f"distiller must be Distiller or a subclass of it, the class itself, got {distiller!r:.80}")
-    if folder is not None:
-        checked_folder(folder)
+    _check_arguments(model, adapter, distiller, folder, resume)
     if quality is not None:
         model.refresh = policy_for(quality, None, max(model.horizon, model.max_interval), None)
     data = ClipData(source, None if validation == "auto" else validation, chosen)
@@ -152,6 +147,18 @@ def _alone(trainer: pl.Trainer, folder: str | Path | None) -> Iterator[None]:
         return
     with locked(Path(folder), f"another run is training in {folder}: wait for its end, or give another folder"):
         yield
+
+
+def _check_arguments(model: object, adapter: object, distiller: object, folder: Any, resume: object) -> None:
+    """Raise `InputError` if an argument is of the wrong kind, or the folder cannot be made."""
+    check_kind("model", model, ShortcutV2V, "wrap the teacher with shortcutv2v.wrap()", optional=False)
+    check_kind("adapter", adapter, Adapter, "give an object")
+    if not (isinstance(distiller, type) and issubclass(distiller, Distiller)):
+        raise InputError(f"distiller must be Distiller or a subclass of it, the class itself, got {distiller!r:.80}")
+    check_path("folder", folder)
+    check_path("resume", resume)
+    if folder is not None:
+        checked_folder(folder)
 
 
 @torch.no_grad()

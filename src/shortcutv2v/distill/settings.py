@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from shortcutv2v.distill.adversarial import Adversary
-from shortcutv2v.distill.checks import check_kind, check_number, check_precision, check_size
+from shortcutv2v.distill.checks import check_kind, check_number, check_path, check_precision, check_size
 from shortcutv2v.distill.losses import LossWeights
 from shortcutv2v.distill.presets import Preset, find_preset
 from shortcutv2v.errors import InputError, near_matches
@@ -133,6 +133,9 @@ class Settings:
             raise InputError(f"preset must be a name or a Preset, got {self.preset!r:.80}")
         for name in ("kind", "feedback"):
             _check_choice(name, getattr(self, name))
+        check_kind("trainer", self.trainer, TrainerSettings, "give TrainerSettings(...)", optional=False)
+        check_path("cache", self.cache)
+        check_kind("progress", self.progress, bool, "give True or False", optional=False)
         check_size(self.size)
         if self.betas is not None:
             if not (isinstance(self.betas, tuple | list) and len(self.betas) == 2):
@@ -253,7 +256,9 @@ def settings_of(settings: Settings | None, changes: Mapping[str, Any]) -> Settin
         raise InputError(f"no option {name}: {hint}")
     inner = {name: value for name, value in changes.items() if name in trainers}
     outer = {name: value for name, value in changes.items() if name in own}
-    trainer = dataclasses.replace(outer.pop("trainer", base.trainer), **inner)
+    trainer = outer.pop("trainer", base.trainer)
+    check_kind("trainer", trainer, TrainerSettings, "give TrainerSettings(...)", optional=False)
+    trainer = dataclasses.replace(trainer, **inner)
     return dataclasses.replace(base, trainer=trainer, **outer)
 
 

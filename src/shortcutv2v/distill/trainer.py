@@ -200,7 +200,7 @@ def _misconfigured() -> Iterator[None]:
     """Turn what Lightning says of the trainer's options into an `InputError`."""
     try:
         yield
-    except (MisconfigurationException, ValueError) as error:
+    except (MisconfigurationException, TypeError, ValueError) as error:
         raise InputError(str(error)) from error
 
 
