@@ -250,6 +250,8 @@ def test_frames_that_an_edit_list_hides(tmp_path: Path) -> None:
 def test_pictures_without_a_mark_of_key_frames(tmp_path: Path) -> None:
     path = encode(tmp_path / "film.swf", codec="flv1", options={})
     assert numbers(video.open(path)) == list(range(12))
+    frames = video.Frames(path, cache_bytes=1)
+    assert [number_of(frames[i]) for i in (11, 0, 7, 3)] == [11, 0, 7, 3]  # a format that cannot be sought
     assert converted(path)[0] == list(range(12))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bisect
+import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from shortcutv2v.errors import VideoError
 from shortcutv2v.video import clip as clips
-from shortcutv2v.video._av import PathLike, opened
+from shortcutv2v.video._av import PathLike, load, opened
 from shortcutv2v.video._decode import decode
 from shortcutv2v.video._index import Index, index
 from shortcutv2v.video._pipe import is_pipe
@@ -162,12 +163,13 @@ class Frames:
         container, stream = run.stack.enter_context(opened(self.path))
         # One thread: frame threads would decode far ahead of every seek, and workers are processes already.
         stream.thread_type = "NONE"
-        if key == 0 or not self._index.seekable:
-            run.frames = enumerate(decode(self.path, container, stream))
-        else:
+        run.frames = enumerate(decode(self.path, container, stream))
+        if key and self._index.seekable:
             stamp = self._index.stamps[key]
-            container.seek(stamp, stream=stream)
-            run.frames = self._numbered(decode(self.path, container, stream, since=stamp, first=key))
+            # Some formats refuse to seek; then it begins at 0.
+            with contextlib.suppress(load().error.FFmpegError):
+                container.seek(stamp, stream=stream)
+                run.frames = self._numbered(decode(self.path, container, stream, since=stamp, first=key))
         return run
 
     def _numbered(self, frames: Iterator[VideoFrame]) -> Iterator[tuple[int, VideoFrame]]:
