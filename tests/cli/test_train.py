@@ -313,6 +313,24 @@ class TestRefusals:
         assert "cannot be a folder to write to" in refused(capsys, "train", *common, "--out", common[0])
 
 
+def test_a_second_run_in_a_folder_is_refused_before_it_writes(
+    common: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "block"
+    assert main(["train", *common, "--out", str(out)]) == 0
+    before = {path: path.stat().st_mtime_ns for path in out.iterdir()}
+    code = f"import pathlib, time; from shortcutv2v.locks import locked\nwith locked(pathlib.Path({str(out)!r}), ''):"
+    holder: Any = subprocess.Popen([sys.executable, "-c", f"{code} print(1, flush=True); time.sleep(60)"], stdout=-1)
+    try:
+        holder.stdout.readline()
+        monkeypatch.setattr(setup, "find_adapter", lambda *_: pytest.fail("the adapter was loaded"))
+        assert f"another run is training in {out}" in refused(capsys, "train", *common, "--out", out, "--lr", "0.5")
+    finally:
+        holder.kill()
+        holder.communicate()
+    assert {path: path.stat().st_mtime_ns for path in out.iterdir()} == before
+
+
 def test_warnings_are_one_line_without_code(common: list[str], tmp_path: Path) -> None:
     (tmp_path / "bad.mp4").write_bytes(b"no video")
     argv = ["train", str(tmp_path / "bad.mp4"), *common, "--out", str(tmp_path / "block")]

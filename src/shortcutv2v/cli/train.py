@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from jsonargparse import ArgumentParser
@@ -21,6 +22,7 @@ from shortcutv2v.distill import (
     open_clips,
 )
 from shortcutv2v.distill.checks import check_end, check_number, checked_folder
+from shortcutv2v.distill.fitting import only_run_in
 from shortcutv2v.distill.settings import settings_of, weights_of
 from shortcutv2v.model import ShortcutV2V, placement
 from shortcutv2v.translate import from_uint8
@@ -49,20 +51,27 @@ def run(argv: Sequence[str], add_adapter: Callable[[Any], None]) -> None:
     parser = _parser(add_adapter)
     check_config(argv, ("clips", "validation"))
     given, options = parse(parser, argv)
-    steps = None if options.steps == -1 else options.steps
-    check_end(options.minutes, steps)
+    check_end(options.minutes, None if options.steps == -1 else options.steps)
+    if options.channels is not None:
+        check_number("channels, the width of the block,", options.channels, 1, _WIDEST, whole=True)
     settings = _settings(options)
+    with only_run_in(checked_folder(options.out)):
+        _train(parser, given, options, settings)
+
+
+def _train(parser: ArgumentParser, given: Any, options: Any, settings: Settings) -> None:
+    """Load, train and save."""
     clips = open_clips(options.clips, settings.size)  # a bad clip fails before the network is loaded
     held_out: Any = {("auto",): "auto", ("null",): None}.get(tuple(options.validation or ("null",)), options.validation)
     held_out = open_clips(held_out, settings.size) if isinstance(held_out, list) else held_out
     adapter, model = _model(options, settings, clips[0][0])
-    out = checked_folder(options.out)
+    out = Path(options.out)
     save(parser, given, out / "train.yaml")
     distiller = fit(
         model,
         clips,
         minutes=options.minutes,
-        steps=steps,
+        steps=options.steps,
         adapter=adapter,
         validation=held_out,
         folder=out,
@@ -115,8 +124,6 @@ def _settings(options: Any) -> Settings:
 
 def _model(options: Any, settings: Settings, frame: Any) -> tuple[Any, ShortcutV2V]:
     """The adapter, and its teacher wrapped with the options' interval, variant and width."""
-    if options.channels is not None:
-        check_number("channels, the width of the block,", options.channels, 1, _WIDEST, whole=True)
     adapter = open_adapter(options)
     preset = settings.filled().preset
     interval = options.interval if options.interval is not None or preset is None else preset.max_interval

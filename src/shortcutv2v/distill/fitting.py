@@ -8,8 +8,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import pytorch_lightning as pl
 import torch
+from pytorch_lightning.utilities import rank_zero_only
 
 from shortcutv2v.adapter import Adapter
 from shortcutv2v.adapter_check import check_adapter
@@ -24,13 +24,13 @@ from shortcutv2v.distill.settings import Settings, settings_of
 from shortcutv2v.distill.sources import Source, hold_out
 from shortcutv2v.distill.trainer import check_readable, make_trainer, run
 from shortcutv2v.errors import InputError
-from shortcutv2v.locks import locked
+from shortcutv2v.locks import held, locked
 from shortcutv2v.model import ShortcutV2V, placement
 from shortcutv2v.player import Player
 from shortcutv2v.quality import policy_for
 from shortcutv2v.translate import from_uint8
 
-__all__ = ["fit", "materialise"]
+__all__ = ["fit", "materialise", "only_run_in"]
 
 _CALIBRATION = 60
 """Most frames of a calibration."""
@@ -120,7 +120,7 @@ def fit(
     device, _ = placement(model.teacher)
     trainer = make_trainer(chosen, minutes, steps, folder, validate=data.held_out is not None)
     try:
-        with _alone(trainer, folder), _features_of(module, data, minutes, folder, resume):
+        with only_run_in(folder), _features_of(module, data, minutes, folder, resume):
             run(trainer, module, data, resume)
     finally:
         module.to(device)  # Lightning leaves it on the CPU
@@ -140,9 +140,13 @@ def _calibrate(model: ShortcutV2V, adapter: Adapter, data: ClipData, quality: st
 
 
 @contextlib.contextmanager
-def _alone(trainer: pl.Trainer, folder: str | Path | None) -> Iterator[None]:
-    """Lock the run's folder; of several processes the first does."""
-    if folder is None or not trainer.is_global_zero:
+def only_run_in(folder: str | Path | None) -> Iterator[None]:
+    """Lock a run's folder, unless this process has done so; the first of several processes does it for all.
+
+    Raises:
+        InputError: another run is training there.
+    """
+    if folder is None or getattr(rank_zero_only, "rank", 0) != 0 or held(Path(folder)):
         yield
         return
     with locked(Path(folder), f"another run is training in {folder}: wait for its end, or give another folder"):
