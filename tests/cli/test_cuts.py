@@ -54,6 +54,7 @@ def test_a_teacher_without_a_cut_is_listed(adapter: str, capsys: pytest.CaptureF
     assert leaking
     assert all("returned as output['features']" in line for line in leaking)
     assert lines.index(leaking[0]) > lines.index(lines[1])
+    assert "because the teacher returns output['features']" in "".join(lines)
     assert "profile --cuts" in lines[-1]
 
 

@@ -41,6 +41,12 @@ def run(options: argparse.Namespace) -> None:
     print(table(found[: options.count]))
     if len(found) > options.count:
         print(f"... and {len(found) - options.count} more: --count {len(found)} shows all")
+    outputs = dict.fromkeys(leak.partition("returned as ")[2] for cut in found for leak in cut.leaks)
+    if names := ", ".join(name for name in outputs if name):
+        print(
+            f"Cuts leak because the teacher returns {names}. If you do not need that, put a module around the teacher "
+            "whose forward() leaves it out, and list the cuts again: they will save more."
+        )
     print(_NOTE)
 
 
