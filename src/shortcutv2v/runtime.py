@@ -149,16 +149,25 @@ class Runner:
             value = np.ascontiguousarray(frame)
             if value.ndim == len(spec["shape"]) - 1 and spec.get("picture"):
                 value = value[None]
-            sizes = zip(value.shape, spec["shape"], strict=False)
-            fits = value.ndim == len(spec["shape"]) and all(size == want for size, want in sizes if want is not None)
-            if not fits or value.dtype != spec["dtype"]:
-                expected = "x".join("any" if want is None else str(want) for want in spec["shape"])
+            if not self._fits(value.shape, spec) or value.dtype != spec["dtype"]:
+                step = f"+{self.manifest['multiple']}n"
+                example = zip(spec["shape"], spec.get("example", spec["shape"]), strict=True)
+                expected = "x".join(f"({n}{step})" if want is None else str(want) for want, n in example)
                 raise RunnerError(
                     f"{spec['name']} is {value.dtype} {'x'.join(map(str, value.shape))}; the programs were exported "
                     f"for {spec['dtype']} {expected}: resize the frame, or export programs for its size"
                 )
             given[spec["name"]] = value
         return given
+
+    def _fits(self, shape: tuple[int, ...], spec: Mapping[str, Any]) -> bool:
+        """Whether a shape is the program's, or differs from it by a multiple where it may."""
+        wanted = spec["shape"]
+        if len(shape) != len(wanted):
+            return False
+        sizes = zip(shape, wanted, spec.get("example", wanted), strict=True)
+        step = self.manifest["multiple"]
+        return all((size - example) % step == 0 if want is None else size == want for size, want, example in sizes)
 
 
 def _to_range(frame: Array) -> Array:

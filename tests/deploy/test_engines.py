@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib.metadata
+import shutil
 import subprocess
+import sys
 import sysconfig
 import venv
 from collections.abc import Callable
@@ -136,6 +138,43 @@ def test_aotinductor(tmp_path: Path) -> None:
     runner, stream = Runner(tmp_path), model.stream()
     for frame in frames:
         np.testing.assert_allclose(runner(frame.numpy()), stream(frame).numpy(), rtol=0, atol=2e-5)
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="wants a compiler")
+def test_cpp_runs_the_programs(tmp_path: Path) -> None:
+    model = wrapped(max_interval=2)
+    frames = torch.rand(3, 1, 3, 16, 24)
+    shortcutv2v.export(model, frames[0], tmp_path, format="aoti")
+    home, abi = Path(torch.__file__).parent, int(torch._C._GLIBCXX_USE_CXX11_ABI)
+    where = [f"-I{home}/include", f"-I{home}/include/torch/csrc/api/include", f"-L{home}/lib", f"-Wl,-rpath,{home}/lib"]
+    source, program = ROOT / "examples" / "deploy" / "play.cpp", tmp_path / "play"
+    flags = ["-O0", "-std=c++20", f"-D_GLIBCXX_USE_CXX11_ABI={abi}", *where]
+    subprocess.run(["g++", *flags, source, "-ltorch", "-ltorch_cpu", "-lc10", "-o", program], check=True)
+    paths = [tmp_path / f"frame{number}.bin" for number in range(3)]
+    for path, frame in zip(paths, frames, strict=True):
+        path.write_bytes(frame.numpy().tobytes())
+    subprocess.run([program, tmp_path, "16", "24", *paths], check=True)
+    stream = model.stream()
+    for path, frame in zip(paths, frames, strict=True):
+        found = np.fromfile(f"{path}.out", np.float32).reshape(1, 3, 16, 24)
+        np.testing.assert_allclose(found, stream(frame).numpy(), rtol=0, atol=2e-5)
+
+
+def test_a_clip_is_played_without_the_package(tmp_path: Path) -> None:
+    adapter = RealESRGANAdapter(Compact(width=8, scale=2).eval())
+    source, target = tmp_path / "source.mp4", tmp_path / "target.mp4"
+    with video.create(source, rate=25) as clip:
+        for frame in torch.randint(0, 256, (5, 3, 32, 48), dtype=torch.uint8):
+            clip.write(frame)
+    shortcutv2v.export(adapter.wrap(torch.rand(1, 3, 32, 48)), torch.rand(1, 3, 32, 48), tmp_path, adapter=adapter)
+    play = ROOT / "examples" / "deploy" / "play.py"
+    code = f"import sys, runpy; sys.modules['torch'] = sys.modules['shortcutv2v'] = None; sys.argv[0] = {str(play)!r}; "
+    code += "runpy.run_path(sys.argv[0], run_name='__main__')"
+    done = subprocess.run(
+        [sys.executable, "-c", code, tmp_path, source, target], check=True, capture_output=True, text=True
+    )
+    assert done.stdout == "5 frames\n"
+    assert video.Frames(target)[0].shape == (3, 64, 96)
 
 
 HOST = """

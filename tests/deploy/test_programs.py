@@ -112,6 +112,38 @@ def test_frames_are_padded_to_what_the_teacher_takes(tmp_path: Path) -> None:
         close(runner(frame.numpy()), player.picture(player(frame).output))
 
 
+@pytest.mark.parametrize(("variant", "multiple"), [("flow", 1), ("flow_half", 2)])
+def test_one_export_serves_several_sizes(variant: str, multiple: int, tmp_path: Path) -> None:
+    model = wrapped("chain", variant, max_interval=2)
+    shortcutv2v.export(model, torch.rand(1, 3, 16, 24), tmp_path, format="torch", dynamic=True)
+    runner, stream = Runner(tmp_path), model.stream()
+    assert runner.manifest["multiple"] == multiple
+    for size in ((16, 24), (22, 40), (22, 40), (22, 40), (12, 14)):
+        frame = torch.rand(1, 3, *size)
+        close(runner(frame.numpy()), stream(frame))
+    assert runner.refreshes == 1, "a new size begins a new video"
+    if multiple > 1:
+        with pytest.raises(RunnerError, match=r"exported for float32 1x3x\(16\+2n\)x\(24\+2n\)"):
+            runner(np.zeros((1, 3, 17, 24), np.float32))
+
+
+def test_a_teacher_bound_to_one_size_is_not_dynamic(tmp_path: Path) -> None:
+    class Positioned(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.table = nn.Parameter(torch.rand(1, 6, 16, 24))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x + torch.nn.functional.interpolate(self.table, (16, 24))
+
+    layers = list(Chain())
+    model = shortcutv2v.wrap(
+        nn.Sequential(*layers[:2], Positioned(), *layers[2:]).eval(), "1", "5", example_inputs=torch.rand(1, 3, 16, 24)
+    )
+    with pytest.raises(ExportError, match="the programs hold for one size only"):
+        shortcutv2v.export(model, torch.rand(1, 3, 16, 24), tmp_path, format="torch", dynamic=True)
+
+
 class Feedback(Adapter):
     """The last two pictures come back in; before there are any, the first frame stands for them."""
 

@@ -17,11 +17,11 @@ def run(options: argparse.Namespace) -> None:
     """Export for frames of `--size`, and print what was written."""
     size = frame_size(options.size)
     if not isinstance(size, tuple):
-        raise InputError(f"--size {options.size}: expected HEIGHTxWIDTH, such as 256x512: programs have one size")
+        raise InputError(f"--size {options.size}: expected HEIGHTxWIDTH, such as 256x512: programs have a size")
     options.device = "cpu"
     adapter = open_adapter(options)
     frame = torch.rand(1, 3, *size) / 255  # nearly black: a map read from it has labels 0 and 1 only
     model = load_model(options.block, adapter, options.interval)
-    folder = export(model, frame, options.out, format=options.format, adapter=adapter, pixels=options.pixels)
-    for path in sorted(folder.iterdir()):
+    chosen = {name: getattr(options, name) for name in ("format", "pixels", "dynamic")}
+    for path in sorted(export(model, frame, options.out, adapter=adapter, **chosen).iterdir()):
         print(f"{path}: {path.stat().st_size / 1e6:.1f} MB")

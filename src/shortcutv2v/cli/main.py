@@ -199,6 +199,7 @@ def _add_export(verb: argparse.ArgumentParser, preset: str | None) -> None:
     )
     verb.add_argument("--interval", type=int, help="frames from one refresh to the next, instead of the saved value")
     verb.add_argument("--pixels", action="store_true", help="uint8 pictures in and out, converted by the programs")
+    verb.add_argument("--dynamic", action="store_true", help="leave height and width open, where the teacher allows")
     verb.set_defaults(run=_lazily("export"))
 
 

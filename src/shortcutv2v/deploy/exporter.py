@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from shortcutv2v.refresh import Every
 __all__ = ["export"]
 
 RUNNER = "runner.py"
+MULTIPLES = (1, 2, 4, 8, 16, 32)
 TOLERANCE = 1e-3
 """Largest difference allowed between a program's outputs and the model's, relative to the largest value."""
 
@@ -37,6 +39,7 @@ def export(
     format: str = "onnx",  # noqa: A002  (as on the command line)
     adapter: Adapter | None = None,
     pixels: bool = False,
+    dynamic: bool = False,
 ) -> Path:
     """Write a full pass and a shortcut pass as two programs for an engine outside of Python.
 
@@ -53,6 +56,9 @@ def export(
         adapter: then the programs take frames and return pictures, and a recurrent teacher's state is an input and an
             output of them.
         pixels: with an adapter: uint8 (B, H, W, 3) in and out, instead of (B, 3, H, W) in [0, 1].
+        dynamic: leave height and width open, instead of binding the programs to the size of `inputs`. The programs are
+            then compared with the model at three sizes; the runner takes sizes that differ from the example's by a
+            multiple of what was found to work.
 
     Returns:
         The folder.
@@ -71,19 +77,28 @@ def export(
     try:
         model.eval()
         args = inputs if isinstance(inputs, tuple) else (inputs,)
-        step: Step = TeacherStep(model.teacher, args) if adapter is None else AdapterStep(adapter, args[0], pixels)
-        reference, shortcut = capture(model, step, signals=not isinstance(model.refresh, Every))
+
+        def make(args: tuple[Any, ...]) -> Step:
+            return TeacherStep(model.teacher, args) if adapter is None else AdapterStep(adapter, args[0], pixels)
+
+        step = make(args)
+        _check(step, dynamic)
+        reference, shortcut = capture(model, step, signals=not isinstance(model.refresh, Every), dynamic=dynamic)
         programs = {"reference": reference, "shortcut": shortcut}
         files = write(programs, folder, format)
-        manifest = describe(model, step, programs, files) | {"format_name": format, "engine": ENGINES[format]}
+        manifest = describe(model, step, programs, files, dynamic) | {"engine": ENGINES[format]}
         _finish(folder, manifest)
         _compare(model, step, folder)
+        if dynamic:
+            _finish(folder, manifest | {"multiple": _multiple(model, make, args, folder)})
     finally:
         model.train(training)
     return folder
 
 
-def describe(model: ShortcutV2V, step: Step, programs: dict[str, Program], files: dict[str, str]) -> dict[str, Any]:
+def describe(
+    model: ShortcutV2V, step: Step, programs: dict[str, Program], files: dict[str, str], dynamic: bool
+) -> dict[str, Any]:
     """Return all that a host must know to run the programs, as JSON-ready values."""
     recipe = checkpoint.recipe(model)
     reference, shortcut = programs["reference"], programs["shortcut"]
@@ -97,7 +112,8 @@ def describe(model: ShortcutV2V, step: Step, programs: dict[str, Program], files
             name: {"file": files[name], "inputs": list(program.inputs), "outputs": program.outputs}
             for name, program in programs.items()
         },
-        "inputs": [_tensor(name, x) | _picture(step, name) for name, x in frames.items()],
+        "inputs": [_tensor(name, x) | _open(step, x, dynamic) | _picture(step, name) for name, x in frames.items()],
+        "multiple": 1,
         "outputs": [{"name": name} | _picture(step, name) for name in reference.outputs if name not in others],
         "reference": {name: _tensor(name, shortcut.inputs[name]) for name in states},
         "recurrent": [
@@ -116,6 +132,14 @@ def describe(model: ShortcutV2V, step: Step, programs: dict[str, Program], files
 
 def _tensor(name: str, x: Tensor) -> dict[str, Any]:
     return {"name": name, "dtype": str(x.dtype).removeprefix("torch."), "shape": list(x.shape)}
+
+
+def _open(step: Step, x: Tensor, dynamic: bool) -> dict[str, Any]:
+    """The shape with null for what may change, and the example's."""
+    if not dynamic:
+        return {}
+    sides = step.sides(x)
+    return {"shape": [None if axis in sides else n for axis, n in enumerate(x.shape)], "example": list(x.shape)}
 
 
 def _picture(step: Step, name: str) -> dict[str, Any]:
@@ -141,6 +165,41 @@ def _finish(folder: Path, manifest: dict[str, Any]) -> None:
     own |= {Path(name).with_suffix(".bin").name for name in own} | {"weights.bin"}
     manifest["files"] = {name: runtime.file_hash(folder / name) for name in sorted(own) if (folder / name).is_file()}
     (folder / runtime.MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
+
+
+def _check(step: Step, dynamic: bool) -> None:
+    if dynamic and step.recurrent:
+        raise ExportError(
+            "dynamic=True does not go with an adapter that has a state from frame to frame, because the state before "
+            "the first frame has a size: leave it out, and export programs for each size"
+        )
+
+
+def _multiple(model: ShortcutV2V, make: Callable[[Any], Step], args: tuple[Any, ...], folder: Path) -> int:
+    """The smallest step in height and width at which the programs give what the model gives."""
+    reason: Exception | None = None
+    for multiple in MULTIPLES:
+        try:
+            for height, width in ((1, 2), (3, 1)):
+                larger = [_enlarged(x, height * multiple, width * multiple) for x in args]
+                _compare(model, make(tuple(larger)), folder)
+        except Exception as error:  # of any engine
+            reason = error
+        else:
+            return multiple
+    raise ExportError(
+        f"the programs hold for one size only: leave out dynamic=True, and export programs for each size. At another "
+        f"size: {str(reason).splitlines()[0]}"
+    ) from reason
+
+
+def _enlarged(x: Any, rows: int, columns: int) -> Any:
+    """A map that begins anew where it ends, so that its values stay what they mean."""
+    if not isinstance(x, Tensor) or x.dim() != 4:
+        return x
+    height, width = x.shape[2:]
+    down, across = torch.arange(height + rows) % height, torch.arange(width + columns) % width
+    return x[:, :, down][:, :, :, across]
 
 
 def _compare(model: ShortcutV2V, step: Step, folder: Path) -> None:

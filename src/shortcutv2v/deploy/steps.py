@@ -37,6 +37,10 @@ class Step(Protocol):
     recurrent: dict[str, str]
     picture: str | None
 
+    def sides(self, x: Tensor) -> tuple[int, ...]:
+        """Return the axes of an input that are height and width."""
+        ...
+
     def inputs(self, given: Named) -> Inputs:
         """Return the teacher's inputs."""
         ...
@@ -60,6 +64,10 @@ class TeacherStep:
         self.recurrent: dict[str, str] = {}
         self.picture: str | None = None
         self._leaves, self._spec = pytree.tree_flatten(args)
+
+    def sides(self, x: Tensor) -> tuple[int, ...]:
+        """Return the last two of four axes."""
+        return (2, 3) if x.dim() == 4 else ()
 
     def inputs(self, given: Named) -> Inputs:
         """Put the tensors where they belong."""
@@ -98,6 +106,10 @@ class AdapterStep:
         if carried:
             self.examples |= carried | {"begins": torch.ones(1, dtype=torch.bool, device=frame.device)}
         self.recurrent = {name: f"{name}_next" for name in (*carried, "begins") if carried}
+
+    def sides(self, x: Tensor) -> tuple[int, ...]:
+        """Return the axes of height and width, which differ between pixels and feature maps."""
+        return () if x.dim() != 4 else (1, 2) if x.dtype == torch.uint8 else (2, 3)
 
     def inputs(self, given: Named) -> Inputs:
         """Return the adapter's inputs: those of a first frame where the video begins."""

@@ -38,7 +38,7 @@ def _grid(f: Tensor, offset: Tensor, border: int) -> Tensor:
     for axis, size in ((1, f.shape[3]), (0, f.shape[2])):
         length = offset.shape[2 + axis]
         here = torch.arange(length, dtype=offset.dtype, device=f.device).view((-1, 1) if axis == 0 else (1, -1))
-        axes.append(offset[:, axis] * (2 / size) + (here * (2 / size) + ((2 * border + 1) / size - 1)))
+        axes.append((offset[:, axis] * 2 + (here * 2 + (2 * border + 1))) / size - 1)  # no number made of a size
     return torch.stack(axes, -1)
 
 
