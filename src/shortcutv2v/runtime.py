@@ -10,8 +10,10 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
+import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -99,7 +101,9 @@ class Runner:
         outputs = {spec["name"]: np.asarray(found[spec["name"]]) for spec in self.manifest["outputs"]}
         if pixels:
             picture = next(iter(outputs.values()))
-            return picture if self._holds_pixels else _to_pixels(picture)
+            if not self._holds_pixels:
+                return _to_pixels(picture)
+            return picture[0] if frames[0].ndim == 3 else picture
         return outputs if len(outputs) > 1 else next(iter(outputs.values()))
 
     def _next(self, given: dict[str, Any]) -> dict[str, Any]:
@@ -192,14 +196,23 @@ def _policy(saved: Mapping[str, Any], given: int | Due | None) -> tuple[int, Due
         return interval, given
     if saved["name"] in ("Every", "Function"):
         return interval, _never
+    if saved["name"] == "Quality" and saved["level"] is not None:
+        return interval, functools.partial(_below, saved)
     raise RunnerError(
-        f"this runner does not know the refresh policy {saved['name']!r}: give refresh=, an interval or a function "
-        "due(distance, signals) -> bool"
+        f"the refresh policy {saved['name']!r} does not run here (Quality does, once it is calibrated): give refresh=, "
+        "an interval or a function due(distance, signals) -> bool"
     )
 
 
 def _never(distance: int, signals: Mapping[str, float]) -> bool:
     return False
+
+
+def _below(saved: Mapping[str, Any], distance: int, signals: Mapping[str, float]) -> bool:
+    """Whether a prediction's estimated PSNR, less the margin, is below the target of `shortcutv2v.quality.Quality`."""
+    size = max(sum(signals.values()), 1e-12)
+    estimate = saved["level"] + saved["slope"] * 10 * math.log10(size)
+    return bool(estimate - saved["margin"] < saved["target"])
 
 
 def file_hash(path: Path) -> str:

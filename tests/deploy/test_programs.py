@@ -18,6 +18,7 @@ import shortcutv2v
 from shortcutv2v import Adapter
 from shortcutv2v.errors import ExportError, InputError
 from shortcutv2v.player import Player
+from shortcutv2v.quality import Quality
 from shortcutv2v.refresh import Function
 from shortcutv2v.runtime import MANIFEST, Runner, RunnerError
 from shortcutv2v.translate import Translator
@@ -98,7 +99,8 @@ def test_pixels_go_in_and_out(tmp_path: Path) -> None:
         for frame, wanted in zip(clip, expected, strict=True):
             picture = runner(frame.numpy())
             assert picture.dtype == np.uint8
-            assert np.abs(picture.reshape(15, 24, 3).astype(int) - wanted.numpy()).max() <= 1
+            assert picture.shape == (15, 24, 3)
+            assert np.abs(picture.astype(int) - wanted.numpy()).max() <= 1
 
 
 def test_frames_are_padded_to_what_the_teacher_takes(tmp_path: Path) -> None:
@@ -245,6 +247,27 @@ def test_a_policy_of_the_hosts_sees_the_signals(tmp_path: Path) -> None:
     assert runner.refreshes == 2
 
 
+def test_a_quality_holds_without_torch(tmp_path: Path) -> None:
+    model = wrapped()
+    still, moved = torch.rand(2, 1, 3, 16, 24)
+    with torch.no_grad():
+        reference = model.reference(still)[1]
+        size = model.analyse(reference, model.head(moved))[0].unexplained.item()
+    target = 40.0
+    level = target + Quality(target, level=0.0).margin - Quality(target, level=0.0).estimate(size)
+    for shift, refreshes in ((0.5, 1), (-0.5, 2)):
+        model.refresh = Quality(target, level=level + shift, interval=9)
+        shortcutv2v.export(model, still, tmp_path, format="torch")
+        runner = Runner(tmp_path)
+        for frame in (still, still, moved):
+            runner(frame.numpy())
+        assert runner.refreshes == refreshes
+    model.refresh = Quality(target)
+    shortcutv2v.export(model, still, tmp_path / "uncalibrated", format="torch")
+    with pytest.raises(RunnerError, match="once it is calibrated"):
+        Runner(tmp_path / "uncalibrated")
+
+
 def test_a_frame_that_is_not_finite_leaves_no_reference(tmp_path: Path) -> None:
     model = wrapped(max_interval=9)
     shortcutv2v.export(model, torch.rand(1, 3, 16, 24), tmp_path, format="torch")
@@ -298,7 +321,7 @@ def test_damaged_folders_are_refused(folder: Path, tmp_path: Path) -> None:
         Runner(tmp_path)
     with pytest.raises(RunnerError, match="has format 99, this runner reads format 1"):
         Runner(damaged(folder, tmp_path, format=99))
-    with pytest.raises(RunnerError, match="does not know the refresh policy 'Mine'"):
+    with pytest.raises(RunnerError, match="the refresh policy 'Mine' does not run here"):
         Runner(damaged(folder, tmp_path, refresh={"name": "Mine", "interval": 3}))
     with pytest.raises(RunnerError, match="expected one of onnxruntime, openvino, torch"):
         Runner(damaged(folder, tmp_path), engine="tflite")
