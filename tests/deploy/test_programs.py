@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 import shortcutv2v
 from shortcutv2v import Adapter
+from shortcutv2v.cli import main
 from shortcutv2v.errors import ExportError, InputError
 from shortcutv2v.player import Player
 from shortcutv2v.quality import Quality
@@ -335,6 +336,34 @@ def test_programs_of_two_exports_are_not_mixed(folder: Path, tmp_path: Path) -> 
     (tmp_path / "shortcut.pt2").write_bytes((tmp_path / "reference.pt2").read_bytes())
     with pytest.raises(RunnerError, match=r"shortcut\.pt2 belongs to another export"):
         Runner(tmp_path)
+
+
+ADAPTER = """
+import torch
+from tests.conftest import Chain
+from shortcutv2v import Adapter
+
+def build_adapter():
+    torch.manual_seed(0)
+    return Adapter(Chain().eval(), "1", "4")
+"""
+
+
+def test_the_command_writes_programs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "chain.py").write_text(ADAPTER)
+    torch.manual_seed(0)
+    adapter = Adapter(Chain().eval(), "1", "4")
+    model = randomised(adapter.wrap(torch.rand(1, 3, 16, 24)))
+    model.save(tmp_path / "block")
+    given = ["export", "--adapter", str(tmp_path / "chain.py"), "--block", str(tmp_path / "block"), "--interval", "2"]
+    given += ["--out", str(tmp_path / "out"), "--format", "torch"]
+    assert main([*given, "--size", "16"]) == 2
+    assert "expected HEIGHTxWIDTH" in capsys.readouterr().err
+    assert main([*given, "--size", "16x24"]) == 0
+    assert "shortcut.pt2" in capsys.readouterr().out
+    runner, stream = Runner(tmp_path / "out"), model.stream(refresh=2)
+    for frame in torch.rand(3, 1, 3, 16, 24):
+        close(runner(frame.numpy()), stream(frame))
 
 
 def test_a_teacher_captured_by_hooks_is_refused(tmp_path: Path) -> None:
