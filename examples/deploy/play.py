@@ -29,7 +29,7 @@ def play(folder: Path, source: str, target: str, engine: str | None = None, crf:
         crf: quality of the clip, 0 is lossless.
     """
     sys.path.insert(0, str(folder))
-    from runner import Runner
+    from runner import Runner  # type: ignore[import-not-found]  # lies in the folder
 
     runner, count = Runner(folder, engine=engine), 0
     with av.open(source) as given, av.open(target, "w") as made:
