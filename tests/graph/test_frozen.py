@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import functools
 import sys
+import types
 from collections import OrderedDict, deque
 from collections.abc import Callable
 from typing import Any
@@ -22,6 +24,8 @@ STRATEGIES = ("fx", "export", "hooks")
 SCALE = 1.0
 FLAGS = {"deep": {"on": False}}
 TABLE = torch.ones(1, 4, 1, 1)
+ORDERED = OrderedDict(gain=1.0)
+OPTIONS = argparse.Namespace(gain=1.0)
 
 
 @dataclasses.dataclass
@@ -76,6 +80,7 @@ class Reads(traps.Base):
         self.order = OrderedDict(first=1.0, second=1.0)
         self.recent: deque[float] = deque([1.0, 1.0])
         self.modes: set[str] = set()
+        self.options = types.SimpleNamespace(gain=1.0, inner=argparse.Namespace(gain=[1.0]))
         self.act: Callable[[Tensor], Tensor] = torch.relu
         self.plain = [traps.conv(4, 4).eval()]
         self.offset: Tensor | None = None
@@ -102,6 +107,7 @@ class Reads(traps.Base):
         f = self.dec(torch.relu(self.mid(self.enc(x))))
         f = self.closed(self.partial(scaled(f) * self.strength * self.config.gain * self.config.factor() + self.bias))
         f = f * self.styles["a"] * self.styles["deep.er"]["b"][0] * self.styles["deep.er"]["b"][1] * self.total
+        f = f * self.options.gain * self.options.inner.gain[0] * ORDERED["gain"] * OPTIONS.gain
         f = f + self.mid.scale + self.plain[0].padding[0]
         if self.mode != "plain" or "double" in self.modes:
             f = f * 2
@@ -127,6 +133,10 @@ CHANGES: dict[str, Callable[[Reads], Any]] = {
     "text": lambda net: setattr(net, "mode", "other"),
     "number of a layer": lambda net: setattr(net.mid, "scale", 0.5),
     "switch of a layer": lambda net: setattr(net.mid, "enabled", False),
+    "field of a namespace": lambda net: setattr(net.options, "gain", 0.5),
+    "list in nested namespaces": lambda net: net.options.inner.gain.__setitem__(0, 0.5),
+    "global ordered dictionary": lambda _: ORDERED.update(gain=0.5),
+    "global namespace": lambda _: setattr(OPTIONS, "gain", 0.5),
     "field of a config": lambda net: setattr(net.config, "gain", 0.5),
     "list in a config": lambda net: net.config.names.append("two"),
     "new config": lambda net: setattr(net, "config", Config(gain=3.0)),
@@ -171,6 +181,7 @@ def restored(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(here, name, getattr(here, name))
     monkeypatch.setattr(Reads, "bias", 0.0)
     FLAGS["deep"]["on"] = False
+    ORDERED["gain"] = OPTIONS.gain = 1.0
 
 
 def passes(cap: graph.Capture, x: Tensor = X) -> Tensor:

@@ -6,6 +6,7 @@ entered the programs as they were. `Frozen` finds every such value that the capt
 
 from __future__ import annotations
 
+import argparse
 import enum
 import operator
 import types
@@ -27,6 +28,7 @@ Label = tuple[str, ...]
 
 _MOST = 1000  # items of one container that are looked at
 _SEQUENCES = (list, tuple, deque)
+_NAMESPACES = (types.SimpleNamespace, argparse.Namespace)
 _OPAQUE = (nn.Module, Tensor, type, enum.Enum, types.ModuleType, types.FunctionType, types.MethodType, torch.Size)
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks")
 _HELD = ("_parameters", "_buffers", "_modules", *_HOOKS)
@@ -46,7 +48,8 @@ def parts(value: Any) -> list[tuple[str, Any, Any]]:
         return [(f"[{k!r}]".replace(".", "\\x2e"), k, v) for k, v in list(value.items()) if isinstance(k, (str, int))]
     if isinstance(value, _SEQUENCES):
         return [(f"[{i}]", i, v) for i, v in enumerate(value)]
-    own = None if is_foreign(type(value).__module__) else getattr(value, "__dict__", None)
+    foreign = is_foreign(type(value).__module__) and not isinstance(value, _NAMESPACES)
+    own = None if foreign else getattr(value, "__dict__", None)
     return [(k, k, v) for k, v in list(own.items())] if isinstance(own, dict) else []
 
 

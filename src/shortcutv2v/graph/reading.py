@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Iterable
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 __all__ = ["Reading", "is_foreign"]
 
@@ -108,7 +108,8 @@ class Reading:
                     if not isinstance(vars(value)[inner], types.ModuleType):
                         self._variable(vars(value), inner, loaded)
             return
-        if is_foreign(getattr(value, "__module__", None)) and not isinstance(value, (Tensor, nn.Module)):
+        code = callable(value) and not isinstance(value, (nn.Module, functools.partial))
+        if code and is_foreign(getattr(value, "__module__", None)):
             return
         self.variables[id(scope), name] = (scope, name)
         if isinstance(value, type):

@@ -97,8 +97,11 @@ class Twin:
         foreign = type(item).__module__.partition(".")[0] in _PRIVATE
         if (foreign and not isinstance(item, nn.Module)) or not isinstance(getattr(item, "__dict__", None), dict):
             return item
-        new = object.__new__(type(item))
-        vars(new).update(vars(item))
+        try:
+            new = object.__new__(type(item))
+            vars(new).update(vars(item))
+        except TypeError:  # a class with a layout of its own
+            new = copy.copy(item)
         self._fill.append(lambda: self._fill_container(vars(new)))
         return new
 
