@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -72,11 +73,9 @@ def frame_cost(model: ShortcutV2V, adapter: Adapter, clip: FrameSource) -> Frame
     frames = [clip[0][None]] * _FRAMES
     if next(features_of(model, adapter, frames), None) is None:
         return None
-    begun = _now()
-    _, example = next(features_of(model, adapter, frames))
-    between = _now()
-    model.tail(example.carry, example.f)
-    return FrameCost(between - begun, _now() - between, example)
+    features, (_, example) = _timed(lambda: next(features_of(model, adapter, frames)))
+    picture, _ = _timed(lambda: model.tail(example.carry, example.f))
+    return FrameCost(features, picture, example)
 
 
 def caching_seconds(
@@ -194,10 +193,9 @@ def _measure(module: Any, samples: Any, usual: Plan, separate: bool) -> StepCost
     for work in (Work(1, small), Work(1, usual.crop), Work(usual.batch_size, usual.crop)):
         found = []
         for pictures in (False, True) if separate else (True,):
-            _step(module, samples, work._replace(pictures=pictures))  # the first of its kind prepares
-            begun = _now()
-            _step(module, samples, work._replace(pictures=pictures))
-            found.append((_now() - begun) / (work.batch_size * _pixels(work)))
+            step = functools.partial(_step, module, samples, work._replace(pictures=pictures))
+            step()  # the first of its kind prepares
+            found.append(min(_timed(step)[0] for _ in range(2)) / (work.batch_size * _pixels(work)))
         cost = StepCost(found[0], max(found))
         if cost.seconds(work) > _PROBE:
             break
@@ -281,11 +279,16 @@ def validation_pace(cost: FrameCost | None, length: int, minutes: float, step: f
     return ValidationPace(every, count, count * window)
 
 
-def _now() -> float:
-    """Return the time in seconds, after the GPU has finished its work."""
+def _timed(work: Callable[[], Any]) -> tuple[float, Any]:
+    """Return the seconds of some work, and its result. On a CPU, waiting for other processes does not count."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
-    return time.perf_counter()
+    begun, used = time.perf_counter(), time.process_time()
+    result = work()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+        return time.perf_counter() - begun, result
+    return min(time.perf_counter() - begun, time.process_time() - used), result
 
 
 def _existing(folder: Path) -> Path:
