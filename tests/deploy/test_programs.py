@@ -17,6 +17,7 @@ from torch import Tensor, nn
 import shortcutv2v
 from shortcutv2v import Adapter
 from shortcutv2v.cli import main
+from shortcutv2v.deploy.writers import halved
 from shortcutv2v.errors import ExportError, InputError
 from shortcutv2v.player import Player
 from shortcutv2v.quality import Quality
@@ -336,6 +337,20 @@ def test_programs_of_two_exports_are_not_mixed(folder: Path, tmp_path: Path) -> 
     (tmp_path / "shortcut.pt2").write_bytes((tmp_path / "reference.pt2").read_bytes())
     with pytest.raises(RunnerError, match=r"shortcut\.pt2 belongs to another export"):
         Runner(tmp_path)
+
+
+@pytest.mark.parametrize("step", [2, 4, 6])
+def test_a_bicubic_reduction_is_a_convolution(step: int) -> None:
+    x = torch.rand(2, 3, 12 * step, 9 * step)
+    expected = torch.nn.functional.interpolate(x, scale_factor=1 / step, mode="bicubic")
+    torch.testing.assert_close(halved(x, None, False, [1 / step, 1 / step]), expected)
+    torch.testing.assert_close(halved(x, [12, 9], False, None), expected)
+
+
+def test_other_bicubic_resizes_stay_what_they_are() -> None:
+    x = torch.rand(1, 3, 12, 12)
+    for given in (([4, 4], False, None), ([24, 24], False, None), ([6, 4], False, None), ([6, 6], True, None)):
+        assert halved(x, *given) is NotImplemented
 
 
 ADAPTER = """
