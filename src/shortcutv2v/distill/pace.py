@@ -36,8 +36,8 @@ __all__ = [
 
 LIMIT_GB = 8.0
 """Largest size of the features that are cached automatically."""
-SLOW = 2.0
-"""Seconds of a step above which its work is reduced."""
+SLOW = 3.0
+"""Seconds of a step above which its work is reduced; shorter ones are worth their larger batch."""
 _TARGET = 1.0
 """Seconds that a reduced step should take, on average."""
 _PROBE = 0.4
@@ -130,7 +130,7 @@ def choose_plan(module: Any, samples: Any, usual: Plan, fixed: bool) -> tuple[Pl
     """Choose the work of a step so that it takes about a second, and estimate how long it takes.
 
     Steps of growing size are measured, forwards and backwards, until one takes long enough to judge by. The usual work
-    is kept if it takes up to two seconds. The chosen work is done once, since a capture of new sizes takes time.
+    is kept if it takes up to three seconds. The chosen work is done once, since a capture of new sizes takes time.
 
     Args:
         module: the `Distiller`, on its device.
@@ -195,7 +195,10 @@ def _measure(module: Any, samples: Any, usual: Plan, separate: bool) -> StepCost
         for pictures in (False, True) if separate else (True,):
             step = functools.partial(_step, module, samples, work._replace(pictures=pictures))
             step()  # the first of its kind prepares
-            found.append(min(_timed(step)[0] for _ in range(2)) / (work.batch_size * _pixels(work)))
+            seconds = _timed(step)[0]
+            if seconds < _PROBE / 2:  # short times vary
+                seconds = min(seconds, _timed(step)[0])
+            found.append(seconds / (work.batch_size * _pixels(work)))
         cost = StepCost(found[0], max(found))
         if cost.seconds(work) > _PROBE:
             break
