@@ -70,6 +70,22 @@ class TestQuality:
         assert all(found >= 37.5 for found in shown if found is not None)
         assert sum(found is None for found in shown[51:56]) <= 2
 
+    def test_a_flash_leaves_no_ghosts(self) -> None:
+        """Clipped white hides errors, so that the level measured there misleads; predicted from white, all is lost."""
+
+        def true(frame: int, distance: int) -> tuple[float, float]:
+            if frame == 40:
+                return -12.0, 33.0
+            if frame == 41:
+                return -15.0, 45.0
+            if frame > 41 and frame - distance == 41:
+                return -6.0, 28.0
+            return -24.0 + distance, 24 + 0.74 * (24 - distance)
+
+        shown = simulate(Quality(38.0, level=24.0), 120, true)
+        assert all(found >= 37.5 for found in shown if found is not None)
+        assert sum(found is not None for found in shown[60:]) > 30
+
     def test_a_quality_out_of_reach_is_said_and_costs_few_looks(self) -> None:
         policy = Quality(60.0, level=14.0)
         looked = 0

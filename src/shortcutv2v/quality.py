@@ -32,6 +32,8 @@ _LEVELS = 3
 """Audits that the level is taken from."""
 _NEAR = 6.0
 """Audits farther from the asked quality than so many dB say nothing about frames that hold it."""
+_AGREE = 3.0
+"""Levels farther apart than so many dB are not of one scene."""
 _STEP = 0.5
 """Step of the margin in dB."""
 _LONGEST_WAIT = 32
@@ -111,12 +113,19 @@ class Quality(RefreshPolicy):
         self._refused = self._wait = self._shown = 0
         self._best: float | None = None
         self._last = -math.inf
-        self._cut = False
+        self._cut, self._needed = False, 1
 
     def estimate(self, unexplained: float) -> float:
         """Return the expected PSNR in dB of a prediction."""
-        level = fmean(self._levels) if self._levels else self.level if self.level is not None else math.nan
+        level = self._level()
         return round(level + self.slope * 10 * math.log10(max(unexplained, _FLOOR)), 6)
+
+    def _level(self) -> float:
+        """The mean of the last audits' levels; the lowest if they disagree: right after a flash one may mislead."""
+        if not self._levels:
+            return math.nan if self.level is None else self.level
+        low, high = min(self._levels), max(self._levels)
+        return fmean(self._levels) if high - low < _AGREE else low
 
     def __call__(self, look: Look) -> str:
         """Return "estimate", "cut", "audit", "unreachable", or nothing if the frame may be a shortcut frame."""
@@ -124,7 +133,7 @@ class Quality(RefreshPolicy):
             self._wait -= 1
             return "unreachable"
         look.estimate = self.estimate(unexplained(look))
-        if not self._levels:
+        if len(self._levels) < self._needed:
             return "audit"
         if look.distance >= self.interval:
             return "distance"
@@ -132,7 +141,7 @@ class Quality(RefreshPolicy):
         if look.estimate - self._margin < self.target:
             if before - look.estimate > _NEAR:
                 # Another scene: its level is another, which this frame, predicted from the old scene, says nothing of.
-                self._levels, self._cut = [], True
+                self._levels, self._cut, self._needed = [], True, 2
                 return "cut"
             self._refuse(look.distance)
             return "estimate"
@@ -151,11 +160,12 @@ class Quality(RefreshPolicy):
             self._cut = False
             return
         size = unexplained(look)
-        near = abs(psnr - self.target) < _NEAR
-        if self._levels and near:
-            missed = self.estimate(size) - self._margin > psnr
+        expected = self.estimate(size) - self._margin
+        missed = expected > psnr
+        counts = abs(psnr - self.target) < _NEAR or psnr < self.target <= expected
+        if self._levels and counts:
             self._margin = max(0.0, self._margin + _STEP * (missed - (1 - self.share)))
-        if near or not self._levels:
+        if counts or len(self._levels) < self._needed:
             self._levels = [*self._levels, psnr - self.slope * 10 * math.log10(max(size, _FLOOR))][-_LEVELS:]
         if look.distance == 1:
             self._best = psnr if self._best is None else max(self._best, psnr)
