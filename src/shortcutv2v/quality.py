@@ -76,7 +76,9 @@ class Quality(RefreshPolicy):
         interval: the horizon, see `RefreshPolicy`.
         guarantee: run every so many-th shortcut frame in full, too, and show that; 0 for never. These audits measure
             what the others are worth, on this very video.
-        slope, level, margin: see `Calibration`.
+        slope: see `Calibration`.
+        level: see `Calibration`.
+        margin: see `Calibration`; where a stream begins.
 
     Raises:
         InputError: a value is out of range.

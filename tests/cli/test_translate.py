@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import signal
 import subprocess
@@ -79,7 +80,9 @@ def test_signals_clean_up_and_say_so(
     adapter: str, clip: Path, tmp_path: Path, number: signal.Signals, code: int, name: str
 ) -> None:
     line = command(adapter, clip, tmp_path / name, "--set", "seconds=0.5")
-    with subprocess.Popen(line, stderr=subprocess.PIPE, text=True) as run:
+    # A shell in the background, or nohup, has the signal ignored in all that it starts.
+    default = functools.partial(signal.signal, number, signal.SIG_DFL)
+    with subprocess.Popen(line, stderr=subprocess.PIPE, text=True, preexec_fn=default) as run:  # noqa: PLW1509
         deadline = time.monotonic() + 60
         while not list(tmp_path.glob(f".{name}.*.part")) and time.monotonic() < deadline:
             time.sleep(0.05)

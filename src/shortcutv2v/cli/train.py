@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from shortcutv2v.distill import (
 from shortcutv2v.distill.checks import check_end, check_number, checked_folder
 from shortcutv2v.distill.fitting import only_run_in
 from shortcutv2v.distill.settings import settings_of, weights_of
+from shortcutv2v.errors import ShortcutError
 from shortcutv2v.model import ShortcutV2V, placement
 from shortcutv2v.translate import from_uint8
 
@@ -55,8 +57,15 @@ def run(argv: Sequence[str], add_adapter: Callable[[Any], None]) -> None:
     if options.channels is not None:
         check_number("channels, the width of the block,", options.channels, 1, _WIDEST, whole=True)
     settings = _settings(options)
-    with only_run_in(checked_folder(options.out)):
-        _train(parser, given, options, settings)
+    out = Path(options.out)
+    fresh = not out.exists()
+    try:
+        with only_run_in(checked_folder(options.out)):
+            _train(parser, given, options, settings)
+    except ShortcutError:
+        if fresh and {path.name for path in out.glob("*")} <= {"train.yaml"}:
+            shutil.rmtree(out, ignore_errors=True)  # refused before the first step: nothing of it is worth keeping
+        raise
 
 
 def _train(parser: ArgumentParser, given: Any, options: Any, settings: Settings) -> None:
