@@ -1,4 +1,4 @@
-"""Streams in four threads, while the main thread captures new sizes: every frame as in one thread, bit for bit.
+"""Streams in six threads, while the main thread captures new sizes: every frame as in one thread, bit for bit.
 
 Captures by torch.export are left out: torch keeps state of the process while it exports, and rarely fails in a thread
 beside it (`KeyError` in `torch.fx.traceback`). docs/capture.md says so.
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 import shortcutv2v
 
-FRAMES, THREADS = 150, 4
+FRAMES, THREADS = 90, 6
 
 
 def teacher() -> nn.Module:
