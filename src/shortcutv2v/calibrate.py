@@ -14,7 +14,7 @@ from shortcutv2v.adapter import Adapter
 from shortcutv2v.errors import InputError
 from shortcutv2v.model import placement
 from shortcutv2v.player import Player
-from shortcutv2v.quality import Calibration
+from shortcutv2v.quality import Calibration, unexplained
 from shortcutv2v.summary import percentile, psnr
 from shortcutv2v.translate import from_uint8
 from shortcutv2v.types import Reference
@@ -114,7 +114,7 @@ class _Signals:
             return output
         predictions = self.model.analyse(self._reference, carry)
         made = self.model.tail(carry, self.model.compose(self._reference, carry, predictions))
-        signal = sum(float(prediction.unexplained) for prediction in predictions)
+        signal = unexplained(predictions)
         if signal > 0:
             pictures = self.adapter.image(made), self.adapter.image(output)
             self.found = 10 * math.log10(signal), float(psnr(*pictures)[0])

@@ -16,11 +16,12 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Any, ClassVar
 
+from shortcutv2v.blocks import Prediction
 from shortcutv2v.errors import InputError
 from shortcutv2v.refresh import Every, Look, RefreshPolicy, check_interval
 
@@ -134,7 +135,7 @@ class Quality(RefreshPolicy):
         if self._wait:
             self._wait -= 1
             return "unreachable"
-        look.estimate = self.estimate(unexplained(look))
+        look.estimate = self.estimate(unexplained(look.predictions))
         if len(self._levels) < self._needed:
             return "audit"
         if look.distance >= self.interval:
@@ -161,7 +162,7 @@ class Quality(RefreshPolicy):
         if self._cut:
             self._cut = False
             return
-        size = unexplained(look)
+        size = unexplained(look.predictions)
         expected = self.estimate(size) - self._margin
         missed = expected > psnr
         counts = abs(psnr - self.target) < _NEAR or psnr < self.target <= expected
@@ -217,7 +218,7 @@ class Speed(RefreshPolicy):
     def __call__(self, look: Look) -> str:
         """Return "budget" if the frame is worth one of the refreshes that the speed allows."""
         share = self._share(*look.times)
-        signal = 10 * math.log10(max(unexplained(look), _FLOOR))
+        signal = 10 * math.log10(max(unexplained(look.predictions), _FLOOR))
         self._threshold = signal if self._threshold is None else self._threshold
         due = look.distance >= self.interval or signal > self._threshold
         self._threshold += (due - share) * 2 * _STEP  # so that a share of the frames lies above it
@@ -236,9 +237,9 @@ class Speed(RefreshPolicy):
         return min(1.0, max(0.0, (teacher / self.target - shortcut) / (full - shortcut)))
 
 
-def unexplained(look: Look) -> float:
+def unexplained(predictions: Iterable[Prediction]) -> float:
     """Return the size of what motion did not explain, summed over the branches."""
-    return sum(float(prediction.unexplained) for prediction in look.predictions)
+    return sum(float(prediction.unexplained) for prediction in predictions)
 
 
 def parse_quality(text: str | float) -> tuple[float, float] | None:

@@ -165,7 +165,7 @@ class Runner:
         return given
 
     def _fits(self, shape: tuple[int, ...], spec: Mapping[str, Any]) -> bool:
-        """Whether a shape is the program's, or differs from it by a multiple where it may."""
+        """True if a shape is the program's, or differs from it by a multiple where it may."""
         wanted = spec["shape"]
         if len(shape) != len(wanted):
             return False
@@ -209,7 +209,7 @@ def _never(distance: int, signals: Mapping[str, float]) -> bool:
 
 
 def _below(saved: Mapping[str, Any], distance: int, signals: Mapping[str, float]) -> bool:
-    """Whether a prediction's estimated PSNR, less the margin, is below the target of `shortcutv2v.quality.Quality`."""
+    """True if a prediction's estimated PSNR, less the margin, is below the target of `shortcutv2v.quality.Quality`."""
     size = max(sum(signals.values()), 1e-12)
     estimate = saved["level"] + saved["slope"] * 10 * math.log10(size)
     return bool(estimate - saved["margin"] < saved["target"])

@@ -186,12 +186,12 @@ class Stream:
         if len(self._policies) != rows:
             self._policies = [own_copy(self._policy) for _ in range(rows)]
         predict = cache(lambda: self.model.analyse(self._must_refer(), carry))
-        found = []
+        found, times = [], self.record.times
         for row, distance in enumerate(self.distances):
             of_row = partial(select, rows=rows, index=slice(row, row + 1))
             refer = partial(_then, of_row, self._must_refer)
             found.append(Look(distance + 1, of_row(carry), refer, partial(_then, of_row, predict), row))
-            found[-1].times = self.record.times
+            found[-1].times = times
         self._predict = predict
         return found
 
