@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cached_property
+from typing import TYPE_CHECKING
 
-from shortcutv2v.blocks import Prediction
-from shortcutv2v.types import Carry, Reference
+if TYPE_CHECKING:  # hosts of exported programs have the policies, and no torch
+    from shortcutv2v.blocks import Prediction
+    from shortcutv2v.types import Carry, Reference
 
 __all__ = ["Look"]
 

@@ -19,11 +19,13 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from statistics import fmean
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from shortcutv2v.blocks import Prediction
 from shortcutv2v.errors import InputError
 from shortcutv2v.refresh import Every, Look, RefreshPolicy, check_interval
+
+if TYPE_CHECKING:
+    from shortcutv2v.blocks import Prediction
 
 __all__ = ["Calibration", "Quality", "Speed", "parse_quality", "policy_for"]
 
