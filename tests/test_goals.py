@@ -95,7 +95,7 @@ class TestQuality:
             looked += seen.looked
             if seen.looked:
                 policy.audit(seen, 43.6)
-        assert looked < 35
+        assert looked * 0.35 <= 0.05 * 500  # a look costs about a third of a teacher frame: 5 % slower at most
         assert policy.note() == "60 dB cannot be held: one frame after a refresh the block reaches 43.6 dB"
 
     def test_it_recovers_when_the_scene_comes_to_rest(self) -> None:

@@ -34,7 +34,6 @@ class _Frame:
     output: Any = None
     distance: int = 0
     reason: str | None = None
-    estimate: float | None = None
     teacher_seconds: float | None = None
 
 
@@ -78,7 +77,7 @@ class LookAhead:
             with torch.no_grad():
                 done, reference = self._segment(buffer, reference)
             for frame in buffer[:done]:
-                self.stream.note(frame.distance, frame.reason, frame.estimate, frame.seconds, frame.teacher_seconds)
+                self.stream.note(frame.distance, frame.reason, frame.seconds, frame.teacher_seconds)
                 yield frame.output
             del buffer[:done]
 
@@ -144,7 +143,7 @@ class LookAhead:
             carry = frame.carry
             looked = self.model.compose(reference, carry, look.predictions) if look.looked else None
             f = self.model.predict(reference, carry) if looked is None else looked
-            frame.output, frame.distance, frame.estimate = self.model.tail(carry, f), look.distance, look.estimate
+            frame.output, frame.distance = self.model.tail(carry, f), look.distance
             look.reason = "" if finite((f, frame.output)) else "not finite"
         frame.seconds += time.perf_counter() - begun
         return not look.reason

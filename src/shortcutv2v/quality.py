@@ -16,7 +16,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -39,7 +40,12 @@ _AGREE = 3.0
 """Levels farther apart than so many dB are not of one scene."""
 _STEP = 0.5
 """Step of the margin in dB."""
-_LONGEST_WAIT = 32
+_LOOK, _GAIN = 0.35, 0.6
+"""What a look costs and what a shortcut frame saves, in teacher frames; about what was measured on CPUs."""
+_KEPT = 10_000
+"""Frames whose estimates are kept."""
+_CREDIT, _SLACK = 0.7, 0.03
+"""Teacher frames that looks may cost at most without a gain: at once, and per frame of the video."""
 
 
 @dataclass(frozen=True)
@@ -115,15 +121,23 @@ class Quality(RefreshPolicy):
         """Forget the video: levels, margin and waiting begin anew."""
         self._levels: list[float] = []
         self._margin = self.margin
-        self._refused = self._wait = self._shown = 0
+        self._seen: list[float] = []
+        self._settled: deque[float] = deque(maxlen=_KEPT)
+        self._open: list[float] = []
+        self._frames = self._shown = self._waited = 0
+        self._lost = 0.0
         self._best: float | None = None
         self._last = -math.inf
         self._cut, self._needed = False, 1
 
     def estimate(self, unexplained: float) -> float:
-        """Return the expected PSNR in dB of a prediction."""
-        level = self._level()
-        return round(level + self.slope * 10 * math.log10(max(unexplained, _FLOOR)), 6)
+        """Return the expected PSNR in dB of a prediction, by the latest audits."""
+        level = fmean(self._seen) if self._seen else math.nan if self.level is None else self.level
+        return round(level + self._part(unexplained), 6)
+
+    def _part(self, unexplained: float) -> float:
+        """The signal's share of the estimate, in dB."""
+        return self.slope * 10 * math.log10(max(unexplained, _FLOOR))
 
     def _level(self) -> float:
         """The mean of the last audits' levels; the lowest if they disagree: right after a flash one may mislead."""
@@ -134,25 +148,38 @@ class Quality(RefreshPolicy):
 
     def __call__(self, look: Look) -> str:
         """Return "estimate", "cut", "audit", "unreachable", or nothing if the frame may be a shortcut frame."""
-        if self._wait:
-            self._wait -= 1
+        self._frames += 1
+        if self._lost + _LOOK > _CREDIT + _SLACK * self._frames:
+            self._waited += 1
             return "unreachable"
-        look.estimate = self.estimate(unexplained(look.predictions))
+        size = unexplained(look.predictions)
+        look.estimate = self.estimate(size)
+        reason = self._reason(look.distance, self._level() + self._part(size))
+        self._lost = max(0.0, self._lost + (_LOOK if reason else -_GAIN))
+        if not reason and math.isfinite(look.estimate):
+            self._open.append(look.estimate)
+        return reason
+
+    def _reason(self, distance: int, expected: float) -> str:
         if len(self._levels) < self._needed:
             return "audit"
-        if look.distance >= self.interval:
+        if distance >= self.interval:
             return "distance"
-        before, self._last = self._last, look.estimate
-        if look.estimate - self._margin < self.target:
-            if before - look.estimate > _NEAR:
+        before, self._last = self._last, expected
+        if expected - self._margin < self.target:
+            if before - expected > _NEAR:
                 # Another scene: its level is another, which this frame, predicted from the old scene, says nothing of.
-                self._levels, self._cut, self._needed = [], True, 2
+                self._settle(0.0)
+                self._levels, self._seen, self._cut, self._needed = [], [], True, 2
                 return "cut"
-            self._refuse(look.distance)
             return "estimate"
-        self._refused = 0
         self._shown += 1
         return "audit" if self.guarantee and self._shown % self.guarantee == 0 else ""
+
+    @property
+    def estimates(self) -> Sequence[float]:
+        """PSNR in dB of the latest shortcut frames, estimated by the audits before and after each."""
+        return [*self._settled, *self._open]
 
     @property
     def gap(self) -> int:
@@ -164,28 +191,29 @@ class Quality(RefreshPolicy):
         if self._cut:
             self._cut = False
             return
-        size = unexplained(look.predictions)
-        expected = self.estimate(size) - self._margin
+        part = self._part(unexplained(look.predictions))
+        expected = self._level() + part - self._margin
         missed = expected > psnr
         counts = abs(psnr - self.target) < _NEAR or psnr < self.target <= expected
         if self._levels and counts:
             self._margin = max(0.0, self._margin + _STEP * (missed - (1 - self.share)))
+        if self._seen:  # the frames since the last audit lie between two audits: take the mean of what both say
+            self._settle((psnr - part - fmean(self._seen)) / 2)
+        self._seen = [*self._seen, psnr - part][-_LEVELS:]
         if counts or len(self._levels) < self._needed:
-            self._levels = [*self._levels, psnr - self.slope * 10 * math.log10(max(size, _FLOOR))][-_LEVELS:]
+            self._levels = [*self._levels, psnr - part][-_LEVELS:]
         if look.distance == 1:
             self._best = psnr if self._best is None else max(self._best, psnr)
 
+    def _settle(self, shift: float) -> None:
+        self._settled.extend(estimate + shift for estimate in self._open)
+        self._open = []
+
     def note(self) -> str:
         """Return the best quality that could be held, if the one asked for could not."""
-        if not self._refused or self._best is None:
+        if self._waited <= _SLACK * self._frames or self._best is None:
             return ""
         return f"{self.target:g} dB cannot be held: one frame after a refresh the block reaches {self._best:.1f} dB"
-
-    def _refuse(self, distance: int) -> None:
-        """After refusals one frame after a refresh, look less and less often: a teacher's frame costs less without."""
-        self._refused = self._refused + 1 if distance == 1 else 0
-        if self._refused > 1:
-            self._wait = min(2 ** (self._refused - 2), _LONGEST_WAIT)
 
 
 @dataclass

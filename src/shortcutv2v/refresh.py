@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -86,6 +86,11 @@ class RefreshPolicy(ABC):
 
     def audit(self, look: Look, psnr: float) -> None:  # noqa: B027  (most policies do not ask)
         """Take the result of an audit: the PSNR in dB that the prediction has to the teacher's own output."""
+
+    @property
+    def estimates(self) -> Sequence[float]:
+        """PSNR in dB that the latest shortcut frames should have; empty if the policy estimates none."""
+        return ()
 
     def note(self) -> str:
         """Return what the policy has to say about the video so far; empty if nothing."""

@@ -132,19 +132,16 @@ class Stream:
 
     def summary(self) -> Summary:
         """Return frames, refreshes and why, quality and times since the last `reset()`; print it for one line."""
-        return self.record.summary("; ".join(dict.fromkeys(note for p in self._policies if (note := p.note()))))
+        notes = dict.fromkeys(note for policy in self._policies if (note := policy.note()))
+        return self.record.summary("; ".join(notes), [value for policy in self._policies for value in policy.estimates])
 
     def adopt(self, policy: RefreshPolicy) -> None:
         """Let `policy` speak for this stream in `summary()`; for whoever runs the video instead of the stream."""
         self._policies = [policy]
 
-    def note(
-        self, distance: int, reason: str | None, estimate: float | None, seconds: float, teacher: float | None
-    ) -> None:
+    def note(self, distance: int, reason: str | None, seconds: float, teacher: float | None) -> None:
         """Record a frame that was run for this stream, with its distance from the reference; see `Record.frame`."""
         self.distances = (distance,)
-        if estimate is not None and reason is None:
-            self.record.estimates.append(estimate)
         self.record.frame([reason], seconds, teacher)
 
     def reset(self) -> None:
@@ -178,7 +175,7 @@ class Stream:
         output = self.model.tail(carry, f)
         if not finite((f, output)):
             return self._full(begun, carry, ["not finite"] * rows, (), None)
-        self._count(begun, reasons, looks)
+        self._count(begun, reasons)
         return output
 
     def _looks(self, carry: Carry, rows: int) -> list[Look]:
@@ -238,7 +235,7 @@ class Stream:
         self._reference, self._latest = None, (carry, f) if usable else None
         if self.model.replays and usable:
             self._must_refer()  # before the next replay overwrites what it is made from
-        self._count(begun, reasons, looks, teacher)
+        self._count(begun, reasons, teacher)
         return output
 
     def _partial(
@@ -264,7 +261,7 @@ class Stream:
             return self._full(begun, carry, ["not finite"] * rows, (), None)
         self._audit(part, [looks[row] for row in due], None, f, select(predicted, rows, index))
         self._reference = pytree.tree_map(exchange, self._must_refer(), self.model.make_reference(part, f))
-        self._count(begun, reasons, looks)
+        self._count(begun, reasons)
         return output
 
     def _audit(
@@ -281,11 +278,7 @@ class Stream:
             policy.audit(looks[i], float(found[i]))
             self.record.audits.append(float(found[i]))
 
-    def _count(
-        self, begun: float, reasons: Sequence[str | None], looks: Sequence[Look], teacher: float | None = None
-    ) -> None:
-        shown = [look for look, reason in zip(looks, reasons, strict=False) if reason is None]
-        self.record.estimates.extend(look.estimate for look in shown if look.estimate is not None)
+    def _count(self, begun: float, reasons: Sequence[str | None], teacher: float | None = None) -> None:
         self.record.frame(reasons, time.perf_counter() - begun, teacher)
         before = self.distances if len(self.distances) == len(reasons) else (0,) * len(reasons)
         self.distances = tuple(0 if reason else 1 + d for d, reason in zip(before, reasons, strict=True))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections import Counter, deque
 from collections.abc import Sequence
@@ -98,14 +97,12 @@ class Record:
     Attributes:
         refreshes: refreshes by reason.
         shortcuts: shortcut frames.
-        estimates: estimated PSNR of the latest shortcut frames, in dB.
         audits: audited PSNR of the latest audits, in dB.
     """
 
     def __init__(self) -> None:
         self.refreshes: Counter[str] = Counter()
         self.shortcuts = 0
-        self.estimates: deque[float] = deque(maxlen=KEPT)
         self.audits: deque[float] = deque(maxlen=KEPT)
         self._frames: deque[float] = deque(maxlen=KEPT)
         self._steady: deque[float] = deque(maxlen=KEPT)
@@ -149,14 +146,14 @@ class Record:
         frames = self._steady or self._frames
         return median(self._teacher) / fmean(frames) if self._teacher and frames else None
 
-    def summary(self, note: str = "") -> Summary:
-        """Return the figures so far."""
+    def summary(self, note: str = "", estimates: Sequence[float] = ()) -> Summary:
+        """Return the figures so far, with what the policy notes and the PSNR that it estimates."""
         times = list(self._frames)
         return Summary(
             frames=self.shortcuts + self.refreshes.total(),
             shortcuts=self.shortcuts,
             refreshes=dict(self.refreshes),
-            estimated=Spread.of([value for value in self.estimates if math.isfinite(value)]),
+            estimated=Spread.of(estimates),
             audited=Spread.of(self.audits),
             p50=median(times) if times else None,
             p99=percentile(times, 0.99) if times else None,
