@@ -21,7 +21,7 @@ from torch import Tensor
 
 from shortcutv2v.errors import InputError
 from shortcutv2v.ops import private
-from shortcutv2v.ops.tables import Bags, Frame, Grid, bags, feature_of, format_of, table_of
+from shortcutv2v.ops.tables import Bags, Frame, Grid, bags, corners, feature_of, format_of, table_of
 
 __all__ = ["blend", "warp"]
 
@@ -71,11 +71,10 @@ def _items(
         yield _Item(frame, grid, table, at[n], None if share is None else share[n])
 
 
-def _sum(table: Tensor, chunk: Bags) -> Tensor:
-    """Return one weighted sum of rows per sample, of shape (n * K, C)."""
-    starts = torch.arange(0, chunk.row.numel(), chunk.parts, dtype=torch.int32)
-    weight = chunk.weight.to(table.dtype)
-    return torch.embedding_bag(table, chunk.row, starts, mode=0, per_sample_weights=weight)[0]
+def _sum(table: Tensor, row: Tensor, weight: Tensor, parts: int = 4) -> Tensor:
+    """Return one weighted sum of `parts` rows per sample, of shape (n * K, C)."""
+    starts = torch.arange(0, row.numel(), parts, dtype=torch.int32)
+    return torch.embedding_bag(table, row, starts, mode=0, per_sample_weights=weight.to(table.dtype))[0]
 
 
 def _matrix_of(weight: Tensor, dtype: torch.dtype) -> Tensor:
@@ -118,7 +117,7 @@ def _blend(f: Tensor, a: Tensor | None, offset: Tensor, mask: Tensor | None, wei
     out = f.new_empty(b, frame.pixels, weight.shape[0])
     for item, target in zip(_items(frame, f, a, offset, mask, dtype), out, strict=True):
         for at, chunk in item.chunks():
-            columns = _sum(item.table, chunk).view(at.stop - at.start, -1)
+            columns = _sum(item.table, chunk.row, chunk.weight, chunk.parts).view(at.stop - at.start, -1)
             target[at] = private.product(columns, matrix)
     return out.view(b, h, w, weight.shape[0]).permute(0, 3, 1, 2).contiguous(memory_format=format_of(f))
 
@@ -145,7 +144,7 @@ def _blend_backward(
     for n, item in enumerate(_items(frame, f, a, offset, mask, dtype)):
         grads = _Grads(d_table[n].view(-1, c), d_offset[n], None if d_mask is None else d_mask[n])
         for at, chunk in item.chunks():
-            columns = _sum(item.table, chunk).view(at.stop - at.start, -1)
+            columns = _sum(item.table, chunk.row, chunk.weight, chunk.parts).view(at.stop - at.start, -1)
             d_matrix += torch.mm(columns.t(), rows[n, at])
             _add_gradients(item, at, chunk, private.product(rows[n, at], across).view(-1, c), grads)
     d_f, *d_a = (_empty_like(f).copy_(feature) for feature in feature_of(d_table))
@@ -191,8 +190,10 @@ def _warp(f: Tensor, offset: Tensor, border: int) -> Tensor:
     b, c, h, w = f.shape
     frame = Frame(h - 2 * border, w - 2 * border, 1, border)
     dtype = torch.float32 if f.dtype == torch.float16 else f.dtype
-    # No product follows, so chunks would gain nothing: the bags of a whole picture are the result.
-    rows = [_sum(item.table, item.bags(0, frame.pixels)) for item in _items(frame, f, None, offset, None, dtype)]
+    grid = Grid.of(frame, torch.promote_types(dtype, torch.float32))
+    at = offset.to(grid.y.dtype).reshape(b, 1, 2, frame.pixels)
+    # No product follows, so chunks would gain nothing. A channels-last map is a table already: no copy is made.
+    rows = [_sum(f[n].permute(1, 2, 0).reshape(-1, c).to(dtype), *corners(frame, grid, at[n])) for n in range(b)]
     out = rows[0] if b == 1 else torch.stack(rows) if rows else f.new_empty(0)
     return (
         out.to(f.dtype).view(b, frame.height, frame.width, c).permute(0, 3, 1, 2).contiguous(memory_format=format_of(f))

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-__all__ = ["Bags", "Frame", "Grid", "bags", "feature_of", "format_of", "table_of"]
+__all__ = ["Bags", "Frame", "Grid", "bags", "corners", "feature_of", "format_of", "table_of"]
 
 _EDGE = 2  # pixels of zero border: a corner of a clamped position lies at most two pixels outside
 
@@ -122,6 +122,33 @@ def bags(frame: Frame, grid: Grid, offset: Tensor, mask: Tensor | None, start: i
         torch.mul(side, right, out=weight[:, part])
         torch.sub(side, weight[:, part], out=weight[:, part - 1])
     return Bags(_by_position(index), _by_position(weight), down, right, parts)
+
+
+def corners(frame: Frame, grid: Grid, offset: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the four pixels around every position of a warp, and their weights, for a table without a border.
+
+    A corner outside the feature gets a pixel on its edge, and the weight zero.
+
+    Args:
+        frame: with a kernel of 1.
+        grid: of the frame.
+        offset: (1, 2, P), in pixels.
+
+    Returns:
+        indices into the pixels of the feature, int32, and weights, each (4 * P), ordered by position.
+    """
+    ends = frame.height + 2 * frame.border, frame.width + 2 * frame.border
+    indices, weights = [], []
+    for axis, (start, end) in enumerate(zip((grid.y[0], grid.x[0]), ends, strict=True)):
+        at = offset[0, axis] + start
+        first = at.floor()
+        after = at.sub_(first)
+        pixel = torch.stack((first, first + 1)).to(torch.int32)
+        weights.append(torch.stack((1 - after, after)) * ((pixel >= 0) & (pixel < end)))
+        indices.append(pixel.clamp_(0, end - 1))
+    index = (indices[0] * ends[1])[:, None] + indices[1]
+    weight = weights[0][:, None] * weights[1]
+    return _by_position(index), _by_position(weight)
 
 
 def _by_position(tensor: Tensor) -> Tensor:
