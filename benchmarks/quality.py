@@ -33,7 +33,7 @@ from shortcutv2v import video
 from shortcutv2v.adapter import Adapter
 from shortcutv2v.cli.adapters import find_adapter
 from shortcutv2v.cli.demo import FAST, HEIGHT, HELD_OUT_TAIL, INTERVAL, LAST_TRAINED
-from shortcutv2v.distill import EMA, Distiller, FeatureCache, FeaturePairs, Part, collate
+from shortcutv2v.distill import EMA, Distiller, FeatureCache, Pairs, Part, collate
 from shortcutv2v.distill.progress import quiet_lightning
 from shortcutv2v.measure import psnr, ssim
 from shortcutv2v.model import ShortcutV2V
@@ -81,7 +81,7 @@ def training_data(model: ShortcutV2V, adapter: Adapter, clip: video.Frames, fold
     """Return batches of cached features, and the seconds that the teacher took to compute them."""
     clips = [Part(clip, 0, FAST[0]), Part(clip, FAST[1], LAST_TRAINED)]
     cache = FeatureCache(folder, model, adapter)
-    pairs = FeaturePairs(cache, clips, INTERVAL - 1, crop=(CROP, CROP), length=BATCH * EVERY_STEP)
+    pairs = Pairs(clips, INTERVAL - 1, crop=(CROP, CROP), length=BATCH * EVERY_STEP, cache=cache)
     loader = DataLoader(pairs, BATCH, collate_fn=collate)
     clock = folder / "seconds"  # features that are found again took their time in an earlier run
     if cache.seconds:

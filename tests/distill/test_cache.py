@@ -23,9 +23,8 @@ import shortcutv2v
 from shortcutv2v import Adapter, video
 from shortcutv2v.distill.cache import FeatureCache
 from shortcutv2v.distill.cache.features import Binder, Features, collate
-from shortcutv2v.distill.cache.samples import FeaturePairs, FeatureSequences
 from shortcutv2v.distill.clips import Mirrored, Part
-from shortcutv2v.distill.data import Pairs
+from shortcutv2v.distill.data import Pairs, Sequences
 from shortcutv2v.distill.module import Distiller
 from shortcutv2v.distill.progress import quiet_lightning
 from shortcutv2v.errors import InputError
@@ -289,7 +288,7 @@ def test_a_killed_run_leaves_nothing_that_counts(tmp_path: Path) -> None:
 @torch.no_grad()
 def test_crops_of_features_go_through_the_tail_like_features_of_crops(tmp_path: Path) -> None:
     model, clip = wrapped(), clip_of(3)
-    pairs = FeaturePairs(FeatureCache(tmp_path, model), [clip], max_interval=1, crop=(8, 10), reverse=False)
+    pairs = Pairs([clip], max_interval=1, crop=(8, 10), reverse=False, cache=FeatureCache(tmp_path, model))
     binder, places = Binder(model), set()
     for number in range(12):
         batch = [binder(features) for features in collate([pairs[number]])]
@@ -331,7 +330,7 @@ def _place(crop: Tensor, clip: Tensor) -> tuple[int, int]:
 
 def test_style_codes_are_not_cropped_and_make_a_batch(tmp_path: Path) -> None:
     model = wrapped()
-    pairs = FeaturePairs(FeatureCache(tmp_path, model), [clip_of()], crop=(8, 8), length=4)
+    pairs = Pairs([clip_of()], crop=(8, 8), length=4, cache=FeatureCache(tmp_path, model))
     (batch,) = DataLoader(pairs, batch_size=4, collate_fn=collate)
     assert [features.f[0].shape for features in batch] == [(4, 6, 4, 4)] * 2
     bound = Binder(model)(batch[0])
@@ -342,17 +341,17 @@ def test_style_codes_are_not_cropped_and_make_a_batch(tmp_path: Path) -> None:
 def test_clips_of_different_sizes_mix_under_a_crop(tmp_path: Path) -> None:
     cache = FeatureCache(tmp_path, wrapped())
     clips = [clip_of(), clip_of(size=(15, 21), seed=3)]
-    (batch,) = DataLoader(FeaturePairs(cache, clips, crop=(8, 8), length=8), batch_size=8, collate_fn=collate)
+    (batch,) = DataLoader(Pairs(clips, crop=(8, 8), length=8, cache=cache), batch_size=8, collate_fn=collate)
     assert batch[1].carry.a[0].shape == (8, 6, 4, 4)
     with pytest.raises(InputError, match="different sizes"):
-        FeaturePairs(cache, clips)
+        Pairs(clips, cache=cache)
     with pytest.raises(InputError, match="16x20 is smaller than the crop 18x8"):
-        FeaturePairs(cache, clips, crop=(18, 8))
+        Pairs(clips, crop=(18, 8), cache=cache)
 
 
 def test_crops_are_multiples_of_the_stride(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="give a crop that is a multiple of 2"):
-        FeaturePairs(FeatureCache(tmp_path, wrapped()), [clip_of()], crop=(9, 8))
+        Pairs([clip_of()], crop=(9, 8), cache=FeatureCache(tmp_path, wrapped()))
 
 
 def test_features_that_do_not_lie_over_the_frame_stay_whole(tmp_path: Path) -> None:
@@ -365,16 +364,16 @@ def test_features_that_do_not_lie_over_the_frame_stay_whole(tmp_path: Path) -> N
 
     model = shortcutv2v.wrap(Tokens(), "down", "mid", example_inputs=(torch.rand(1, 3, *SIZE),))
     with pytest.warns(UserWarning, match="whole frames, not as crops: a feature .* does not lie over the frame"):
-        pairs = FeaturePairs(FeatureCache(tmp_path, model), [clip_of()], crop=(8, 8))
+        pairs = Pairs([clip_of()], crop=(8, 8), cache=FeatureCache(tmp_path, model))
     assert pairs[0][0].f[0].shape == (1, 6, 8, 10)
 
 
 def test_samples_depend_on_seed_and_number_alone(tmp_path: Path) -> None:
     cache = FeatureCache(tmp_path, wrapped())
-    pairs = FeaturePairs(cache, [clip_of()], crop=(8, 8), length=6, seed=4)
+    pairs = Pairs([clip_of()], crop=(8, 8), length=6, seed=4, cache=cache)
     (alone,) = DataLoader(pairs, batch_size=6, collate_fn=collate)
     (together,) = DataLoader(pickle.loads(pickle.dumps(pairs)), batch_size=6, collate_fn=collate, num_workers=1)
-    other = collate([FeaturePairs(cache, [clip_of()], crop=(8, 8), seed=5)[i] for i in range(6)])
+    other = collate([Pairs([clip_of()], crop=(8, 8), seed=5, cache=cache)[i] for i in range(6)])
     for a, b, c in zip(alone, together, other, strict=True):
         assert torch.equal(a.f[0], b.f[0])
         assert a.carry.signature == b.carry.signature
@@ -386,7 +385,7 @@ def test_sequences_are_consecutive(tmp_path: Path) -> None:
     clip = clip_of(7)
     features = FeatureCache(tmp_path, model).features(clip)
     with pytest.warns(UserWarning, match="1 of 2 clips left out: they have fewer than 3 frames"):
-        windows = FeatureSequences(FeatureCache(tmp_path, model), [clip, clip_of(2)], window=3)
+        windows = Sequences([clip, clip_of(2)], window=3, cache=FeatureCache(tmp_path, model))
     for number in range(10):
         found = [next(i for i in range(7) if torch.equal(features[i].f[0], one.f[0])) for one in windows[number]]
         assert found == list(range(found[0], found[0] + 3))
@@ -394,8 +393,8 @@ def test_sequences_are_consecutive(tmp_path: Path) -> None:
 
 def test_time_runs_backwards_only_for_teachers_without_memory(tmp_path: Path) -> None:
     model = wrapped()
-    plain = FeaturePairs(FeatureCache(tmp_path, model), [clip_of()])
-    recurrent = FeaturePairs(FeatureCache(tmp_path, model, Remembering(model.teacher, "", "")), [clip_of()])
+    plain = Pairs([clip_of()], cache=FeatureCache(tmp_path, model))
+    recurrent = Pairs([clip_of()], cache=FeatureCache(tmp_path, model, Remembering(model.teacher, "", "")))
     assert plain._draw.reverse
     assert not recurrent._draw.reverse
 
@@ -427,7 +426,7 @@ def test_training_on_features_is_training_on_frames(tmp_path: Path) -> None:
     model, clip = wrapped(), clip_of()
     distiller = Distiller(model)
     frames = default_collate([Pairs([clip], flip=False, seed=3)[i] for i in range(4)])
-    features = collate([FeaturePairs(FeatureCache(tmp_path, model), [clip], seed=3)[i] for i in range(4)])
+    features = collate([Pairs([clip], seed=3, cache=FeatureCache(tmp_path, model))[i] for i in range(4)])
     (one,), (two,) = distiller.steps(frames), distiller.steps(features)
     torch.testing.assert_close(two.target, one.target, rtol=0, atol=5e-3)
     torch.testing.assert_close(two.picture, one.picture, rtol=0, atol=5e-3)
@@ -438,7 +437,7 @@ def test_training_on_features_is_training_on_frames(tmp_path: Path) -> None:
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "bf16-true"])
 def test_lightning_takes_features_in_every_precision(tmp_path: Path, precision: Any) -> None:
     model = wrapped()
-    pairs = FeaturePairs(FeatureCache(tmp_path, model), [clip_of()], crop=(8, 8), length=5)
+    pairs = Pairs([clip_of()], crop=(8, 8), length=5, cache=FeatureCache(tmp_path, model))
     before = copy.deepcopy(model.state_dict())
     with quiet_lightning():
         trainer = pl.Trainer(

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 import shortcutv2v
 from shortcutv2v import video
-from shortcutv2v.distill import FeatureCache, FeaturePairs, FeatureSequences, Pairs, Windows, fit
+from shortcutv2v.distill import FeatureCache, Pairs, Sequences, Windows, fit
 from shortcutv2v.distill.damage import Reader, whole_parts
 from shortcutv2v.errors import InputError, VideoError
 from shortcutv2v.video.picture import ImageEncoder
@@ -114,10 +114,10 @@ def test_parts_between_bad_frames() -> None:
 @pytest.mark.filterwarnings("ignore:.*cannot be read:UserWarning")
 def test_features_are_cached_around_bad_frames(chain: nn.Module, tmp_path: Path) -> None:
     model = shortcutv2v.wrap(chain, "1", "4", example_inputs=(torch.rand(1, 3, 12, 16),), channels=4)
-    cached = FeaturePairs(FeatureCache(tmp_path, model), [Damaged(9, {4})], 3)
-    assert [len(stored) for stored in cached.stored] == [4, 4]
+    cached = Pairs([Damaged(9, {4})], 3, cache=FeatureCache(tmp_path, model))
+    assert [len(stored) for stored in cached.source.clips] == [4, 4]
     with pytest.raises(InputError, match="needs 5 consecutive frames: the longest clip has 4"):
-        FeatureSequences(FeatureCache(tmp_path, model), [Damaged(9, {4})], 5)
+        Sequences([Damaged(9, {4})], 5, cache=FeatureCache(tmp_path, model))
 
 
 @pytest.mark.parametrize("kind", [".png", ".jpg", ".mp4"])

@@ -96,7 +96,7 @@ def test_clips_of_different_sizes_mix_under_a_crop() -> None:
 
 
 def test_pairs_need_two_frames() -> None:
-    with pytest.raises(InputError, match="no clip has two"):
+    with pytest.raises(InputError, match="needs 2 consecutive frames: the longest clip has 1"):
         Pairs([numbered(1)])
     assert read(Pairs([numbered(2)], max_interval=9)[0]).shape == (2, 3, 20, 24)
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from shortcutv2v import Adapter
 from shortcutv2v.distill.cache import FeatureCache
 from shortcutv2v.distill.cache.features import Binder, collate
-from shortcutv2v.distill.cache.samples import FeatureSequences
+from shortcutv2v.distill.data import Sequences
 
 
 def _vid2vid() -> tuple[Adapter, Tensor]:
@@ -69,7 +69,7 @@ def test_pictures_of_cached_features_are_the_teachers(
     for picture, stored in zip(pictures, features, strict=True):
         carry, f = binder(*collate([[stored]]))
         torch.testing.assert_close(adapter.image(model.tail(carry, f)), picture, rtol=0, atol=0.02)
-    windows = FeatureSequences(cache, [clip], 3, crop=(16, 16))
+    windows = Sequences([clip], 3, crop=(16, 16), cache=cache)
     batch = [binder(one) for one in collate([windows[0], windows[1]])]
     assert len(batch) == 3
     for carry, f in batch:

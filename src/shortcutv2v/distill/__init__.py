@@ -15,7 +15,7 @@ except ImportError as error:
     raise ImportError(f'distillation needs {error.name}: pip install "shortcutv2v[train]"') from None
 
 from shortcutv2v.distill.adversarial import Adversary
-from shortcutv2v.distill.cache import FeatureCache, FeaturePairs, FeatureSequences, collate
+from shortcutv2v.distill.cache import FeatureCache, collate
 from shortcutv2v.distill.callbacks import EMA, NaNGuard, PictureLog, StepSeed
 from shortcutv2v.distill.clips import FrameSource, Mirrored, Part
 from shortcutv2v.distill.data import Pairs, Sequences, Windows
@@ -36,9 +36,7 @@ __all__ = [
     "Adversary",
     "Distiller",
     "FeatureCache",
-    "FeaturePairs",
     "FeaturePerceptual",
-    "FeatureSequences",
     "FrameSource",
     "LPIPSPerceptual",
     "LossWeights",

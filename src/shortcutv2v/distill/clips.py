@@ -53,8 +53,8 @@ class Part:
 class Mirrored:
     """A clip with left and right swapped, as a clip.
 
-    Features of a mirrored frame are not mirrored features, so cached features are never flipped: give `FeaturePairs`
-    the mirrored clips beside the others, at twice the disk space.
+    Features of a mirrored frame are not mirrored features, so cached features are never flipped: give `Pairs` the
+    mirrored clips beside the others, at twice the disk space.
 
     Examples:
         >>> import torch

@@ -10,59 +10,93 @@ import functools
 import itertools
 import warnings
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from shortcutv2v.distill.cache.feature_cache import FeatureCache
+from shortcutv2v.distill.cache.samples import CachedFrames
 from shortcutv2v.distill.checks import check_number, check_samples
 from shortcutv2v.distill.clips import FrameSource
-from shortcutv2v.distill.damage import Reader
-from shortcutv2v.distill.draws import PairDraw, SequenceDraw, seeded
+from shortcutv2v.distill.damage import Reader, whole_parts
+from shortcutv2v.distill.draws import Draw, PairDraw, SequenceDraw, seeded
 from shortcutv2v.errors import InputError
 
 __all__ = ["Pairs", "Sequences", "Windows", "long_enough"]
 
 
-class _Samples(Dataset[Tensor]):
-    """Frames of some clips, drawn by `draw`, with the same crop and flip for all frames of a sample."""
+class _Frames:
+    """Frames of some clips, with the same crop and flip for all frames of a sample."""
 
-    def __init__(
-        self,
-        clips: Sequence[FrameSource],
-        draw: Callable[[], tuple[int, list[int]]],
-        crop: tuple[int, int] | None,
-        flip: bool,
-        length: int,
-        seed: int,
-    ) -> None:
-        check_samples(length, seed, crop)
-        self.clips, self.length, self.seed, self.crop, self.flip = clips, length, seed, crop, flip
-        self.add_crop(crop)
-        self._draw, self._reader = draw, Reader(clips)
+    def __init__(self, clips: Sequence[FrameSource], flip: bool) -> None:
+        self.clips, self.flip, self._reader = clips, flip, Reader(clips)
 
-    def __len__(self) -> int:
-        return self.length
+    def sample(self, draw: Draw, crop: tuple[int, int] | None) -> Tensor:
+        """Return a sample, drawn from torch's generator."""
+        frames = self._reader.first(draw() for _ in itertools.count())
+        augmented: Tensor = _augmentation(crop, self.flip)(frames[None].float() / 255)[0]
+        return augmented
 
-    def __getitem__(self, number: int) -> Tensor:
-        """Return sample `number`; any non-negative number is a valid sample, also beyond `len`."""
-        return self.at(number, self.crop)
-
-    def at(self, number: int, crop: tuple[int, int] | None) -> Tensor:
-        """Return sample `number` with a crop of another size; `add_crop` checks that size."""
-        with seeded(self.seed, number):
-            frames = self._reader.first(self._draw() for _ in itertools.count())
-            augmented: Tensor = _augmentation(crop, self.flip)(frames[None].float() / 255)[0]
-            return augmented
-
-    @property
-    def croppable(self) -> bool:
-        """True if samples follow the size of the crop."""
-        return self.crop is not None
+    def croppable(self, crop: tuple[int, int] | None) -> bool:
+        """Return True if samples follow the size of the crop."""
+        return crop is not None
 
     def add_crop(self, crop: tuple[int, int] | None) -> None:
         """Check that every clip has room for such a crop."""
         _check_sizes(self.clips, crop)
+
+
+class _Samples(Dataset[Any]):
+    """Frames of some clips, or their cached features, drawn by `draw`."""
+
+    def __init__(
+        self,
+        clips: Sequence[FrameSource],
+        least: int,
+        draw: Callable[[list[int]], Draw],
+        crop: tuple[int, int] | None,
+        flip: bool,
+        length: int,
+        seed: int,
+        cache: FeatureCache | None,
+    ) -> None:
+        check_samples(length, seed, crop)
+        self.length, self.seed, self.crop = length, seed, crop
+        clips = long_enough(clips, least)
+        if cache is not None:
+            clips = [part for clip in clips for part in whole_parts(clip)]
+            clips = [part for part in clips if len(part) >= least] or clips
+        draw([len(clip) for clip in clips])  # refuses clips before anything is computed
+        self.source = _Frames(clips, flip) if cache is None else CachedFrames(cache, clips)
+        self._draw = draw([len(clip) for clip in self.source.clips])
+        self.add_crop(crop)
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, number: int) -> Any:
+        """Return sample `number`; any non-negative number is a valid sample, also beyond `len`."""
+        return self.at(number, self.crop)
+
+    def at(self, number: int, crop: tuple[int, int] | None) -> Any:
+        """Return sample `number` with a crop of another size, which was given to `add_crop`."""
+        with seeded(self.seed, number):
+            return self.source.sample(self._draw, crop)
+
+    @property
+    def croppable(self) -> bool:
+        """True if samples follow the size of the crop."""
+        return self.source.croppable(self.crop)
+
+    def add_crop(self, crop: tuple[int, int] | None) -> None:
+        """Prepare crops of another size.
+
+        Raises:
+            InputError: a clip has no room for them, or cached features cannot be cut like that.
+        """
+        self.source.add_crop(crop)
 
 
 class Pairs(_Samples):
@@ -70,25 +104,33 @@ class Pairs(_Samples):
 
     The distance is uniform over 1 to `max_interval`, both included; clips are drawn by their number of pairs.
 
+    Cached features are cropped at multiples of their strides. They are never flipped, because the features of a
+    mirrored frame are not mirrored features: give `[*clips, *map(Mirrored, clips)]`, at twice the disk space.
+
     Args:
         clips: one or more clips; they may differ in size if `crop` is given.
         max_interval: largest distance between the two frames.
         crop: (height, width) of a random crop, None for whole frames. Frames smaller than the crop are refused.
         flip: flip half of the pairs horizontally.
-        reverse: swap the two frames in half of the pairs: time run backwards.
+        reverse: swap the two frames in half of the pairs: time run backwards. Default: unless they are the cached
+            features of a teacher with memory.
         length: number of pairs in an epoch.
         seed: decides every sample together with its number.
+        cache: give cached features instead of frames; those that are missing are computed here and now.
 
     Shape:
         each sample is a float tensor (2, C, h, w) in [0, 1]: reference, current. Pixels are cut and mirrored, never
-        interpolated, so label maps stay label maps.
+        interpolated, so label maps stay label maps. With `cache`, it is a list of two `Features` of batch size 1 that
+        share memory with the cache; batch them with `collate`.
 
     Raises:
-        InputError: no clip has two frames, a frame is smaller than the crop, or a number is out of range.
+        InputError: no clip has two frames, a frame is smaller than the crop, a number is out of range, the crop is no
+            multiple of a feature's stride, or as `FeatureCache.features`.
         VideoError: from a sample, where a hundred in a row cannot be read.
 
     Warns:
-        UserWarning: clips of one frame, or frames that cannot be read, are left out; it counts them.
+        UserWarning: clips of one frame, or frames that cannot be read, are left out; it counts them. A feature does not
+            lie over the frame, so that samples are whole frames.
 
     Examples:
         >>> clip = torch.randint(0, 256, (5, 3, 20, 30), dtype=torch.uint8)
@@ -103,18 +145,21 @@ class Pairs(_Samples):
         *,
         crop: tuple[int, int] | None = None,
         flip: bool = True,
-        reverse: bool = True,
+        reverse: bool | None = None,
         length: int = 1000,
         seed: int = 0,
+        cache: FeatureCache | None = None,
     ) -> None:
-        clips = long_enough(clips, 2)
-        draw = PairDraw([len(clip) for clip in clips], max_interval, reverse)
-        super().__init__(clips, draw, crop, flip, length, seed)
+        swap = (cache is None or not cache.adapter.recurrent) if reverse is None else reverse
+        draw = functools.partial(PairDraw, max_interval=max_interval, reverse=swap)
+        super().__init__(clips, 2, draw, crop, flip, length, seed, cache)
         self.max_interval = max_interval
 
 
 class Sequences(_Samples):
     """Random windows of consecutive frames, for teachers that feed their outputs back in (vid2vid, section C.3).
+
+    With `cache`, the teacher's memory runs through the whole clip, from its first frame on.
 
     Args:
         clips: one or more clips; they may differ in size if `crop` is given.
@@ -124,12 +169,13 @@ class Sequences(_Samples):
         reverse: run time backwards in half of the windows; off, since recurrent teachers know one direction.
         length: number of windows in an epoch.
         seed: decides every sample together with its number.
+        cache: as in `Pairs`.
 
     Shape:
-        each sample is a float tensor (window, C, h, w) in [0, 1].
+        each sample is a float tensor (window, C, h, w) in [0, 1]; with `cache`, a list of `window` `Features`.
 
     Raises:
-        InputError: no clip is that long, a frame is smaller than the crop, or a number is out of range.
+        InputError: no clip is that long, or as `Pairs`.
         VideoError: as `Pairs`.
 
     Warns:
@@ -151,10 +197,10 @@ class Sequences(_Samples):
         reverse: bool = False,
         length: int = 1000,
         seed: int = 0,
+        cache: FeatureCache | None = None,
     ) -> None:
-        clips = long_enough(clips, window)
-        draw = SequenceDraw([len(clip) for clip in clips], window, reverse)
-        super().__init__(clips, draw, crop, flip, length, seed)
+        draw = functools.partial(SequenceDraw, window=window, reverse=reverse)
+        super().__init__(clips, window, draw, crop, flip, length, seed, cache)
         self.window = window
 
 

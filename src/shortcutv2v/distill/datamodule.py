@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset, DistributedSampler, Subset
 
 from shortcutv2v.adapter import Adapter
 from shortcutv2v.bar import say
-from shortcutv2v.distill.cache import FeatureCache, FeaturePairs, FeatureSequences
+from shortcutv2v.distill.cache import FeatureCache
 from shortcutv2v.distill.clips import FrameSource
 from shortcutv2v.distill.data import Pairs, Sequences, Windows
 from shortcutv2v.distill.pace import ValidationPace, choose_plan, frame_cost, validation_pace
@@ -120,13 +120,14 @@ class ClipData(pl.LightningDataModule):
         length = distance if pairs else (self.settings.frames or max(2, interval) + opening)
         crop = _crop(self.clips, self.settings.crop)
         shared: dict[str, Any] = {"crop": crop, "length": self.batch_size * BATCHES, "seed": self.settings.seed}
+        samples = Pairs if pairs else Sequences
         if self.cache is None:
-            return (Pairs if pairs else Sequences)(self.clips, length, **shared)
-        samples = FeaturePairs if pairs else FeatureSequences
+            return samples(self.clips, length, **shared)
         module.to(module.trainer.strategy.root_device)  # Lightning does so a moment later
         frames = sum(len(clip) for clip in self.clips)
         with _first_alone(module.trainer), counting("caching features", frames, self.settings.progress) as watch:
-            return samples(FeatureCache(self.cache, module.model, adapter, watch=watch), self.clips, length, **shared)
+            cache = FeatureCache(self.cache, module.model, adapter, watch=watch)
+            return samples(self.clips, length, **shared, cache=cache)
 
     @property
     def step_pixels(self) -> int:

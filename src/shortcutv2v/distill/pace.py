@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import torch
 
 from shortcutv2v.adapter import Adapter
-from shortcutv2v.distill.cache.features import Features, features_of
+from shortcutv2v.distill.cache.features import Features, first_features
 from shortcutv2v.distill.cache.store import StoredClip
 from shortcutv2v.distill.clips import FrameSource
 from shortcutv2v.distill.plan import Batches, Plan, Work
@@ -47,7 +47,6 @@ _SHARE = 0.2
 _VALIDATING = 0.1
 """Largest share of the run's time for validation."""
 MAX_WINDOWS = 8
-_FRAMES = 8
 _SIDES = (192, 128, 96, 64, 48, 32)
 _EVERY = 4
 
@@ -70,10 +69,10 @@ class FrameCost:
 @torch.no_grad()
 def frame_cost(model: ShortcutV2V, adapter: Adapter, clip: FrameSource) -> FrameCost | None:
     """Measure one frame, the second time it runs; None if the adapter makes all frames itself."""
-    frames = [clip[0][None]] * _FRAMES
-    if next(features_of(model, adapter, frames), None) is None:
+    frame = clip[0][None]
+    if first_features(model, adapter, frame) is None:
         return None
-    features, (_, example) = _timed(lambda: next(features_of(model, adapter, frames)))
+    features, example = _timed(lambda: first_features(model, adapter, frame))
     picture, _ = _timed(lambda: model.tail(example.carry, example.f))
     return FrameCost(features, picture, example)
 

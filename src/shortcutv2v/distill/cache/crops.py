@@ -9,8 +9,9 @@ from fractions import Fraction
 
 import torch
 from torch import Tensor
+from torch.utils import _pytree as pytree
 
-from shortcutv2v.distill.cache.features import Features, FrameShape, Unbound, flatten, unflatten
+from shortcutv2v.distill.cache.features import Features, FrameShape, Unbound
 from shortcutv2v.errors import InputError
 
 __all__ = ["Cropper", "UncroppableError"]
@@ -65,7 +66,7 @@ class Cropper:
     """
 
     def __init__(self, whole: Features, crop: Features, frame: FrameShape, cropped: FrameShape) -> None:
-        pairs = zip(flatten(whole)[0], flatten(crop)[0], strict=True)
+        pairs = zip(pytree.tree_leaves(whole), pytree.tree_leaves(crop), strict=True)
         self._plans = [_plan(a, b, frame, cropped) if isinstance(a, Tensor) else (None, None) for a, b in pairs]
         self._target = Unbound(cropped)
         self.step = (self._step(0), self._step(1))
@@ -82,9 +83,10 @@ class Cropper:
 
     def __call__(self, features: Features, top: int, left: int) -> Features:
         """Return the crop at `top`, `left`, multiples of `step`, as views of the features."""
-        leaves, spec = flatten(features)
+        leaves, spec = pytree.tree_flatten(features.signed(self._target))
         cut = [_cut(leaf, plan, (top, left)) for leaf, plan in zip(leaves, self._plans, strict=True)]
-        return unflatten(cut, spec, self._target)
+        found: Features = pytree.tree_unflatten(cut, spec)
+        return found
 
 
 def _cut(leaf: Tensor, plan: _Plan, offsets: Sequence[int]) -> Tensor:

@@ -13,10 +13,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils import _pytree as pytree
 
 from shortcutv2v import video
 from shortcutv2v.adapter import Adapter
-from shortcutv2v.distill.cache.features import Binder, Features, features_of, flatten
+from shortcutv2v.distill.cache.features import Binder, Features, features_of
 from shortcutv2v.distill.cache.store import SUFFIX, StoredClip, as_bytes
 from shortcutv2v.distill.clips import FrameSource, Mirrored, Part
 from shortcutv2v.errors import InputError
@@ -49,9 +50,9 @@ class FeatureCache:
         watch: called with every number of frames that are there now: one per computed frame, all of a found clip.
 
     Attributes:
-        clips: number of clips asked for; `found` of them were on disk already.
-        frames: frames of these clips.
-        bytes: size of these clips on disk.
+        found: number of clips that were on disk already.
+        frames: frames of all clips that were asked for.
+        bytes: size of all these on disk.
         seconds: time spent computing and writing features.
 
     Raises:
@@ -79,7 +80,7 @@ class FeatureCache:
         self.folder, self.model, self.watch = Path(folder), model, watch
         self.adapter = adapter or Adapter.of(model)
         self.binder = Binder(model, self.adapter)
-        self.clips, self.found, self.frames, self.bytes, self.seconds = 0, 0, 0, 0, 0.0
+        self.found, self.frames, self.bytes, self.seconds = 0, 0, 0, 0.0
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -102,7 +103,6 @@ class FeatureCache:
         key = hashlib.sha256(f"{self._key} {_clip_key(clip)}".encode()).hexdigest()[:32]
         with torch.no_grad(), without_autocast():
             stored = self._find(self.folder / f"{key}{SUFFIX}", clip)
-        self.clips += 1
         self.frames += len(stored)
         self.bytes += stored.nbytes
         return stored
@@ -127,24 +127,22 @@ class FeatureCache:
                 f"disk of {self.folder}: read the clip at a smaller size, or take a Part of it"
             )
         self.watch(opening)
-        stored.write(self._each(itertools.chain([first], run)))
+        stored.write(self._each(itertools.chain([first], run), opening))
         self.seconds += time.perf_counter() - begun
         return stored
 
-    def _each(self, run: Iterator[tuple[int, Features]]) -> Iterator[Features]:
+    def _each(self, run: Iterator[tuple[int, Features]], opening: int) -> Iterator[Features]:
         """Yield the features of frames that follow each other."""
-        before: int | None = None
-        for number, features in run:
-            if before is not None and number != before + 1:
-                raise InputError(f"the adapter opens frame {before + 1} after others: train on frames, with cache=None")
+        for expected, (number, features) in enumerate(run, opening):
+            if number != expected:
+                raise InputError(f"the adapter opens frame {expected} after others: train on frames, with cache=None")
             yield features
             self.watch(1)
-            before = number
 
 
 def _close(stored: Features, live: Features) -> bool:
     """Return True if features are those that the teacher makes now, except for rounding."""
-    leaves = zip(flatten(stored)[0], flatten(live)[0], strict=True)
+    leaves = zip(pytree.tree_leaves(stored), pytree.tree_leaves(live), strict=True)
     pairs = [(a.double(), b.double().cpu()) for a, b in leaves if isinstance(b, Tensor) and b.numel()]
     return all(torch.allclose(a, b, rtol=0, atol=_TOLERANCE * float(b.abs().max()) + 1e-12) for a, b in pairs)
 
@@ -172,27 +170,20 @@ def _teacher_key(model: ShortcutV2V, adapter: Adapter) -> str:
 
 def _clip_key(clip: FrameSource) -> str:
     """Return a key of a clip: of a file path, size, time of change and the size it is read at; of others the pixels."""
-    if (found := _file_key(clip)) is not None:
-        return found
+    whole, way = clip, []
+    while isinstance(whole, Part | Mirrored):
+        way.append((whole.start, whole.stop) if isinstance(whole, Part) else "mirrored")
+        whole = whole.clip
+    if isinstance(whole, video.Frames):
+        files = sorted(whole.path.iterdir()) if whole.path.is_dir() else [whole.path]
+        states = [(str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+        return repr((way, whole.size, states))
     digest = hashlib.sha256()
     for number in range(len(clip)):
         frame = clip[number]
         digest.update(f"{tuple(frame.shape)}".encode())
         digest.update(as_bytes(frame))
     return digest.hexdigest()
-
-
-def _file_key(clip: FrameSource) -> str | None:
-    """Return the key of a clip from a file, or of a part of one; None for other clips."""
-    if isinstance(clip, Part | Mirrored):
-        whole = _file_key(clip.clip)
-        part = f"[{clip.start}:{clip.stop}]" if isinstance(clip, Part) else " mirrored"
-        return None if whole is None else whole + part
-    if not isinstance(clip, video.Frames):
-        return None
-    files = sorted(clip.path.iterdir()) if clip.path.is_dir() else [clip.path]
-    states = [(str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
-    return hashlib.sha256(repr((clip.size, states)).encode()).hexdigest()
 
 
 @contextlib.contextmanager

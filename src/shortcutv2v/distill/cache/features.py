@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import dataclasses
+import itertools
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -11,13 +12,13 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from shortcutv2v.adapter import Adapter
-from shortcutv2v.errors import InputError, ShortcutError
+from shortcutv2v.errors import InputError
 from shortcutv2v.graph.signature import autocast_state, modes
 from shortcutv2v.model import ShortcutV2V, placement
 from shortcutv2v.player import Player
 from shortcutv2v.types import Carry
 
-__all__ = ["Binder", "Features", "FrameShape", "Unbound", "collate", "features_of", "flatten", "teach", "unflatten"]
+__all__ = ["Binder", "Features", "FrameShape", "Unbound", "collate", "features_of", "first_features", "teach"]
 
 FrameShape = tuple[int, int, int]
 """(C, H, W)"""
@@ -31,7 +32,7 @@ class Unbound(NamedTuple):
 
 
 class Features:
-    """The teacher's work on one frame: unpacks as `carry, f`. Lightning moves it as a whole, by `to()`.
+    """The teacher's work on one frame, a pytree: unpacks as `carry, f`. Lightning moves it as a whole, by `to()`.
 
     Args:
         carry: the result of `model.head()`.
@@ -62,20 +63,15 @@ class Features:
 
     def map(self, change: Callable[[Tensor], Tensor]) -> Features:
         """Change every tensor by `change`."""
-        leaves, spec = flatten(self)
-        changed = [change(leaf) if isinstance(leaf, Tensor) else leaf for leaf in leaves]
-        return unflatten(changed, spec, self.carry.signature)
+        changed: Features = pytree.tree_map_only(Tensor, change, self)
+        return changed
+
+    def signed(self, signature: Hashable) -> Features:
+        """Return the same features with another signature of the carry."""
+        return Features(dataclasses.replace(self.carry, signature=signature), self.f)
 
 
-def flatten(features: Features) -> tuple[list[Any], pytree.TreeSpec]:
-    """Return the leaves of `features` (tensors and constants) and their structure, without the signature."""
-    return pytree.tree_flatten((features.carry.a, features.carry.kept, features.f))
-
-
-def unflatten(leaves: Sequence[Any], spec: pytree.TreeSpec, signature: Any) -> Features:
-    """Undo `flatten`."""
-    a, kept, f = pytree.tree_unflatten(leaves, spec)
-    return Features(Carry(a, kept, signature), f)
+pytree.register_pytree_node(Features, lambda made: (list(made), None), lambda parts, _: Features(*parts))
 
 
 def teach(
@@ -119,6 +115,12 @@ def features_of(model: ShortcutV2V, adapter: Adapter, frames: Iterable[Tensor]) 
             yield number, features
 
 
+@torch.no_grad()
+def first_features(model: ShortcutV2V, adapter: Adapter, frame: Tensor) -> Features | None:
+    """Return the features of a still video of a uint8 frame (B, C, H, W), None if the adapter makes it all itself."""
+    return next((found for _, found in features_of(model, adapter, itertools.repeat(frame, _OPENING))), None)
+
+
 def collate(samples: Sequence[Sequence[Features]]) -> list[Features]:
     """Stack samples of T `Features` each to a batch: T `Features` of batch size `len(samples)`.
 
@@ -134,25 +136,19 @@ def collate(samples: Sequence[Sequence[Features]]) -> list[Features]:
         >>> len(batch), batch[0].f[0].shape
         (2, torch.Size([3, 4, 8, 8]))
     """
-    return [_stacked(column) for column in zip(*samples, strict=True)]
+    frames = {features.carry.signature for sample in samples for features in sample}
+    if len(frames) > 1:
+        raise InputError(f"features of different frames {sorted(map(str, frames))} make no batch: give crop=(h, w)")
+    batch: list[Features] = pytree.tree_map(_joined, *map(list, samples))
+    return batch
 
 
-def _stacked(column: Sequence[Features]) -> Features:
-    signatures = {features.carry.signature for features in column}
-    if len(signatures) > 1:
-        raise InputError(f"features of different frames {sorted(map(str, signatures))} make no batch: give crop=(h, w)")
-    flat = [flatten(features) for features in column]
-    leaves = [_joined(leaf) for leaf in zip(*(leaves for leaves, _ in flat), strict=True)]
-    return unflatten(leaves, flat[0][1], signatures.pop())
-
-
-def _joined(leaves: Sequence[Any]) -> Any:
-    first = leaves[0]
+def _joined(first: Any, *others: Any) -> Any:
     if not isinstance(first, Tensor):
         return first
     if first.dim() and first.shape[0] == 1:
-        return torch.cat(list(leaves))
-    if not all(torch.equal(first, leaf) for leaf in leaves[1:]):
+        return torch.cat([first, *others])
+    if not all(torch.equal(first, leaf) for leaf in others):
         raise InputError(
             f"a tensor {tuple(first.shape)} of the head has no batch dimension and changes from frame to frame, so "
             "frames make no batch: give batch_size=1"
@@ -164,7 +160,7 @@ class Binder:
     """Turns cached features into those that the model's own head would return now.
 
     The signature of a carry names batch size, device, autocast state and training flags, which only the training
-    process knows. The head runs once on a blank batch for each combination.
+    process knows. The teacher runs once on a blank batch for each combination.
 
     Args:
         model: the wrapped teacher.
@@ -174,8 +170,8 @@ class Binder:
         >>> import shortcutv2v
         >>> teacher = torch.nn.Sequential(*(torch.nn.Conv2d(3, 3, 3, padding=1) for _ in range(4)))
         >>> model = shortcutv2v.wrap(teacher, "0", "2", example_inputs=(torch.rand(1, 3, 8, 8),))
-        >>> stored = Features(Carry((torch.rand(2, 3, 8, 8).bfloat16(),), (), Unbound((3, 8, 8))), ())
-        >>> Binder(model)(stored).carry.a[0].dtype
+        >>> signature, a, f = Unbound((3, 8, 8)), torch.rand(2, 3, 8, 8).bfloat16(), torch.rand(2, 3, 8, 8).bfloat16()
+        >>> Binder(model)(Features(Carry((a,), (), signature), (f,))).carry.a[0].dtype
         torch.float32
     """
 
@@ -193,55 +189,31 @@ class Binder:
         Raises:
             InputError: they are not of this model.
         """
-        carry, f = features
-        if not isinstance(carry.signature, Unbound):
+        signature: Any = features.carry.signature
+        if not isinstance(signature, Unbound):
             return features
-        like = self.like(carry.a[0].shape[0], carry.signature.frame, middle=False)
-        own, spec = pytree.tree_flatten((like.carry.a, like.carry.kept))
-        stored, found = pytree.tree_flatten((carry.a, carry.kept))
+        own = self.like(features.carry.a[0].shape[0], signature.frame)
+        stored, found = pytree.tree_flatten(features.signed(own.carry.signature))
+        leaves, spec = pytree.tree_flatten(own)
         if spec != found:
             raise InputError("these cached features belong to another model: make them with a FeatureCache of this one")
-        a, kept = pytree.tree_unflatten([_fitted(s, o) for s, o in zip(stored, own, strict=True)], spec)
-        cast = tuple(tensor.to(a[0].device, a[0].dtype) for tensor in f)
-        return Features(Carry(a, kept, like.carry.signature), cast)
+        bound: Features = pytree.tree_unflatten(map(_fitted, stored, leaves), spec)
+        return bound
 
-    @torch.no_grad()
-    def like(self, batch: int, frame: FrameShape, *, middle: bool = True) -> Features:
-        """Return features of `batch` blank frames: shapes and dtypes are right, values are not.
+    def like(self, batch: int, frame: FrameShape) -> Features:
+        """Return features of `batch` blank frames (C, H, W): shapes and dtypes are right, values are not.
 
-        Args:
-            batch: batch size.
-            frame: (C, H, W).
-            middle: whether `f` is asked for, too; it costs the teacher's middle.
+        Raises:
+            InputError: the adapter lets the teacher run on no frame.
         """
-        where, dtype = placement(self.model.teacher)
-        key = (batch, frame, where, dtype, modes(list(self.model.teacher.modules())), autocast_state(), middle)
+        where = placement(self.model.teacher)
+        key = (batch, frame, where, modes(list(self.model.teacher.modules())), autocast_state())
         if key not in self._known:
-            blank = torch.zeros(batch, *frame, dtype=dtype, device=where)
-            made = self._first(blank, middle)
+            made = first_features(self.model, self.adapter, torch.zeros(batch, *frame, dtype=torch.uint8))
+            if made is None:
+                raise InputError(f"the adapter lets the teacher run on none of {_OPENING} frames")
             self._known[key] = made.map(lambda t: torch.empty((), dtype=t.dtype, device=t.device).expand(t.shape))
         return self._known[key]
-
-    def _first(self, blank: Tensor, middle: bool) -> Features:
-        """Return the features of the first frame that the adapter does not open with itself."""
-        found: list[Features] = []
-
-        def run(*args: Any, **kwargs: Any) -> Any:
-            carry = self.model.head(*args, **kwargs)
-            found.append(Features(carry, self.model.middle(carry) if middle else ()))
-            raise _EnoughError
-
-        player = Player(self.adapter, run)
-        with contextlib.suppress(_EnoughError):
-            for _ in range(_OPENING):
-                player(blank)
-        if not found:
-            raise InputError(f"the adapter lets the teacher run on none of {_OPENING} frames")
-        return found[0]
-
-
-class _EnoughError(ShortcutError):
-    """Ends a video after the first frame of the teacher."""
 
 
 def _fitted(stored: Any, own: Any) -> Any:

@@ -14,8 +14,9 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.utils import _pytree as pytree
 
-from shortcutv2v.distill.cache.features import Features, FrameShape, Unbound, flatten, unflatten
+from shortcutv2v.distill.cache.features import Features, FrameShape, Unbound
 from shortcutv2v.errors import InputError
 
 __all__ = ["SUFFIX", "StoredClip", "as_bytes", "drop_features", "stored_dtype"]
@@ -25,14 +26,15 @@ _ALIGNED = 64
 _PICTURE = 4
 
 
-class _Slot(NamedTuple):
-    """Place of one tensor: its number among the leaves, its shape and dtype, and where it lies in the record."""
+class _Stored(NamedTuple):
+    """Shape and dtype of a tensor on disk."""
 
-    leaf: int
     shape: torch.Size
     dtype: torch.dtype
-    start: int
-    stop: int
+
+    @property
+    def nbytes(self) -> int:
+        return self.shape.numel() * self.dtype.itemsize
 
 
 def stored_dtype(leaf: Tensor) -> torch.dtype:
@@ -69,18 +71,10 @@ class StoredClip(Sequence[Features]):
     """
 
     def __init__(self, path: Path, example: Features, frame: FrameShape, count: int) -> None:
-        leaves, self.spec = flatten(example)
         self.path, self.frame, self._count = path, frame, count
-        self.constants = [None if isinstance(leaf, Tensor) else leaf for leaf in leaves]
-        self._slots: list[_Slot] = []
-        self._record = 0
-        for place, leaf in enumerate(leaves):
-            if isinstance(leaf, Tensor):
-                dtype = stored_dtype(leaf)
-                end = self._record + leaf.numel() * dtype.itemsize
-                self._slots.append(_Slot(place, leaf.shape, dtype, self._record, end))
-                self._record = -(-end // _ALIGNED) * _ALIGNED
-        self.nbytes = count * self._record
+        self._leaves, self._spec = self._described(example)
+        self._sizes = [-(-leaf.nbytes // _ALIGNED) * _ALIGNED for leaf in self._leaves if isinstance(leaf, _Stored)]
+        self.nbytes = count * sum(self._sizes)
         self._map: Tensor | None = None
 
     def __len__(self) -> int:
@@ -93,14 +87,12 @@ class StoredClip(Sequence[Features]):
             IndexError: there is no such frame.
             InputError: the file has gone.
         """
-        if isinstance(number, slice):
-            return [self[i] for i in range(*number.indices(len(self)))]
-        if not -len(self) <= number < len(self):
-            raise IndexError(number)
-        record, leaves = self._records()[number], list(self.constants)
-        for slot in self._slots:
-            leaves[slot.leaf] = record[slot.start : slot.stop].view(slot.dtype).view(slot.shape)
-        return unflatten(leaves, self.spec, Unbound(self.frame))
+        pieces = iter(self._records()[number].split(self._sizes))
+        leaves = [
+            next(pieces)[: leaf.nbytes].view(leaf.dtype).view(leaf.shape) if isinstance(leaf, _Stored) else leaf
+            for leaf in self._leaves
+        ]
+        return pytree.tree_unflatten(leaves, self._spec)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_map": None}
@@ -110,13 +102,18 @@ class StoredClip(Sequence[Features]):
         """True if the file exists and has as many bytes as its records take."""
         return self.path.is_file() and self.path.stat().st_size == self.nbytes
 
+    def _described(self, features: Features) -> tuple[list[Any], pytree.TreeSpec]:
+        """Return shapes and dtypes on disk and the constants of features, and their structure."""
+        leaves, spec = pytree.tree_flatten(features.signed(Unbound(self.frame)))
+        return [_Stored(x.shape, stored_dtype(x)) if isinstance(x, Tensor) else x for x in leaves], spec
+
     def _records(self) -> Tensor:
         if self._map is None:
             try:
                 data = torch.from_file(str(self.path), shared=False, size=self.nbytes, dtype=torch.uint8)
             except (OSError, RuntimeError) as error:
                 raise InputError(f"cannot read cached features {self.path}: {error}") from None
-            self._map = data.view(self._count, self._record)
+            self._map = data.view(self._count, -1)
         return self._map
 
     def write(self, frames: Iterable[Features]) -> None:
@@ -129,27 +126,21 @@ class StoredClip(Sequence[Features]):
         try:
             with partial.open("wb") as file:
                 for number, features in enumerate(frames):
-                    for slot, leaf in zip(self._slots, self._tensors(features, number), strict=True):
-                        file.seek(number * self._record + slot.start)
-                        file.write(as_bytes(leaf.to(slot.dtype)))
-                file.truncate(self.nbytes)
+                    if self._described(features) != (self._leaves, self._spec):
+                        raise InputError(
+                            f"the teacher's features at frame {number} are of another structure, shape or constants "
+                            "than before: they cannot be cached; train on frames, with cache=None"
+                        )
+                    tensors = [leaf for leaf in pytree.tree_leaves(features) if isinstance(leaf, Tensor)]
+                    for tensor, size in zip(tensors, self._sizes, strict=True):
+                        data = as_bytes(tensor.to(stored_dtype(tensor)))
+                        file.write(data)
+                        file.write(bytes(size - data.nbytes))
             partial.replace(self.path)
         except OSError as error:
             raise InputError(f"cannot write the feature cache {self.path}: {error.strerror or error}") from None
         finally:
             partial.unlink(missing_ok=True)
-
-    def _tensors(self, features: Features, number: int) -> list[Tensor]:
-        leaves, spec = flatten(features)
-        tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
-        constants = [None if isinstance(leaf, Tensor) else leaf for leaf in leaves]
-        shapes = [(leaf.shape, stored_dtype(leaf)) for leaf in tensors]
-        if (spec, constants) != (self.spec, self.constants) or shapes != [(s.shape, s.dtype) for s in self._slots]:
-            raise InputError(
-                f"the teacher's features at frame {number} are of another structure, shape or constants than before: "
-                "they cannot be cached; train on frames, with cache=None"
-            )
-        return tensors
 
 
 def drop_features(folder: Path | None) -> None:
