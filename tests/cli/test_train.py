@@ -129,12 +129,12 @@ def built(
 
 def test_options_reach_what_they_name(common: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     options = ["--preset", "l2c", "--weights.perceptual", "0", "--adversary.form", "hinge", "--device", "cpu"]
-    more = ["--decay", "0.3", "--interval", "4", "--variant", "delta", "--channels", "2", "--minutes", "1.5"]
+    more = ["--decay", "0.3", "--interval", "4", "--variant", "paper", "--channels", "2", "--minutes", "1.5"]
     last = ["--trainer.gradient_clip_val", "0.5", "--trainer.accumulate_grad_batches", "2"]
     trainer, distiller, data = built(monkeypatch, tmp_path, *common, *options, *more, *last)
     assert (distiller.lr, distiller.betas, distiller.decay) == (5e-5, (0.5, 0.999), 0.3)
     assert (distiller.weights.gan, distiller.weights.perceptual, distiller.adversary.form) == (1.0, 0.0, "hinge")
-    assert (distiller.model.max_interval, distiller.model.blocks[0].variant) == (4, "delta")
+    assert (distiller.model.max_interval, distiller.model.blocks[0].variant) == (4, "paper")
     assert (distiller.model.blocks[0].channels, data.settings.kind, data.batch_size) == (2, "sequences", 2)
     assert (trainer.max_steps, trainer.default_root_dir) == (2, str(tmp_path / "block"))
     assert (trainer.gradient_clip_val, trainer.accumulate_grad_batches) == (0.5, 2)

@@ -48,7 +48,7 @@ def close(found: Any, expected: Any) -> None:
 
 @pytest.mark.parametrize(
     ("teacher", "variant"),
-    [("chain", "paper"), ("chain", "delta"), ("chain", "flow_half"), ("unet", "flow"), ("two_outputs", "flow")],
+    [("chain", "paper"), ("chain", "single_stage"), ("chain", "flow"), ("unet", "flow"), ("two_outputs", "flow")],
 )
 def test_a_stream_of_frames_equals_the_models(teacher: str, variant: str, tmp_path: Path) -> None:
     model = wrapped(teacher, variant, max_interval=4)
@@ -116,7 +116,7 @@ def test_frames_are_padded_to_what_the_teacher_takes(tmp_path: Path) -> None:
         close(runner(frame.numpy()), player.picture(player(frame).output))
 
 
-@pytest.mark.parametrize(("variant", "multiple"), [("flow", 1), ("flow_half", 2)])
+@pytest.mark.parametrize(("variant", "multiple"), [("paper", 1), ("flow", 2)])
 def test_one_export_serves_several_sizes(variant: str, multiple: int, tmp_path: Path) -> None:
     model = wrapped("chain", variant, max_interval=2)
     shortcutv2v.export(model, torch.rand(1, 3, 16, 24), tmp_path, format="torch", dynamic=True)

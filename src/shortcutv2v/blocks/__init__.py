@@ -9,24 +9,20 @@ from shortcutv2v.blocks.ablations import (
 from shortcutv2v.blocks.alignment import GlobalAlignment, OffsetGenerator
 from shortcutv2v.blocks.base import DEFAULT_VARIANT, Prediction, ShortcutBlock
 from shortcutv2v.blocks.blend import AdaBD
-from shortcutv2v.blocks.change import DeltaBlock, FlowBlock, MotionGenerator
-from shortcutv2v.blocks.half import FlowHalfBlock
+from shortcutv2v.blocks.flow import FlowBlock, MotionGenerator
 from shortcutv2v.blocks.hetconv import HetConv2d
-from shortcutv2v.blocks.paper import PaperBlock, ResidualBlock
+from shortcutv2v.blocks.paper import PaperBlock
 
 __all__ = [
     "DEFAULT_VARIANT",
     "AdaBD",
-    "DeltaBlock",
     "FlowBlock",
-    "FlowHalfBlock",
     "GlobalAlignment",
     "HetConv2d",
     "MotionGenerator",
     "OffsetGenerator",
     "PaperBlock",
     "Prediction",
-    "ResidualBlock",
     "ShortcutBlock",
     "SingleStageBlock",
     "WithoutBlendingBlock",

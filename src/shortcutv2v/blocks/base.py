@@ -27,7 +27,7 @@ class Prediction(NamedTuple):
         f_star: `f*_ref`, the aligned reference without features of the current frame, (B, C_f, H, W) (equation 8).
         global_offset: `dp_g`, (B, 2, H/2, W/2), (dy, dx) in half-resolution pixels.
         local_offset: `dp_l`, (B, 2*K, H, W), (dy, dx) per tap in pixels; K is 9, or 1 if one offset serves all taps.
-            The offset maps of `flow_half` have half these sizes, with pixels twice as large.
+            The offset maps of `flow` have half these sizes, with pixels twice as large.
         mask: `m_b`, (B, 9, H, W), in [0, 1]; 1 takes the current frame. None if the variant does not blend.
     """
 
@@ -78,13 +78,10 @@ def _arguments(block: ShortcutBlock, args: tuple[Any, ...], kwargs: dict[str, An
 class ShortcutBlock(nn.Module, metaclass=_Choice):
     """Predicts `f_t` from `f_ref`, `a_ref` and `a_t`. `ShortcutBlock(..., variant=name)` gives the variant's class.
 
-    | variant     | result                                                             | untrained      | still scene |
-    |-------------|--------------------------------------------------------------------|----------------|-------------|
-    | `paper`     | the published block, published initialisation                      | arbitrary      | approximate |
-    | `residual`  | `f_ref` + the published block, its reconstruction starting at zero | `f_ref`, exact | approximate |
-    | `delta`     | `f_ref` warped coarsely + AdaBD of what changed                    | `f_ref`, exact | exact       |
-    | `flow`      | `f_ref` warped coarse-to-fine + a convolutional correction         | `f_ref`, exact | exact       |
-    | `flow_half` | `flow` with motion and correction at half the resolution           | `f_ref`, exact | exact       |
+    | variant | result                                                               | untrained      | still scene |
+    |---------|----------------------------------------------------------------------|----------------|-------------|
+    | `paper` | the published block, published initialisation                        | arbitrary      | approximate |
+    | `flow`  | `f_ref` warped coarse-to-fine + a correction, most of it at half size | `f_ref`, exact | exact       |
 
     For comparison only, `paper` with one part taken away (Table 3, (a) to (d); `paper` is (e)): `without_reference`,
     `without_current`, `single_stage`, `without_blending`.
@@ -103,7 +100,7 @@ class ShortcutBlock(nn.Module, metaclass=_Choice):
 
     Examples:
         >>> import torch
-        >>> block = ShortcutBlock(a_channels=6, f_channels=10, channels=5, variant="delta")
+        >>> block = ShortcutBlock(a_channels=6, f_channels=10, channels=5, variant="flow")
         >>> f_ref, a_ref, a_t = torch.rand(1, 10, 7, 9), torch.rand(1, 6, 7, 9), torch.rand(1, 6, 7, 9)
         >>> torch.equal(block(f_ref, a_ref, a_t), f_ref)  # untrained: plain reuse
         True

@@ -1,4 +1,4 @@
-"""The published block, and the same block as a correction of the reference (equations 2-7)."""
+"""The published block (equations 2-7)."""
 
 from __future__ import annotations
 
@@ -17,17 +17,16 @@ from shortcutv2v.blocks.alignment import (
 from shortcutv2v.blocks.base import Prediction, ShortcutBlock
 from shortcutv2v.blocks.blend import TAPS, AdaBD
 
-__all__ = ["PaperBlock", "PaperState", "ResidualBlock"]
+__all__ = ["PaperBlock", "PaperState"]
 
 
 class PaperState(NamedTuple):
     """Everything that the published block computes from the reference alone.
 
-    Shapes: `f` (B, C_f, H, W); `a_down` (B, C_a, H/2, W/2); `reduced_f`, `reduced_a` (B, h, H/2, W/2), as
+    Shapes: `a_down` (B, C_a, H/2, W/2); `reduced_f`, `reduced_a` (B, h, H/2, W/2), as
     `GlobalAlignment.prepare` returns them.
     """
 
-    f: Tensor
     a_down: Tensor
     reduced_f: Tensor
     reduced_a: Tensor
@@ -62,7 +61,6 @@ class PaperBlock(ShortcutBlock):
         half = half_size((a_ref.shape[-2], a_ref.shape[-1]))
         a_ref, prepare = channels_last(a_ref), self.global_alignment.prepare
         return PaperState(
-            f=f_ref,
             a_down=resize(a_ref, half),
             reduced_f=prepare(resize(self.reduce_f(channels_last(f_ref)), half)),
             reduced_a=prepare(resize(self.reduce_a(a_ref), half)),
@@ -71,7 +69,7 @@ class PaperBlock(ShortcutBlock):
     def predict(self, state: PaperState, a_t: Tensor) -> Tensor:
         """Equation 7, reconstructed to C_f channels."""
         aligned = self._align(state, a_t)
-        f_hat = self._compose(state, self.blend(aligned.f_ref, aligned.a_t, aligned.local_offset, aligned.mask))
+        f_hat = self.reconstruct(self.blend(aligned.f_ref, aligned.a_t, aligned.local_offset, aligned.mask))
         return laid_out_like(f_hat, a_t)
 
     def analyse(self, state: PaperState, a_t: Tensor) -> Prediction:
@@ -80,8 +78,8 @@ class PaperBlock(ShortcutBlock):
         blended = self.blend(aligned.f_ref, aligned.a_t, aligned.local_offset, aligned.mask)
         f_star = self.blend.aligned(aligned.f_ref, aligned.local_offset)
         return Prediction(
-            f_hat=self._compose(state, blended),
-            f_star=self._compose(state, f_star),
+            f_hat=self.reconstruct(blended),
+            f_star=self.reconstruct(f_star),
             global_offset=aligned.global_offset,
             local_offset=aligned.local_offset,
             mask=aligned.mask,
@@ -102,21 +100,3 @@ class PaperBlock(ShortcutBlock):
         f_ref = self.global_alignment(state.reduced_f, global_offset, size)
         a_ref = self.global_alignment(state.reduced_a, global_offset, size)
         return global_offset, f_ref, a_ref
-
-    def _compose(self, state: PaperState, blended: Tensor) -> Tensor:
-        out: Tensor = self.reconstruct(blended)
-        return out
-
-
-class ResidualBlock(PaperBlock):
-    """The published block as a correction: `f_ref + reconstruct(...)`, where the reconstruction starts at zero."""
-
-    variant = "residual"
-
-    def __init__(self, a_channels: int, f_channels: int, channels: int, variant: str | None = None) -> None:
-        super().__init__(a_channels, f_channels, channels, variant)
-        nn.init.zeros_(self.reconstruct.weight)
-        nn.init.zeros_(self.reconstruct.bias)  # type: ignore[arg-type]
-
-    def _compose(self, state: PaperState, blended: Tensor) -> Tensor:
-        return state.f + super()._compose(state, blended)
