@@ -1,6 +1,6 @@
 """Time a full pass and a shortcut frame in every engine, on Real-ESRGAN; results in `benchmarks/results/`.
 
-    python benchmarks/engines.py [--size 180x320] [--variants flow flow_half] [--engines eager onnx ...] [--half]
+    python benchmarks/engines.py [--size 180x320] [--variants flow paper] [--engines eager onnx ...] [--half]
 
 Every round runs every program once, so that a busy machine is busy for all. The least time of all rounds is shown; with
 one thread it is the time of the processor, which other work on the machine disturbs less.
@@ -95,7 +95,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", default="180x320", help="HEIGHTxWIDTH (default: %(default)s)")
     parser.add_argument("--cut", default="low")
-    parser.add_argument("--variants", nargs="+", default=["paper", "flow", "flow_half"])
+    parser.add_argument("--variants", nargs="+", default=["paper", "flow"])
     parser.add_argument("--engines", nargs="+", default=list(ENGINES[:5]), choices=ENGINES)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--threads", type=int, default=1)

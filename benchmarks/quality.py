@@ -243,7 +243,8 @@ def summary(scores: list[tuple[int, float, float]]) -> dict[str, float]:
 
 def table() -> Iterator[str]:
     """Return all measurements as two Markdown tables: PSNR and SSIM."""
-    results = {name: json.loads(path.read_text()) for name in RUNS if (path := RESULTS / f"{name}.json").exists()}
+    files = {name: RESULTS / f"{name}.json" for name in (*RUNS, *LEFT)}
+    results = {name: json.loads(path.read_text()) for name, path in files.items() if path.exists()}
     if not results:
         yield "nothing measured yet: run this without arguments"
         return

@@ -133,8 +133,8 @@ def _models(case: Case) -> dict[str, ShortcutV2V]:
         first = _wrap(case, level)
         models[f"{level}, paper"] = first
         (block,) = first.blocks
-        for variant in ("delta", "flow", "flow_half"):
-            models[f"{level}, {variant}"] = _sibling(first, block.channels, variant)
+        for name, width in (("flow", block.channels), ("flow, half the width", block.channels // 2)):
+            models[f"{level}, {name}"] = _sibling(first, width, "flow")
         if level == "medium":
             for part in (2, 4):
                 models[f"{level}, paper, width 1/{part}"] = _sibling(first, block.channels // part, "paper")
@@ -228,7 +228,7 @@ def _compiled(case: Case, mode: str) -> dict[str, Work]:
         teacher(*case.inputs)
 
     work: dict[str, Work] = {"teacher frame, compiled": run}
-    for variant in ("paper", "flow", "flow_half"):
+    for variant in ("paper", "flow"):
         model = _wrap(case, "medium", variant)
         model.compile(**options)
         work |= _frames(f"medium, {variant}, compiled", model, case)

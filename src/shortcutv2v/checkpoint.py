@@ -215,7 +215,7 @@ def _read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     except SafetensorError as error:
         raise CheckpointError(f"{folder / WEIGHTS} is no safetensors file (pickles are not read): {error}") from None
     expected = _shapes(folder, settings["blocks"])
-    check_exactly(expected, weights, folder / WEIGHTS, "; a block of another cut?")
+    check_exactly(expected, weights, folder / WEIGHTS, "; a block of another cut, or saved by an earlier version?")
     if not intact:
         raise CheckpointError(
             f"{folder / WEIGHTS} is damaged: its hash is not the one in {RECIPE}; save the model again"
