@@ -39,7 +39,7 @@ from shortcutv2v.translate import from_uint8
 from shortcutv2v.wheels import wheel_file
 
 RESULTS = Path(__file__).parent / "results" / "refresh"
-INTERVAL, STEPS, TARGETS = 9, 400, (36, 38, 40)
+INTERVAL, STEPS, TARGETS = 9, 400, (36, 38, 40, 42, 44)
 SPLICES, SPLICED, SCENE, FADE = 40, 38.0, 14, 10
 """Number of splices, the quality asked for on them, frames on either side, frames of a fade."""
 
@@ -128,7 +128,7 @@ def figures(stream: shortcutv2v.Stream) -> dict[str, Any]:
 
 MODES: dict[str, Mode] = {
     **{f"interval {n}": causal(refresh=n) for n in (2, 3, 4, 6, 9)},
-    **{f"interval {n}, both sides": ahead(refresh=n) for n in (3, 4, 6, 8)},
+    **{f"interval {n}, both sides": ahead(refresh=n) for n in (2, 3, 4, 6)},
     **{f"quality {q}": causal(quality=q) for q in TARGETS},
     **{f"quality {q}, both sides": ahead(quality=q) for q in TARGETS},
     "speed 2": causal(speed=2.0),

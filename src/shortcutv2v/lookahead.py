@@ -43,8 +43,8 @@ class LookAhead:
     From a reference on, frames are predicted forwards until the policy refuses one, or half of its `gap` is reached.
     The next reference lies as far again after that frame, and the frames between are predicted backwards from it. A
     frame that is refused from both sides gets a full pass, and serves the frames before it as a reference. With a
-    fixed interval, references lie where a causal stream puts them, and every frame is predicted from the nearer one.
-    At most `gap` frames are held.
+    fixed interval n, references lie 2n - 1 frames apart, and every frame is predicted from the nearer one: no frame is
+    farther from its reference than in a causal stream. At most `gap` frames are held.
 
     Args:
         stream: gives the model, the policy (a copy of it decides) and the picture, and records what happens:
@@ -56,7 +56,7 @@ class LookAhead:
         >>> stream = shortcutv2v.wrap(teacher, "0", "2").stream(refresh=4)
         >>> frames = (((frame,), {}) for frame in torch.rand(9, 1, 3, 8, 8))
         >>> [stream.distance for output in LookAhead(stream).play(frames)]
-        [0, 1, 2, 1, 0, 1, 2, 1, 0]
+        [0, 1, 2, 3, 3, 2, 1, 0, 1]
     """
 
     def __init__(self, stream: Stream) -> None:
@@ -97,7 +97,7 @@ class LookAhead:
             return 1, self._full(buffer[0], "condition")
         buffer = serves
         ends = len(buffer) < self.policy.interval  # only where the video, its size or a condition does
-        limit = len(buffer) if ends else min(self.policy.gap // 2, len(buffer))
+        limit = len(buffer) if ends else len(buffer) // 2
         reached, refused = self._forwards(buffer[:limit], reference)
         if reached == len(buffer):
             return reached, reference

@@ -181,11 +181,6 @@ class Quality(RefreshPolicy):
         """PSNR in dB of the latest shortcut frames, estimated by the audits before and after each."""
         return [*self._settled, *self._open]
 
-    @property
-    def gap(self) -> int:
-        """Twice the largest distance, and the reference itself."""
-        return 2 * self.interval - 1
-
     def audit(self, look: Look, psnr: float) -> None:
         """Move the level to what was found, and the margin by whether the estimate was too good."""
         if self._cut:
@@ -253,11 +248,6 @@ class Speed(RefreshPolicy):
         due = look.distance >= self.interval or signal > self._threshold
         self._threshold += (due - share) * 2 * _STEP  # so that a share of the frames lies above it
         return "budget" if due else ""
-
-    @property
-    def gap(self) -> int:
-        """Twice the largest distance, and the reference itself."""
-        return 2 * self.interval - 1
 
     def _share(self, teacher: float | None, shortcut: float | None) -> float:
         """Share of frames that may be refreshed: solves `share * full + (1 - share) * shortcut = teacher / target`."""

@@ -81,8 +81,8 @@ class RefreshPolicy(ABC):
 
     @property
     def gap(self) -> int:
-        """Largest number of frames from one reference to the next where frames may be predicted from both sides."""
-        return self.interval
+        """Frames from one reference to the next where frames are predicted from both: twice as far as from one."""
+        return 2 * self.interval - 1
 
     def audit(self, look: Look, psnr: float) -> None:  # noqa: B027  (most policies do not ask)
         """Take the result of an audit: the PSNR in dB that the prediction has to the teacher's own output."""

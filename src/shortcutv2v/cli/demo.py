@@ -42,7 +42,7 @@ ASKED = 40
 """Quality asked for in the table of modes, in dB."""
 MODES: dict[str, tuple[bool, dict[str, Any]]] = {
     f"interval {INTERVAL}": (False, {"refresh": INTERVAL}),
-    f"interval {2 * INTERVAL}, references on both sides": (True, {"refresh": 2 * INTERVAL}),
+    f"interval {INTERVAL}, references on both sides": (True, {"refresh": INTERVAL}),
     f"quality {ASKED} dB": (False, {"quality": ASKED}),
     f"quality {ASKED} dB, references on both sides": (True, {"quality": ASKED}),
 }
