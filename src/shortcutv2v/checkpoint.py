@@ -29,6 +29,7 @@ from shortcutv2v.errors import CheckpointError, InputError, ShortcutError
 from shortcutv2v.fingerprint import KINDS as TEACHER_KINDS
 from shortcutv2v.fingerprint import differences, fingerprint
 from shortcutv2v.lazy import Blocks
+from shortcutv2v.memory import keep_freed_memory
 from shortcutv2v.model import ShortcutV2V, placement
 from shortcutv2v.quality import Calibration
 from shortcutv2v.refresh import RefreshPolicy, from_recipe, to_recipe
@@ -79,7 +80,9 @@ def save(model: ShortcutV2V, folder: str | Path) -> None:
         raise CheckpointError(f"cannot write to {folder}: {getattr(error, 'strerror', None) or error}") from None
 
 
-def load(folder: str | Path, teacher: nn.Module, *, capture: str | None = None) -> ShortcutV2V:
+def load(
+    folder: str | Path, teacher: nn.Module, *, capture: str | None = None, keep_memory: bool = False
+) -> ShortcutV2V:
     """Wrap `teacher` as it was wrapped when `folder` was saved, and load the trained blocks.
 
     The teacher is captured at the first call, when its inputs are known; its flags stay as they are. The blocks go to
@@ -89,6 +92,7 @@ def load(folder: str | Path, teacher: nn.Module, *, capture: str | None = None) 
         folder: a folder that `model.save(folder)` wrote.
         teacher: the same pretrained generator.
         capture: force a capture strategy instead of trying them in turn.
+        keep_memory: keep freed memory in the process, see `wrap`.
 
     Raises:
         CheckpointError: the folder is missing, damaged, of another format, or belongs to another teacher.
@@ -99,6 +103,8 @@ def load(folder: str | Path, teacher: nn.Module, *, capture: str | None = None) 
             saved refresh policy was a function, which cannot be stored.
     """
     folder = Path(folder)
+    if keep_memory:
+        keep_freed_memory()
     settings, weights = _read(folder)
     _check_teacher(folder, settings["teacher"], teacher)
     _check_mode(folder, settings["train_mode"], list(mode_dependent(teacher)))

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from shortcutv2v import graph
 from shortcutv2v.blocks import DEFAULT_VARIANT, ShortcutBlock
 from shortcutv2v.errors import InputError
+from shortcutv2v.memory import keep_freed_memory
 from shortcutv2v.model import RefreshLike, ShortcutV2V
 from shortcutv2v.refresh import as_policy
 from shortcutv2v.teacher import check_teacher
@@ -36,6 +37,7 @@ def wrap(
     layout: str | None = None,
     refresh: RefreshLike | None = None,
     show_shortcut: bool = False,
+    keep_memory: bool = False,
 ) -> ShortcutV2V:
     """Wrap a pretrained generator so that its heavy middle runs at reference frames only.
 
@@ -60,6 +62,8 @@ def wrap(
         refresh: a refresh policy (see `RefreshPolicy`), or a function `policy(look) -> bool`; default:
             `Every(max_interval)`.
         show_shortcut: show the block's prediction at reference frames too, see `Stream`.
+        keep_memory: keep freed memory in the process, see `memory.keep_freed_memory`: on Linux and a CPU, frames of
+            large feature maps no longer pay for new pages. The command line does so by itself.
 
     Returns:
         A `ShortcutV2V`, on the teacher's device and in its dtype. Its blocks are untrained: with the default
@@ -85,6 +89,8 @@ def wrap(
         torch.Size([1, 3, 8, 8])
     """
     check_teacher(teacher)
+    if keep_memory:
+        keep_freed_memory()
     policy = as_policy(refresh, max_interval)
     cut = graph.parse_cut(teacher, enc_layer, dec_layer, layout)
     captured = graph.Capture(teacher, cut, capture=capture, on_leak=on_leak)
