@@ -192,12 +192,15 @@ def splice(model: ShortcutV2V, adapter: Adapter, number: int) -> dict[str, Any]:
         frames = [*first, *second]
     stream = model.stream(quality=SPLICED)
     values: list[float] = []
+    needless = 0
     for frame in frames:
+        horizon, audits = stream.refreshes["distance"], len(stream.record.audits)
         output = stream(frame)
         if stream.distance:
             values.append(float(psnr(output, model.teacher(frame))[0]))
+        elif len(stream.record.audits) > audits and stream.refreshes["distance"] == horizon:
+            needless += stream.record.audits[-1] >= SPLICED + 1
     reasons = dict(stream.refreshes)
-    needless = sum(audit >= SPLICED + 1 for audit in stream.record.audits)
     ghosts = sum(value < SPLICED - 3 for value in values)
     print(number, kind, reasons, f"needless {needless}, ghosts {ghosts}", flush=True)
     return {"kind": kind, "psnr": values, "refreshes": reasons, "needless": needless, "ghosts": ghosts}
