@@ -7,6 +7,7 @@ is installed once and not once per session. Only `lowest` has one of its own: it
 from __future__ import annotations
 
 import hashlib
+import shutil
 import sys
 import sysconfig
 from pathlib import Path
@@ -24,7 +25,7 @@ COVERED = 90  # percent, by `nox -s coverage`
 ZOO_PACKAGES = ROOT / "tests" / "zoo" / "requirements.txt"
 
 
-def install(session: nox.Session, *packages: str, extras: str = "all") -> None:
+def install(session: nox.Session, *packages: str, extras: str = "all,measure") -> None:
     """Install the package, its extras and the development tools, unless this was done before."""
     wanted = ["--editable", f".[{extras}]", "--group", "dev", *packages]
     text = "\0".join([*wanted, CONSTRAINTS.read_text(), (ROOT / "pyproject.toml").read_text()])
@@ -76,8 +77,17 @@ def slow(session: nox.Session) -> None:
 @nox.session
 def export(session: nox.Session) -> None:
     """Run exported programs in ONNX Runtime, OpenVINO and AOTInductor, and in an environment without torch."""
-    install(session, extras="all,export")
+    install(session, extras="all,measure,export")
     session.run(sys.executable, "-m", "pytest", "tests/deploy", *session.posargs)
+
+
+@nox.session
+def browser(session: nox.Session) -> None:
+    """Look at a report in headless Chromium, which is installed first; `SCREENSHOTS=folder` keeps pictures."""
+    install(session, "playwright")
+    if not any(map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))):
+        session.run("apt-get", "install", "--yes", "--no-install-recommends", "chromium", external=True)
+    session.run(sys.executable, "-m", "pytest", "tests/report", *session.posargs)
 
 
 @nox.session

@@ -32,7 +32,9 @@ RANKS = [
     {"player"},
     {"translate", "labels"},
     {"calibrate"},
-    {"deploy", "distill", "measure", "show"},
+    {"show"},
+    {"deploy", "distill", "measure"},
+    {"report"},
     {"cli"},
     {"__main__"},
 ]
@@ -45,11 +47,16 @@ FENCES = {
     "onnxruntime": {"runtime"},
     "openvino": {"deploy", "runtime"},
     "torchvision": {"ops", "blocks"},
-    "torchvision.models": {"distill"},
-    "lpips": {"distill"},
+    "torchvision.models": {"distill", "measure"},
+    "lpips": {"distill", "measure"},
+    "torchmetrics": {"measure"},
+    "cv2": {"measure"},
+    "pycvvdp": {"measure"},
+    "flip_evaluator": {"measure"},
     "pytorch_lightning": {"distill"},
     "av": {"video"},
     "matplotlib": {"show"},
+    "PIL": {"show"},
 }
 
 

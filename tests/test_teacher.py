@@ -155,7 +155,7 @@ def test_every_command_says_it_once(tmp_path: Path, capsys: pytest.CaptureFixtur
         "translate": [clip, str(tmp_path / "out.mp4"), *adapter],
         "measure": [clip, *adapter, "--block", block],
         "profile": [*adapter, "--size", "24x32"],
-        "cuts": [*adapter, "--size", "24x32"],
+        "inspect": [*adapter, "--size", "24x32"],
     }
     for verb, argv in commands.items():
         for train, expected in ((True, 1), (False, 0)):

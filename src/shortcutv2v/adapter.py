@@ -105,7 +105,7 @@ class Adapter:
         settings = {**{name: getattr(self, name) for name in _SETTINGS}, **changes}
         if settings["enc_layer"] is None or settings["dec_layer"] is None:
             raise CutError(
-                f"the {type(self).__name__} names no cut: give it enc_layer= and dec_layer=. `shortcutv2v cuts` and "
+                f"the {type(self).__name__} names no cut: give it enc_layer= and dec_layer=. `shortcutv2v inspect` and "
                 "shortcutv2v.suggest_cuts(teacher, (frame,)) list the cuts that are possible"
             )
         check_adapter(self, frame)

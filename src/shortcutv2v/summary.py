@@ -133,6 +133,11 @@ class Record:
         self._warn_without_gain()
 
     @property
+    def seconds(self) -> float:
+        """What the latest frame took; 0 before the first."""
+        return self._frames[-1] if self._frames else 0.0
+
+    @property
     def times(self) -> tuple[float | None, float | None]:
         """Median seconds of a teacher frame and of a shortcut frame; None where there was none."""
         return (median(self._teacher) if self._teacher else None, median(self._shortcut) if self._shortcut else None)

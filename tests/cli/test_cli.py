@@ -294,7 +294,7 @@ class TestRefusals:
         assert "the teacher failed with" in line
         assert "set multiple = 8 on the adapter" in line
 
-    @pytest.mark.parametrize("verb", ["train", "translate", "profile", "cuts"])
+    @pytest.mark.parametrize("verb", ["train", "translate", "profile", "inspect"])
     @pytest.mark.parametrize(
         ("method", "words"),
         [

@@ -16,7 +16,7 @@ import pytest
         ["translate", "no.mp4", "out.mp4", "--adapter", "gone.py"],
         ["measure", "no.mp4", "--adapter", "gone.py", "--block", "none"],
         ["profile", "--adapter", "gone.py"],
-        ["cuts", "--adapter", "gone.py"],
+        ["inspect", "--adapter", "gone.py"],
         ["demo", "--minutes", "-1"],
         ["train", "no.mp4", "--adapter", "gone.py", "--out", "block"],
     ],

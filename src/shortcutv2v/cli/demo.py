@@ -27,9 +27,10 @@ from shortcutv2v.blocks import DEFAULT_VARIANT, ShortcutBlock
 from shortcutv2v.cli.adapters import find_adapter
 from shortcutv2v.cli.measure import quality_table
 from shortcutv2v.errors import InputError
-from shortcutv2v.measure import macs
+from shortcutv2v.measure import Setting, macs
 from shortcutv2v.measure.compare import Pictures, Scores, compare
 from shortcutv2v.model import ShortcutV2V
+from shortcutv2v.report import write_report
 from shortcutv2v.show import contact_sheet
 from shortcutv2v.summary import psnr
 from shortcutv2v.translate import Translator, from_uint8, to_uint8
@@ -53,7 +54,7 @@ Row = tuple[str, Tensor, Tensor, Tensor, Tensor]
 
 
 def run(options: argparse.Namespace) -> None:
-    """Train, translate, measure; print one table, write pictures and numbers to `--out`."""
+    """Train, translate, measure; print one table, write a report, pictures and numbers to `--out`."""
     begun = time.perf_counter()
     _check(options)
     from shortcutv2v.distill import Part, fit
@@ -81,6 +82,11 @@ def run(options: argparse.Namespace) -> None:
     (options.out / "frames.json").write_text(json.dumps(numbers, indent=1))
     contact_sheet(rows, options.out / "contact_sheet.png")
     say(f"side by side: {options.out / 'side_by_side.mp4'}; contact sheet: {options.out / 'contact_sheet.png'}")
+    fast = [clip[i] for i in range(*FAST)]
+    goals = {mode: goal for mode, (lookahead, goal) in MODES.items() if not lookahead}
+    page = {"title": clip.path.name, "setting": Setting(float(clip.rate), adapter), "goals": goals, "start": FAST[0]}
+    write_report(model, adapter, fast, options.out / "report.html", **page)
+    say(f"report: {options.out / 'report.html'}")
 
 
 def _check(options: argparse.Namespace) -> None:

@@ -91,8 +91,10 @@ def _parser(adapter: str | None) -> argparse.ArgumentParser:
     for name, add, about in (
         ("translate", _add_translate, "run a video through the teacher, with a block or without"),
         ("measure", _add_measure, "quality and speed of a block on a clip, compared with the teacher"),
-        ("cuts", _add_cuts, "where the teacher can be cut, and what each cut saves"),
+        ("report", _add_report, "one self-contained page about a block on a clip, to look at in a browser"),
+        ("inspect", _add_inspect, "the teacher stage by stage, where it can be cut, and the cut to begin with"),
         ("profile", _add_profile, "multiply-adds and time of each part, and whether skipping pays here"),
+        ("figures", _add_figures, "the paper's figures for a block on a clip"),
         ("export", _add_export, "programs for ONNX Runtime, OpenVINO or C++"),
         ("demo", _add_demo, "train and measure a block for a real network on a real clip"),
     ):
@@ -157,25 +159,61 @@ def _add_translate(verb: argparse.ArgumentParser, preset: str | None) -> None:
     verb.add_argument("--tone-map", action="store_true", help="map HDR to the colours of ordinary screens")
     verb.add_argument("--no-audio", action="store_true", help="leave the sound out")
     verb.add_argument("--frames", metavar="START:STOP", help="translate this part of the clip")
+    verb.add_argument("--report", type=Path, metavar="FILE", help="write a page about the run, see `report`")
     verb.set_defaults(run=_lazily("translate"))
 
 
 def _add_measure(verb: argparse.ArgumentParser, preset: str | None) -> None:
+    _add_measured(verb, preset)
+    verb.add_argument("--json", type=Path, metavar="FILE", help="write all numbers, per frame and in summary")
+    verb.add_argument("--csv", type=Path, metavar="FILE", help="write one row per frame")
+    verb.set_defaults(run=_lazily("measure"))
+
+
+def _add_report(verb: argparse.ArgumentParser, preset: str | None) -> None:
+    _add_measured(verb, preset)
+    verb.add_argument("--out", type=Path, required=True, metavar="FILE", help="the HTML file")
+    about = "a file of measure --json: its runs are points of the quality-speed plot; repeatable"
+    verb.add_argument("--compare", type=Path, action="append", default=[], metavar="FILE", help=about)
+    verb.add_argument(
+        "--largest", type=int, default=7500, metavar="KB", help="kB of its pictures (default: %(default)s)"
+    )
+    verb.add_argument("--inspect", action="store_true", help="try other cuts on the clip, as `inspect` does")
+    verb.set_defaults(run=_lazily("report"))
+
+
+def _add_measured(verb: argparse.ArgumentParser, preset: str | None) -> None:
     _add_adapter(verb, preset)
     verb.add_argument("source", type=Path, help="video or folder of frames")
     verb.add_argument("--block", type=Path, required=True, help="folder of a trained block")
     verb.add_argument("--frames", metavar="START:STOP", help="measure this part of the clip")
-    verb.add_argument("--quality", metavar="DB", help="refresh when it must, see translate; without looking ahead")
+    verb.add_argument("--quality", metavar="DB", help="refresh when it must, see translate")
+    verb.add_argument("--intervals", metavar="N,N,...", help="measure each of these intervals, such as 2,3,4,6")
     verb.add_argument(
-        "--intervals", metavar="N,N,...", help="print one table with a row for each of these intervals, such as 2,3,4,6"
+        "--lookahead", action="store_true", help="predict from references on both sides, as translate does"
     )
-    verb.set_defaults(run=_lazily("measure"))
+    about = "names between commas, beside psnr and ssim: ms_ssim, lpips, flip, cvvdp, vmaf, flicker, warping, miou, "
+    verb.add_argument("--metrics", metavar="NAME,...", help=about + "class_accuracy, pixel_accuracy, fid, fvd, or all")
+    about = "a file that a metric needs, such as fvd=i3d_torchscript.pt; repeatable"
+    verb.add_argument("--use", action="append", default=[], metavar="METRIC=FILE", help=about)
 
 
-def _add_cuts(verb: argparse.ArgumentParser, preset: str | None) -> None:
-    _add_adapter(verb, preset, size="64x96")
-    verb.add_argument("--count", type=int, default=20, help="lines to print, the best first (default: %(default)s)")
-    verb.set_defaults(run=_lazily("cuts"))
+def _add_inspect(verb: argparse.ArgumentParser, preset: str | None) -> None:
+    _add_adapter(verb, preset)
+    verb.add_argument("source", type=Path, nargs="?", help="a clip, on which the cuts are tried; default: none")
+    verb.add_argument("--frames", metavar="START:STOP", help="the part of the clip to use")
+    verb.add_argument("--count", type=int, default=12, help="cuts to list, the best first (default: %(default)s)")
+    verb.add_argument("--json", type=Path, metavar="FILE", help="write all numbers")
+    verb.set_defaults(run=_lazily("inspect"))
+
+
+def _add_figures(verb: argparse.ArgumentParser, preset: str | None) -> None:
+    _add_adapter(verb, preset)
+    verb.add_argument("source", type=Path, help="video or folder of frames")
+    verb.add_argument("--block", type=Path, required=True, help="folder of a trained block")
+    verb.add_argument("--frames", metavar="START:STOP", help="the part of the clip to use")
+    verb.add_argument("--out", type=Path, required=True, help="folder for the figures")
+    verb.set_defaults(run=_lazily("figures"))
 
 
 def _add_profile(verb: argparse.ArgumentParser, preset: str | None) -> None:

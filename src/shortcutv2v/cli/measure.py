@@ -3,49 +3,99 @@
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
+from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
 from shortcutv2v import video
 from shortcutv2v.cli.setup import LONGEST, frame_range, frame_size, load_model, open_adapter
 from shortcutv2v.errors import InputError
-from shortcutv2v.measure.compare import METHODS, Scores, compare
+from shortcutv2v.measure import Metric, measure
+from shortcutv2v.measure.compare import METHODS
+from shortcutv2v.measure.scores import Scores, Spread
+from shortcutv2v.report import about
 
-__all__ = ["interval_table", "quality_table", "run", "time_table"]
+__all__ = [
+    "Frames",
+    "check_target",
+    "goals",
+    "interval_table",
+    "metric_table",
+    "quality_table",
+    "run",
+    "settings",
+    "time_table",
+]
 
-NAMES = {"ours": "ours", "reuse": "f_ref reused", "repeat": "last output repeated"}
+
+QUICK = ("psnr", "ssim", "ms_ssim", "flicker", "warping")
+"""Metrics that take no longer than the networks."""
 
 
 def run(options: argparse.Namespace) -> None:
     """Translate the clip with teacher and wrapped model, frame by frame in turn; print tables and the worst frames."""
     start, stop = frame_range(options.frames)
-    intervals = _intervals(options.intervals)
-    if intervals and options.quality is not None:
-        raise InputError("give one of --intervals, --quality")
-    goal = {} if options.quality is None else {"quality": options.quality}
+    intervals, asked = goals(options)
+    metrics, files = settings(options)
+    for path in (options.json, options.csv):
+        check_target(path)
     with video.open(options.source, size=frame_size(options.size), start=start, stop=stop) as clip:
         adapter = open_adapter(options)
         model = load_model(options.block, adapter)
-        found: dict[int, Scores] = {}
-        for interval in intervals or [0]:
-            frames = _Frames(clip)
-            asked = {"refresh": interval} if interval else goal
-            scores = Scores([pictures.score for pictures in compare(model, adapter, frames, **asked)])
-            found[interval] = scores
+        found: dict[str, Scores] = {}
+        for name, goal in asked.items():
+            frames = Frames(clip)
+            given = {"rate": float(clip.rate), "files": files, "lookahead": options.lookahead}
+            found[name] = measure(model, adapter, frames, metrics, **given, **goal)
+    scores = next(reversed(found.values()))
     if intervals:
-        print("\n".join([*interval_table(found), ""]))
-        for interval, scores in found.items():
-            print(f"interval {interval}, {_worst(scores, start, frames.times)}")
+        print("\n".join([*interval_table(dict(zip(intervals, found.values(), strict=True))), ""]))
+        for name, each in found.items():
+            print(f"{name}, {_worst(each, start, frames.times)}")
     else:
-        tables = [*quality_table({options.source.name: scores}), "", *time_table(scores)]
-        print("\n".join([*tables, "", _worst(scores, start, frames.times)]))
+        tables = [*quality_table({options.source.name: scores}), "", *metric_table(scores, start), ""]
+        print("\n".join([*tables, *time_table(scores), "", _worst(scores, start, frames.times)]))
+    for metric, missing in scores.left_out.items():
+        print(f"{metric} left out: {missing}")
+    if options.json:
+        runs = {name: each.to_dict() for name, each in found.items()}
+        options.json.write_text(json.dumps({**about(model), "clip": str(options.source), "runs": runs}, indent=1))
+    if options.csv:
+        scores.write_csv(options.csv, start, map(float, frames.times))
+
+
+def goals(options: argparse.Namespace) -> tuple[list[int], dict[str, dict[str, Any]]]:
+    """Return the intervals that were asked for, and the runs: name -> goal of the stream."""
+    intervals = _intervals(options.intervals)
+    if intervals and options.quality is not None:
+        raise InputError("give one of --intervals, --quality")
+    if intervals:
+        return intervals, {f"interval {interval}": {"refresh": interval} for interval in intervals}
+    if options.quality is not None:
+        return [], {f"quality {options.quality}": {"quality": options.quality}}
+    return [], {"the block's own policy": {}}
+
+
+def settings(options: argparse.Namespace) -> tuple[list[str] | None, dict[str, str]]:
+    """Return the names of `--metrics`, None for all, and the values of `--use`."""
+    pairs = [entry.partition("=") for entry in options.use]
+    for entry, (name, equals, value) in zip(options.use, pairs, strict=True):
+        if not (equals and value and name in Metric.known):
+            raise InputError(f"--use {entry!r}: expected METRIC=FILE with one of {', '.join(sorted(Metric.known))}")
+    values = {name: value for name, _, value in pairs}
+    if options.metrics == "all":
+        return None, values
+    names = [name.strip() for name in options.metrics.split(",")] if options.metrics else QUICK
+    return list(dict.fromkeys(["psnr", "ssim", *names, *values])), values
 
 
 @dataclass
-class _Frames:
+class Frames:
     """The frames of a clip, and their times once they were read."""
 
     clip: video.Clip
@@ -55,6 +105,12 @@ class _Frames:
         for time, frame in self.clip.timed():
             self.times.append(time)
             yield frame
+
+
+def check_target(path: Path | None) -> None:
+    """Raise `InputError` before any work if a file could not be written there."""
+    if path is not None and not path.absolute().parent.is_dir():
+        raise InputError(f"{path}: the folder {path.parent} does not exist; make it first")
 
 
 def _worst(scores: Scores, start: int, times: Sequence[Fraction]) -> str:
@@ -69,15 +125,15 @@ def _worst(scores: Scores, start: int, times: Sequence[Fraction]) -> str:
 
 def interval_table(scores: dict[int, Scores]) -> Iterator[str]:
     """Markdown lines: quality and time by interval, over the shortcut frames, beside the free baselines."""
-    header = ["interval", *(f"{NAMES[method]}, dB" for method in METHODS), "worst frame, dB", "SSIM"]
+    header = ["interval", *(f"{title}, dB" for title in METHODS.values()), "worst frame, dB", "SSIM"]
     yield f"| {' | '.join([*header, 'ms per frame', 'x faster'])} |"
     yield f"|{'---:|' * (len(header) + 2)}"
     for interval, found in scores.items():
         decibels = [*(found.psnr(method) for method in METHODS), found.worst_psnr("ours")]
         numbers = " | ".join(f"{value:.2f}" for value in decibels)
-        speed = found.teacher_seconds / found.average_seconds
         yield (
-            f"| {interval} | {numbers} | {found.ssim('ours'):.4f} | {found.average_seconds * 1000:.0f} | {speed:.2f} |"
+            f"| {interval} | {numbers} | {found.ssim('ours'):.4f} | {found.average_seconds * 1000:.0f} | "
+            f"{found.speed:.2f} |"
         )
 
 
@@ -88,10 +144,36 @@ def quality_table(scores: dict[str, Scores]) -> Iterator[str]:
     yield f"| {' | '.join(header)} |"
     yield f"|---|---|{'---:|' * (len(header) - 2)}"
     for part, found in scores.items():
-        for method in METHODS:
+        for method, title in METHODS.items():
             values = [found.psnr(method), *(found.psnr(method, d) for d in distances), found.worst_psnr(method)]
             numbers = " | ".join(f"{value:.2f}" for value in values)
-            yield f"| {part} | {NAMES[method]} | {numbers} | {found.ssim(method):.4f} |"
+            yield f"| {part} | {title} | {numbers} | {found.ssim(method):.4f} |"
+
+
+def metric_table(scores: Scores, start: int = 0) -> Iterator[str]:
+    """Markdown lines: every metric, its direction, the mean of every method, and the spread of ours.
+
+    Args:
+        scores: of a clip.
+        start: number of the clip's first frame.
+    """
+    found = scores.spreads()
+    absolute = {"teacher": "the teacher itself"} if any("teacher" in methods for methods in found.values()) else {}
+    methods = {**METHODS, **absolute}
+    yield f"| metric | {' | '.join(methods.values())} | ours, 95 % at least | ours, worst (frame) |"
+    yield f"|---|{'---:|' * (len(methods) + 2)}"
+    for name, values in found.items():
+        metric = Metric.known[name]
+        cells = [f"{values[method].mean:.{metric.digits}f}" if method in values else "" for method in methods]
+        yield f"| {metric.heading()} | {' | '.join([*cells, *_tail(values.get('ours'), metric, start)])} |"
+    for name, note in scores.notes.items():
+        yield f"{Metric.known[name].title}: {note}"
+
+
+def _tail(spread: Spread | None, metric: type[Metric], start: int) -> tuple[str, str]:
+    if spread is None or spread.low is None or spread.worst is None or spread.frame is None:
+        return "", ""
+    return f"{spread.low:.{metric.digits}f}", f"{spread.worst:.{metric.digits}f} ({start + spread.frame})"
 
 
 def time_table(scores: Scores) -> Iterator[str]:

@@ -12,6 +12,7 @@ from typing import Any
 
 from shortcutv2v import video
 from shortcutv2v.bar import Harmless, say
+from shortcutv2v.cli.report import check_report, report_run
 from shortcutv2v.cli.setup import frame_range, frame_size, load_model, open_adapter
 from shortcutv2v.errors import InputError
 from shortcutv2v.translate import Translator
@@ -26,6 +27,7 @@ def run(options: argparse.Namespace) -> None:
     goal = {name: value for name in _GOALS if (value := getattr(options, name)) is not None}
     if goal and options.block is None:
         raise InputError(f"--{next(iter(goal))} needs --block: without a block the teacher does every frame")
+    check_report(options)
     if len(goal) > 1:
         raise InputError(f"give one of {', '.join(f'--{name}' for name in goal)}")
     start, stop = frame_range(options.frames)
@@ -38,7 +40,9 @@ def run(options: argparse.Namespace) -> None:
         begun = time.perf_counter()
         with _stoppable(options.target, translator):
             video.convert(clip, options.target, translator, crf=options.crf, audio=not options.no_audio)
-    say(f"{options.target}: {_result(translator, time.perf_counter() - begun)}")
+        say(f"{options.target}: {_result(translator, time.perf_counter() - begun)}")
+        if options.report is not None and model is not None:
+            report_run(options, model, adapter, clip, start)
 
 
 def _result(translator: Translator, seconds: float) -> str:

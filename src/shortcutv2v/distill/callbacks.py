@@ -189,6 +189,9 @@ class PictureLog(pl.Callback):
     Args:
         every: log at every so many validations.
 
+    Attributes:
+        pictures: the last ones, by name.
+
     Raises:
         InputError: `every` is below 1.
     """
@@ -196,6 +199,7 @@ class PictureLog(pl.Callback):
     def __init__(self, every: int = 1) -> None:
         check_number("every", every, 1, whole=True)
         self.every, self._validations = every, 0
+        self.pictures: dict[str, Tensor] = {}
 
     @torch.no_grad()
     def on_validation_batch_end(
@@ -209,7 +213,8 @@ class PictureLog(pl.Callback):
         writers = [writer for writer in writers if hasattr(writer, "add_image")]
         if not writers or (self._validations - 1) % self.every:
             return
-        for name, picture in pictures_of(pl_module.steps(batch)[-1]).items():
+        self.pictures = pictures_of(pl_module.steps(batch)[-1])
+        for name, picture in self.pictures.items():
             for writer in writers:
                 writer.add_image(f"pictures/{name}", picture.float().cpu(), trainer.global_step)
 

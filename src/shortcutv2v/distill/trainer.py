@@ -26,6 +26,7 @@ from shortcutv2v.distill.module import Distiller
 from shortcutv2v.distill.pace import validation_interval
 from shortcutv2v.distill.progress import Progress, Speed, quiet_lightning
 from shortcutv2v.distill.settings import Settings
+from shortcutv2v.distill.training_page import TrainingPage
 from shortcutv2v.distill.verdict import Deadline, Plateau, Verdict
 from shortcutv2v.errors import CheckpointError, InputError, ShortcutError
 
@@ -123,6 +124,7 @@ def callbacks_of(
         every = settings.save_every
         found.append(ModelCheckpoint(folder, Path(LAST).stem, every_n_train_steps=every, enable_version_counter=False))
         found += [PictureLog()] if validate else []
+        found.append(TrainingPage(folder))
     return found
 
 

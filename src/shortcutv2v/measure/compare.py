@@ -1,172 +1,248 @@
-"""Run teacher and wrapped model side by side on a clip, with the two baselines that cost nothing."""
+"""Run teacher and wrapped model side by side on a clip, with three baselines that need no block."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
-from statistics import mean, median
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from shortcutv2v.adapter import Adapter
-from shortcutv2v.errors import InputError
+from shortcutv2v.blocks import Prediction
+from shortcutv2v.lookahead import LookAhead
 from shortcutv2v.measure.latency import synchronise
-from shortcutv2v.measure.quality import psnr, ssim
+from shortcutv2v.measure.metrics import Panel, Setting
+from shortcutv2v.measure.scores import FrameScore, Scores
 from shortcutv2v.model import ShortcutV2V, placement
-from shortcutv2v.player import Played, Player
-from shortcutv2v.stream import Stream
+from shortcutv2v.player import Inputs, Player, cropped
 from shortcutv2v.translate import from_uint8
+from shortcutv2v.types import Carry, Reference
 
-__all__ = ["METHODS", "FrameScore", "Pictures", "Scores", "compare"]
+__all__ = ["METHODS", "Pictures", "compare", "measure"]
 
-METHODS = ("ours", "reuse", "repeat")
-"""The block; `f_ref` reused unchanged; the reference frame's output repeated."""
-
-
-@dataclass(frozen=True)
-class FrameScore:
-    """One frame.
-
-    Attributes:
-        number: of the frame in the clip.
-        distance: frames since the reference, 0 at a reference frame.
-        psnr: by method, in dB against the teacher's output on this frame; empty at reference frames.
-        ssim: by method, in [-1, 1]; empty at reference frames.
-        teacher_seconds: the teacher's time for this frame.
-        seconds: the wrapped model's time for it.
-        opening: the adapter made this frame (`Adapter.opening`), and neither teacher nor block ran: it has no scores,
-            and its times do not count.
-    """
-
-    number: int
-    distance: int
-    psnr: dict[str, float]
-    ssim: dict[str, float]
-    teacher_seconds: float
-    seconds: float
-    opening: bool = False
+METHODS = {"ours": "ours", "reuse": "f_ref reused", "repeat": "last output repeated", "blend": "outputs blended"}
+"""The block; `f_ref` reused unchanged; the reference frame's output repeated; the teacher's outputs at the refreshes
+before and after, blended linearly (after the last refresh: repeated)."""
 
 
 @dataclass(frozen=True)
 class Pictures:
-    """The pictures of one frame: `frame` (3, H, W), the others (3, H', W'), all float in [0, 1]."""
+    """The pictures of one frame, all float in [0, 1].
+
+    Attributes:
+        score: its numbers.
+        frame: the input, (3, H, W).
+        teacher: the teacher's picture, (3, H', W').
+        ours: the wrapped model's picture, (3, H', W').
+        reuse: the picture with `f_ref` reused unchanged, (3, H', W').
+        predictions: of the block, one per branch; empty unless asked for, and at reference frames.
+    """
 
     score: FrameScore
     frame: Tensor
     teacher: Tensor
     ours: Tensor
     reuse: Tensor
+    predictions: tuple[Prediction, ...] = ()
 
 
 @dataclass
-class Scores:
-    """The frames of a clip, and their summary."""
+class _Frame:
+    """A frame that waits for the next refresh."""
 
-    frames: list[FrameScore] = field(default_factory=list)
-
-    def at(self, distance: int | None = None) -> list[FrameScore]:
-        """Return the shortcut frames, all or those at one distance from the reference.
-
-        Raises:
-            InputError: there is none.
-        """
-        found = [s for s in self.frames if s.distance and distance in (None, s.distance)]
-        if not found:
-            where = "" if distance is None else f" at distance {distance}"
-            raise InputError(f"no shortcut frame{where} was measured: give a longer clip or a longer interval")
-        return found
-
-    def psnr(self, method: str, distance: int | None = None) -> float:
-        """Return the mean PSNR in dB over the shortcut frames, all or at one distance."""
-        return mean(s.psnr[method] for s in self.at(distance))
-
-    def ssim(self, method: str, distance: int | None = None) -> float:
-        """Return the mean SSIM over the shortcut frames, all or at one distance."""
-        return mean(s.ssim[method] for s in self.at(distance))
-
-    def worst_psnr(self, method: str) -> float:
-        """Return the PSNR of the worst shortcut frame, in dB."""
-        return min(s.psnr[method] for s in self.at())
-
-    def worst(self, count: int = 3) -> list[FrameScore]:
-        """Return the shortcut frames of lowest PSNR, worst first, at most one from each reference to the next."""
-        worst: dict[int, FrameScore] = {}
-        for score in self.at():
-            reference = score.number - score.distance
-            if reference not in worst or score.psnr["ours"] < worst[reference].psnr["ours"]:
-                worst[reference] = score
-        return sorted(worst.values(), key=lambda score: score.psnr["ours"])[:count]
-
-    @property
-    def teacher_seconds(self) -> float:
-        """Median time of a teacher frame."""
-        return median(s.teacher_seconds for s in self._timed())
-
-    @property
-    def shortcut_seconds(self) -> float:
-        """Median time of a shortcut frame."""
-        return median(s.seconds for s in self.at())
-
-    @property
-    def average_seconds(self) -> float:
-        """Mean time of a frame of the video, each kind of frame at its median, without opening frames."""
-        full = [s.seconds for s in self._timed() if not s.distance]
-        short = self.at()
-        return (median(full) * len(full) + self.shortcut_seconds * len(short)) / (len(full) + len(short))
-
-    def _timed(self) -> list[FrameScore]:
-        """Return the frames that teacher and model made themselves."""
-        found = [s for s in self.frames if not s.opening]
-        if not found:
-            raise InputError("the teacher made no frame: give a clip that is longer than the adapter's opening")
-        return found
+    number: int
+    source: Tensor
+    teacher: Tensor
+    ours: Tensor
+    distance: int
+    reason: str | None
+    teacher_seconds: float
+    seconds: float
+    opening: bool
+    inputs: Inputs
 
 
-def compare(model: ShortcutV2V, adapter: Adapter, frames: Iterable[Tensor], **goal: Any) -> Iterator[Pictures]:
+@dataclass(frozen=True)
+class _Anchor:
+    """A full pass: number, picture, and the reference that it leaves."""
+
+    number: int
+    picture: Tensor
+    reference: Reference
+
+
+def compare(
+    model: ShortcutV2V,
+    adapter: Adapter,
+    frames: Iterable[Tensor],
+    *,
+    panel: Panel | None = None,
+    lookahead: bool = False,
+    analyse: bool = False,
+    **goal: Any,
+) -> Iterator[Pictures]:
     """Run teacher and wrapped model over a clip, frame by frame in turn: one run, one machine, one state.
 
     A recurrent teacher gets its own outputs back, and the wrapped model its own. Frames that the adapter makes without
-    the teacher (`Adapter.opening`, the first frames of vid2vid) are made alike for both and not scored.
+    the teacher (`Adapter.opening`, the first frames of vid2vid) are made alike for both and not scored. Frames are
+    yielded in order, at the next refresh, because one baseline needs it.
 
     Args:
         model: the wrapped teacher.
         adapter: how frames become inputs, and outputs frames.
         frames: uint8 (3, H, W), in order.
+        panel: the metrics; default: PSNR and SSIM. Call its `finish()` afterwards.
+        lookahead: predict from references on both sides, as `translate` does; a recurrent adapter cannot.
+        analyse: yield the block's predictions, too. With references on both sides at the same distance, those from the
+            earlier one.
         goal: `refresh`, `quality` or `speed` instead of the model's policy, as `ShortcutV2V.stream()` takes them.
 
     Yields:
         `Pictures`, one per frame. Collect `.score` in a `Scores`.
     """
     model.picture = adapter.image
+    baselines = _Baselines(model, adapter, panel or Panel(["psnr", "ssim"]), analyse)
+    waiting: list[_Frame] = []
+    for frame in _run(model, adapter, frames, lookahead and not adapter.recurrent, goal):
+        waiting.append(frame)
+        if frame.opening or not frame.distance:
+            yield from baselines.finish(waiting)
+            waiting = []
+    yield from baselines.finish(waiting)
+
+
+def measure(
+    model: ShortcutV2V,
+    adapter: Adapter,
+    frames: Iterable[Tensor],
+    metrics: Sequence[str] | None = None,
+    *,
+    rate: float = 25.0,
+    files: Mapping[str, str] | None = None,
+    **options: Any,
+) -> Scores:
+    """Return the quality and the times of a wrapped teacher on a clip, beside three baselines that need no block.
+
+    Args:
+        model: the wrapped teacher.
+        adapter: how frames become inputs, and outputs frames.
+        frames: uint8 (3, H, W), in order.
+        metrics: names; None for all. Those that cannot be computed are in `left_out`, with what is missing.
+        rate: frames per second, for metrics that model time.
+        files: values that metrics need, by name, such as `{"fvd": "i3d.pt"}`.
+        options: `lookahead`, and `refresh`, `quality` or `speed`, as `compare` takes them.
+
+    Raises:
+        InputError: there is no such metric.
+
+    Examples:
+        >>> import shortcutv2v
+        >>> teacher = torch.nn.Sequential(*(torch.nn.Conv2d(3, 3, 3, padding=1) for _ in range(4)))
+        >>> adapter = shortcutv2v.Adapter(teacher, "0", "2")
+        >>> model = adapter.wrap(torch.rand(1, 3, 24, 24))
+        >>> clip = torch.randint(0, 256, (5, 3, 24, 24), dtype=torch.uint8)
+        >>> scores = measure(model, adapter, clip, ["psnr", "fvd"])
+        >>> scores.spread("psnr", "ours") == scores.spread("psnr", "reuse")  # an untrained block
+        True
+        >>> scores.left_out["fvd"]
+        'it needs a network for its features: give a TorchScript file by --use fvd=FILE'
+    """
+    panel = Panel(metrics, Setting(rate, adapter, dict(files or {})))
+    scores = [pictures.score for pictures in compare(model, adapter, frames, panel=panel, **options)]
+    return Scores(scores).close(panel)
+
+
+def _run(
+    model: ShortcutV2V, adapter: Adapter, frames: Iterable[Tensor], lookahead: bool, goal: dict[str, Any]
+) -> Iterator[_Frame]:
+    """Translate the clip with both, and note times, distances and reasons."""
     stream = model.stream(**goal)
-    timed_teacher, timed_stream = Timed(adapter.teacher), Timed(stream)
-    teacher, own = Player(adapter, timed_teacher), Player(adapter, timed_stream)
-    where = placement(adapter.teacher)
-    repeated: Tensor  # the last output that was not predicted
-    for number, raw in enumerate(frames):
-        frame = from_uint8(raw).to(*where)
-        with torch.no_grad():
-            target = _shown(teacher, teacher(frame).output)
+    timed_teacher, timed = Timed(adapter.teacher), Timed(stream)
+    teacher, own = Player(adapter, timed_teacher), Player(adapter, timed)
+    where, read, inputs = placement(adapter.teacher), deque[Tensor](), deque[Inputs]()
+
+    def given() -> Iterator[Tensor]:
+        for raw in frames:
+            read.append(from_uint8(raw).to(*where))
+            yield read[-1]
+
+    def causal() -> Iterator[Tensor]:
+        for frame in given():
             played = own(frame)
-            ours = _shown(own, played.output)
-            if played.opening or not stream.distance:
-                pictures, repeated, reuse = {}, ours, ours
+            inputs.append((played.args, played.kwargs))
+            yield own.picture(played.output)
+
+    with torch.no_grad():
+        pictures = own.ahead(given(), LookAhead(stream).play) if lookahead else causal()
+        counted, before = 0, stream.refreshes.copy()
+        for number, ours in enumerate(pictures):
+            source = read.popleft()
+            target = shown(teacher.picture(teacher(source).output))
+            opening = stream.shortcuts + stream.refreshes.total() == counted
+            reason = next(iter(stream.refreshes - before), None)
+            counted, before = stream.shortcuts + stream.refreshes.total(), stream.refreshes.copy()
+            yield _Frame(
+                number,
+                source,
+                target,
+                shown(ours),
+                0 if opening else stream.distance,
+                reason,
+                timed_teacher.seconds,
+                stream.record.seconds if lookahead else timed.seconds,
+                opening,
+                inputs.popleft() if inputs else adapter.example(source),
+            )
+
+
+class _Baselines:
+    """The baselines between two refreshes, and the values of the metrics."""
+
+    def __init__(self, model: ShortcutV2V, adapter: Adapter, panel: Panel, analyse: bool) -> None:
+        self.model, self.adapter, self.panel, self.analyse = model, adapter, panel, analyse
+        self._before: _Anchor | None = None
+
+    @torch.no_grad()
+    def finish(self, frames: list[_Frame]) -> Iterator[Pictures]:
+        """Yield shortcut frames, then the full or opening frame at their end, if there is one."""
+        full = [frame for frame in frames if not frame.distance]
+        after = None if not full or full[0].opening else self._anchor(full[0])
+        for frame in frames:
+            if frame.distance and self._before is not None:
+                yield self._shortcut(frame, self._before, after)
             else:
-                reuse = _reuse(model, own, stream, played)
-                pictures = {"ours": ours, "reuse": reuse, "repeat": repeated}
+                yield self._scored(frame, dict.fromkeys(METHODS, frame.ours))
+        self._before = after or self._before
+
+    def _anchor(self, frame: _Frame) -> _Anchor:
+        carry = self._head(frame)
+        return _Anchor(frame.number, frame.ours, self.model.make_reference(carry, self.model.middle(carry)))
+
+    def _head(self, frame: _Frame) -> Carry:
+        args, kwargs = frame.inputs
+        return self.model.head(*args, **kwargs)
+
+    def _shortcut(self, frame: _Frame, before: _Anchor, after: _Anchor | None) -> Pictures:
+        carry = self._head(frame)
+        picture = self.adapter.image(self.model.tail(carry, before.reference.f))
+        reuse = shown(cropped(picture, frame.source.shape[-2:], self.adapter.pad(frame.source).shape[-2:]))
+        share = 0.0 if after is None else (frame.number - before.number) / (after.number - before.number)
+        blend = before.picture if after is None else torch.lerp(before.picture, after.picture, share)
+        made = {"ours": frame.ours, "reuse": reuse, "repeat": before.picture, "blend": blend}
+        used = before if after is None or frame.number - before.number == frame.distance else after
+        return self._scored(frame, made, self.model.analyse(used.reference, carry) if self.analyse else ())
+
+    def _scored(self, frame: _Frame, made: dict[str, Tensor], predictions: tuple[Prediction, ...] = ()) -> Pictures:
+        found = {} if frame.opening else self.panel.frame(made, frame.teacher, frame.source, bool(frame.distance))
         score = FrameScore(
-            number=number,
-            distance=stream.distance if pictures else 0,
-            psnr={name: psnr(picture, target) for name, picture in pictures.items()},
-            ssim={name: ssim(picture, target) for name, picture in pictures.items()},
-            teacher_seconds=timed_teacher.seconds,
-            seconds=timed_stream.seconds,
-            opening=played.opening,
+            frame.number, frame.distance, found, frame.teacher_seconds, frame.seconds, frame.opening, frame.reason
         )
-        yield Pictures(score, frame[0].cpu(), target[0].cpu(), ours[0].cpu(), reuse[0].cpu())
+        pictures = (frame.source, frame.teacher, frame.ours, made["reuse"])
+        return Pictures(score, *(picture[0].cpu() for picture in pictures), predictions)
 
 
 class Timed:
@@ -188,11 +264,6 @@ class Timed:
         return result
 
 
-def _shown(player: Player, output: Any) -> Tensor:
-    return player.picture(output).float().clamp(0, 1)
-
-
-def _reuse(model: ShortcutV2V, player: Player, stream: Stream, played: Played) -> Tensor:
-    """Return the picture with `f_ref` in place of a prediction."""
-    assert stream.reference is not None  # noqa: S101  (the stream has just answered a frame)
-    return _shown(player, model.tail(model.head(*played.args, **played.kwargs), stream.reference.f))
+def shown(picture: Tensor) -> Tensor:
+    """Return a picture as it is shown: float, clipped to [0, 1]."""
+    return picture.float().clamp(0, 1)

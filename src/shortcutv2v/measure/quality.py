@@ -12,7 +12,7 @@ from shortcutv2v.errors import InputError
 
 __all__ = ["flicker", "psnr", "ssim"]
 
-_LEAST = 6
+LEAST = 6
 """Pixels; the window of 11 is mirrored at the border."""
 
 
@@ -56,8 +56,8 @@ def ssim(output: Tensor, teacher: Tensor, max_value: float = 1.0) -> float:
         1.0
     """
     _same_shape(output, teacher)
-    if min(output.shape[-2:]) < _LEAST:
-        raise InputError(f"SSIM needs pictures of {_LEAST}x{_LEAST} pixels or more, got {tuple(output.shape)}")
+    if min(output.shape[-2:]) < LEAST:
+        raise InputError(f"SSIM needs pictures of {LEAST}x{LEAST} pixels or more, got {tuple(output.shape)}")
     return float(_kornia().ssim(output, teacher, 11, max_value).mean())
 
 
