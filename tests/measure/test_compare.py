@@ -10,7 +10,7 @@ from torch import nn
 
 import shortcutv2v
 from shortcutv2v.errors import InputError
-from shortcutv2v.measure import Scores, compare, macs, psnr
+from shortcutv2v.measure import Scores, compare, macs, measure, psnr
 from shortcutv2v.translate import Translator, to_uint8
 
 
@@ -100,3 +100,50 @@ def test_macs_add_up(chain: nn.Module) -> None:
     assert found.shortcut == found.head + found.block + found.tail
     assert found.block > 0
     assert found.amortised(3) == (found.refresh + 2 * found.shortcut) / 3
+
+
+def test_outputs_are_blended_between_the_refreshes(chain: nn.Module) -> None:
+    adapter = shortcutv2v.Adapter(chain, "1", "4")
+    model = adapter.wrap(frames()[:1] / 255, max_interval=3)
+    found = list(compare(model, adapter, frames(8)))
+    assert [p.score.distance for p in found] == [0, 1, 2, 0, 1, 2, 0, 1]
+    for pictures, share in ((found[1], 1 / 3), (found[2], 2 / 3)):
+        blend = (1 - share) * found[0].teacher + share * found[3].teacher
+        assert pictures.score.psnr["blend"] == pytest.approx(psnr(blend, pictures.teacher), rel=1e-5)
+    last = found[7].score.psnr
+    assert last["blend"] == last["repeat"]  # no later output is known
+    assert [p.score.reason for p in found] == ["first", None, None, "distance", None, None, "distance", None]
+
+
+@pytest.mark.parametrize("variant", ["flow", "delta"])
+def test_looking_ahead_is_what_translate_does(chain: nn.Module, variant: str) -> None:
+    adapter = shortcutv2v.Adapter(chain, "1", "4")
+    model = adapter.wrap(frames()[:1] / 255, variant=variant, channels=4)
+    with torch.no_grad():
+        for parameter in model.blocks.parameters():
+            parameter += 0.05 * torch.randn_like(parameter)
+    found = list(compare(model, adapter, frames(9), lookahead=True, analyse=True, refresh=4))
+    assert [p.score.distance for p in found] == [0, 1, 2, 1, 0, 1, 2, 1, 0]
+    translated = Translator(adapter, model, lookahead=True, refresh=4).play(frames(9))
+    for pictures, picture in zip(found, translated, strict=True):
+        assert torch.equal(to_uint8(pictures.ours[None]), picture)
+        assert bool(pictures.predictions) == bool(pictures.score.distance)
+        assert pictures.score.seconds > 0
+    tail = nn.Sequential(*list(chain)[5:])
+    for pictures in found:  # the prediction that is shown is the one that made the picture
+        for prediction in pictures.predictions:
+            with torch.no_grad():
+                made = tail(prediction.f_hat)[0].clamp(0, 1)
+            assert torch.allclose(made, pictures.ours, atol=1e-5)
+
+
+def test_a_clip_without_shortcut_frames_has_times_all_the_same(chain: nn.Module) -> None:
+    adapter = shortcutv2v.Adapter(chain, "1", "4")
+    model = adapter.wrap(frames()[:1] / 255)
+    scores = measure(model, adapter, frames(3), ["psnr", "flicker"], refresh=1)
+    assert scores.spread("psnr", "ours") is None
+    assert scores.to_dict()["seconds"]["shortcut"] is None
+    assert scores.speed > 0
+    flicker = scores.spread("flicker", "ours")
+    assert flicker is not None
+    assert flicker.mean == 0

@@ -30,6 +30,7 @@ __all__ = ["about", "write_report"]
 def about(model: ShortcutV2V) -> dict[str, Any]:
     """Return versions, device, cut and policy as plain values: what a reader needs to repeat a measurement."""
     device, _ = placement(model.teacher)
+    program = Path(sys.argv[0]).stem
     threads = torch.get_num_threads()
     names = ("shortcutv2v", "torch")
     return {
@@ -39,7 +40,7 @@ def about(model: ShortcutV2V) -> dict[str, Any]:
         "cut": model.cut.short,
         "block": ", ".join(f"{block.variant}, {block.channels} channels" for block in model.blocks),
         "policy": str(model.refresh),
-        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "command": shlex.join([{"__main__": "shortcutv2v"}.get(program, program), *sys.argv[1:]]),
     }
 
 

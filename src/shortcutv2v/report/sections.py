@@ -97,8 +97,9 @@ class Report:
         height, width = self.reel.pictures[0].shape[-2:]
         captions = {"input": "Input", "teacher": "Teacher", "ours": "Ours", "error": "Error of ours (0.1 is brightest)"}
         drawn = (
-            f'<svg class="overlay" id="overlay" viewBox="0 0 {width} {height}" aria-hidden="true" fill="none" '
-            'stroke="#0f0" stroke-width="1.5"></svg><img class="overlay" id="map" alt="" hidden style="opacity:.75">'
+            f'<svg class="overlay" id="overlay" viewBox="0 0 1000 {1000 * height / width:.0f}" aria-hidden="true" '
+            'fill="none" stroke="#0f0" stroke-width="1.5"></svg>'
+            '<img class="overlay" id="map" alt="" hidden style="opacity:.75">'
         )
         figures = "".join(
             f'<figure><div class="frame"><img id="picture-{name}" alt="" width="{width}" height="{height}">'
@@ -181,14 +182,14 @@ class Report:
         free = len(self.scores.frames) / refreshes
         points += [("no block", METHODS[m], free, _mean(self.runs[self.main], m)) for m in ("repeat", "blend")]
         label = "; ".join(f"{name}: {x:.2f} times the teacher's speed, {y:.2f} dB" for _, name, x, y in points)
-        plot = both(scatter, points, "times as fast as the teacher", "PSNR, dB", label, wide=8.0)
+        plot = both(scatter, points, "times as fast as the teacher", "PSNR, dB", label)
         yield section("Quality and speed", plot)
         if self.parts:
             rows = {row: {part: 1e3 * s for part, s in found.items()} for row, found in self.parts.items()}
             said = "; ".join(
                 f"{row}: " + ", ".join(f"{p} {v:.1f} ms" for p, v in found.items()) for row, found in rows.items()
             )
-            yield section("Time of a frame", both(bars, rows, "ms", said, wide=8.0))
+            yield section("Time of a frame", both(bars, rows, "ms", said))
 
     def _cut(self) -> Iterator[str]:
         yield section("The cut", f"<pre>{html.escape(self.cut)}</pre>")
@@ -206,10 +207,10 @@ class Report:
 
     def _about(self) -> str:
         versions = ", ".join(f"{name} {version}" for name, version in self.about["versions"].items())
-        rows = [["", "value"], ["versions", versions]]
-        rows += [[name, str(self.about[name])] for name in ("device", "teacher", "block", "policy")]
+        facts = {"versions": versions, **{name: self.about[name] for name in ("device", "teacher", "block", "policy")}}
+        items = "".join(f"<dt>{name}</dt><dd>{html.escape(str(value))}</dd>" for name, value in facts.items())
         command = f'<pre id="command">{html.escape(self.about["command"])}</pre>'
-        return section("How this report was made", table("Versions and settings", rows), "<p>The command:</p>", command)
+        return section("How this report was made", f"<dl>{items}</dl>", "<p>The command:</p>", command)
 
 
 def _mean(run: Mapping[str, Any], method: str) -> float:

@@ -25,7 +25,7 @@ WIDTHS = (10.0, 4.4)
 
 COLOURS = {"ink": "#010101", "faint": "#020202", "grid": "#030303"} | {f"c{i}": f"#0401{i:02}" for i in range(6)}
 """Colours that stand for CSS variables of the page: in the SVG, `var(--ink)` and so on replace them."""
-_MARKS = "|^osDv*P"
+_MARKS = "s^oDv*Pd"
 _count = itertools.count()
 
 
@@ -68,20 +68,19 @@ def markup(figure: Figure, label: str) -> str:
     for name, colour in COLOURS.items():
         svg = svg.replace(colour, f"var(--{name})")
     quoted = label.replace("&", "&amp;").replace('"', "&quot;").replace("<", "&lt;")
-    svg = re.sub(r'<svg ([^>]*?)height="[^"]*"([^>]*?)width="[^"]*"', r"<svg \1\2", svg, count=1)
+    svg = re.sub(r' (?:width|height)="[\d.]+pt"', "", svg, count=2)  # the page gives the size
     return svg.replace("<svg ", f'<svg role="img" aria-label="{quoted}" ', 1)
 
 
-def both(draw: Callable[..., str], *args: Any, wide: float = WIDTHS[0], **options: Any) -> str:
+def both(draw: Callable[..., str], *args: Any, **options: Any) -> str:
     """Draw a plot for desktops and for phones; the page shows the one that fits.
 
     Args:
         draw: `bars`, `lines` or `scatter`.
         args: its arguments.
-        wide: width on a desktop, in inches.
         options: its named arguments.
     """
-    drawn = {name: draw(*args, width=width, **options) for name, width in (("wide", wide), ("narrow", WIDTHS[1]))}
+    drawn = {name: draw(*args, width=w, **options) for name, w in zip(("wide", "narrow"), WIDTHS, strict=True)}
     return f'<div class="plot">{"".join(f"<div class={name}>{svg}</div>" for name, svg in drawn.items())}</div>'
 
 

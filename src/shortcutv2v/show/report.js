@@ -23,7 +23,7 @@
     for (let i = 0; i < field.length; i += 4) {
       const [x, y, dx, dy] = field.slice(i, i + 4).map((v, k) => (v / 1000) * (k % 2 ? height : width));
       const line = document.createElementNS("http://www.w3.org/2000/svg", "path");
-      line.setAttribute("d", `M${x - 1} ${y}h2M${x} ${y - 1}v2M${x} ${y}l${dx} ${dy}`);
+      line.setAttribute("d", `M${x - 3} ${y}h6M${x} ${y - 3}v6M${x} ${y}l${dx} ${dy}`);
       overlay.append(line);
     }
   };
