@@ -56,7 +56,8 @@ def test_figures_are_drawn(tmp_path: Path) -> None:
     )
     show.error_maps([("one", picture, picture, picture, picture)], tmp_path / "errors.png")
     for name in ("positions", "masks", "errors"):
-        assert min(Image.open(tmp_path / f"{name}.png").size) > 100
+        with Image.open(tmp_path / f"{name}.png") as drawn:
+            assert min(drawn.size) > 100
     with pytest.raises(InputError, match="no blending mask.*--variant delta"):
         show.blending_masks([("one", picture, prediction(mask=None))], tmp_path / "none.png")
     assert not (tmp_path / "none.png").exists()

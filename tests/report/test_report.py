@@ -96,7 +96,7 @@ def test_the_colours_of_plots_are_the_pages(written: Written) -> None:
 def test_the_cut_the_command_and_the_versions_are_told(written: Written) -> None:
     assert torch.__version__.partition("+")[0] in written.text
     assert '<pre id="command">' in written.text
-    assert "Recommended: " in written.text
+    assert "recommended: enc_layer=&#x27;" in written.text
     reuse = [cut["reuse"] for cut in written.data["inspection"]["cuts"]]
     assert reuse
     assert f"{max(reuse):.1f} dB" in written.text

@@ -15,6 +15,7 @@ from shortcutv2v.cli.setup import frame_range, frame_size, open_adapter
 from shortcutv2v.errors import InputError
 from shortcutv2v.graph import Suggestion
 from shortcutv2v.measure import Inspection, inspect
+from shortcutv2v.measure.stages import stage_rows
 from shortcutv2v.model import placement
 from shortcutv2v.translate import from_uint8
 
@@ -67,42 +68,9 @@ def lines(found: Inspection, count: int) -> list[str]:
             f"Cuts leak because the teacher returns {names}. If you do not need that, put a module around the teacher "
             "whose forward() leaves it out, and list the cuts again: they will save more."
         )
-    best = found.recommended
-    words = (
-        "" if best is None else f"enc_layer={best.suggestion.enc_layer!r}, dec_layer={best.suggestion.dec_layer!r}: "
-    )
-    return [*stage_table(found), "", *listed, "", *tried_table(found), f"recommended: {words}{found.reason}"]
-
-
-def stage_table(found: Inspection) -> list[str]:
-    """One line per stage, with a bar for its share of the multiply-adds."""
-    rows = [("stage", "channels", "size", "multiply-adds", "", "parameters", "ms")]
-    for stage in found.stages:
-        name = stage.first if stage.first == stage.last else f"{stage.first} ... {stage.last}"
-        size = "x".join(map(str, stage.size))
-        bar = "#" * round(40 * stage.share)
-        share, took = f"{stage.share:.1%}", f"{stage.seconds * 1e3:.2f}"
-        rows.append((name, str(stage.channels), size, share, bar, f"{stage.parameters:,}", took))
-    return table(rows)
-
-
-def tried_table(found: Inspection) -> list[str]:
-    """One line per cut that was tried on the clip; nothing without a clip."""
-    rows = [
-        ("enc_layer", "dec_layer", "saves", "reuse, dB", "correlation of a", "of f", "normalised RMSE of a", "of f")
-    ]
-    for cut in found.tried:
-        if cut.reuse is not None:
-            a, f = cut.redundancy[0], cut.redundancy[-1]
-            numbers = (
-                f"{cut.reuse:.1f}",
-                f"{a.correlation:.3f}",
-                f"{f.correlation:.3f}",
-                f"{a.rmse:.2e}",
-                f"{f.rmse:.2e}",
-            )
-            rows.append((cut.suggestion.enc_layer, cut.suggestion.dec_layer, f"{cut.suggestion.net:.1%}", *numbers))
-    return [] if len(rows) == 1 else ["on the clip, without any training:", *table(rows), ""]
+    if any(cut.reuse is not None for cut in found.tried):
+        listed += ["", "on the clip, without any training:", *table(found.tried_rows())]
+    return [*table(stage_rows(found.stages)), "", *listed, "", found.recommendation()]
 
 
 def cut_table(cuts: tuple[Suggestion, ...]) -> list[str]:

@@ -17,7 +17,7 @@ from shortcutv2v.cli.setup import LONGEST, frame_range, frame_size, load_model, 
 from shortcutv2v.errors import InputError
 from shortcutv2v.measure import Metric, measure
 from shortcutv2v.measure.compare import METHODS
-from shortcutv2v.measure.scores import Scores, Spread
+from shortcutv2v.measure.scores import Scores
 from shortcutv2v.report import about
 
 __all__ = [
@@ -60,8 +60,7 @@ def run(options: argparse.Namespace) -> None:
     else:
         tables = [*quality_table({options.source.name: scores}), "", *metric_table(scores, start), ""]
         print("\n".join([*tables, *time_table(scores), "", _worst(scores, start, frames.times)]))
-    for metric, missing in scores.left_out.items():
-        print(f"{metric} left out: {missing}")
+    print(*scores.remarks(), sep="\n")
     if options.json:
         runs = {name: each.to_dict() for name, each in found.items()}
         options.json.write_text(json.dumps({**about(model), "clip": str(options.source), "runs": runs}, indent=1))
@@ -151,29 +150,11 @@ def quality_table(scores: dict[str, Scores]) -> Iterator[str]:
 
 
 def metric_table(scores: Scores, start: int = 0) -> Iterator[str]:
-    """Markdown lines: every metric, its direction, the mean of every method, and the spread of ours.
-
-    Args:
-        scores: of a clip.
-        start: number of the clip's first frame.
-    """
-    found = scores.spreads()
-    absolute = {"teacher": "the teacher itself"} if any("teacher" in methods for methods in found.values()) else {}
-    methods = {**METHODS, **absolute}
-    yield f"| metric | {' | '.join(methods.values())} | ours, 95 % at least | ours, worst (frame) |"
-    yield f"|---|{'---:|' * (len(methods) + 2)}"
-    for name, values in found.items():
-        metric = Metric.known[name]
-        cells = [f"{values[method].mean:.{metric.digits}f}" if method in values else "" for method in methods]
-        yield f"| {metric.heading()} | {' | '.join([*cells, *_tail(values.get('ours'), metric, start)])} |"
-    for name, note in scores.notes.items():
-        yield f"{Metric.known[name].title}: {note}"
-
-
-def _tail(spread: Spread | None, metric: type[Metric], start: int) -> tuple[str, str]:
-    if spread is None or spread.low is None or spread.worst is None or spread.frame is None:
-        return "", ""
-    return f"{spread.low:.{metric.digits}f}", f"{spread.worst:.{metric.digits}f} ({start + spread.frame})"
+    """Markdown lines: every metric; see `Scores.table`."""
+    head, *rows = scores.table(METHODS, start)
+    yield f"| {' | '.join(head)} |"
+    yield f"|---|{'---:|' * (len(head) - 1)}"
+    yield from (f"| {' | '.join(row)} |" for row in rows)
 
 
 def time_table(scores: Scores) -> Iterator[str]:

@@ -63,6 +63,24 @@ class Inspection:
     recommended: Cut | None
     reason: str
 
+    def tried_rows(self) -> list[list[str]]:
+        """Return headings and one row of cells per cut that was tried."""
+        rows = [["cut", "saves", "reuse, dB", "correlation of a", "of f", "normalised RMSE of a", "of f"]]
+        for cut in self.tried:
+            cells = [f"{cut.suggestion.enc_layer} -> {cut.suggestion.dec_layer}", f"{cut.suggestion.net:.1%}"]
+            if cut.reuse is not None:
+                ends = (cut.redundancy[0], cut.redundancy[-1])
+                cells += [f"{cut.reuse:.1f}", *(f"{x.correlation:.3f}" for x in ends), *(f"{x.rmse:.2e}" for x in ends)]
+            rows.append([*cells, *[""] * (len(rows[0]) - len(cells))])
+        return rows
+
+    def recommendation(self) -> str:
+        """Return the recommended cut and the reason, in a sentence."""
+        if self.recommended is None:
+            return f"recommended: {self.reason}"
+        cut = self.recommended.suggestion
+        return f"recommended: enc_layer={cut.enc_layer!r}, dec_layer={cut.dec_layer!r}: {self.reason}"
+
     def to_dict(self) -> dict[str, Any]:
         """Return stages, tried cuts and the recommendation as plain values, for JSON."""
         return {

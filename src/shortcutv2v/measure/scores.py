@@ -145,6 +145,32 @@ class Scores:
             found[name] = {method: spread for method, spread in pairs if spread is not None}
         return found
 
+    def table(self, methods: Mapping[str, str], start: int = 0) -> list[list[str]]:
+        """Return headings and one row of cells per metric: its direction, the mean of every method, the spread of ours.
+
+        Args:
+            methods: name -> title.
+            start: number of the clip's first frame.
+        """
+        spreads = self.spreads()
+        if any("teacher" in found for found in spreads.values()):
+            methods = {**methods, "teacher": "the teacher itself"}
+        rows = [["metric", *methods.values(), "ours, 95 % at least", "ours, worst (frame)"]]
+        for name, found in spreads.items():
+            metric, ours = Metric.known[name], found.get("ours")
+            cells = [f"{found[m].mean:.{metric.digits}f}" if m in found else "" for m in methods]
+            if ours is None or ours.low is None or ours.worst is None or ours.frame is None:
+                tail = ["", ""]
+            else:
+                tail = [f"{ours.low:.{metric.digits}f}", f"{ours.worst:.{metric.digits}f} ({start + ours.frame})"]
+            rows.append([metric.heading(), *cells, *tail])
+        return rows
+
+    def remarks(self) -> list[str]:
+        """Return a sentence per setting that belongs beside a number, and per metric that was left out."""
+        said = [f"{Metric.known[name].title}: {note}" for name, note in self.notes.items()]
+        return said + [f"{name} left out: {missing}" for name, missing in self.left_out.items()]
+
     @property
     def teacher_seconds(self) -> float:
         """Median time of a teacher frame."""

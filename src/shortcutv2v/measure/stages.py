@@ -20,7 +20,7 @@ from shortcutv2v.measure.latency import synchronise
 from shortcutv2v.model import placement
 from shortcutv2v.translate import from_uint8
 
-__all__ = ["Stage", "stages"]
+__all__ = ["Stage", "stage_rows", "stages"]
 
 _SHARE = 0.125
 """Share of the multiply-adds at which a stage of equal layers ends."""
@@ -47,6 +47,17 @@ class Stage:
     share: float
     parameters: int
     seconds: float
+
+
+def stage_rows(found: Sequence[Stage]) -> list[list[str]]:
+    """Return headings and one row of cells per stage, with a bar for its share of the multiply-adds."""
+    rows = [["stage", "channels", "size", "multiply-adds", "", "parameters", "ms"]]
+    for stage in found:
+        name = stage.first if stage.first == stage.last else f"{stage.first} ... {stage.last}"
+        work = [f"{stage.share:.1%}", "\N{FULL BLOCK}" * round(40 * stage.share)]
+        size = "x".join(map(str, stage.size))
+        rows.append([name, str(stage.channels), size, *work, f"{stage.parameters:,}", f"{stage.seconds * 1e3:.2f}"])
+    return rows
 
 
 def stages(adapter: Adapter, frame: Tensor) -> tuple[Stage, ...]:

@@ -7,7 +7,6 @@ import platform
 import shlex
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -102,8 +101,8 @@ def write_report(
     report = Report(title, main, runs | dict(others or {}), about(model), reel, scores, start=start, rate=setting.rate)
     report.times = [float(t) for t in times] or [(start + n) / setting.rate for n in range(len(clip))]
     report.parts, report.cut = _parts(model, adapter, clip[0]), str(model.cut)
-    found = inspect(adapter, clip).to_dict() if inspected else {"stages": [asdict(s) for s in stages(adapter, clip[0])]}
-    report.inspection = found
+    report.inspection = inspect(adapter, clip) if inspected else None
+    report.stages = stages(adapter, clip[0]) if report.inspection is None else report.inspection.stages
     report.write(path, largest)
     return report
 

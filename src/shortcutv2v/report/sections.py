@@ -5,11 +5,12 @@ from __future__ import annotations
 import html
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from shortcutv2v.measure import METHODS, Metric, Scores
+from shortcutv2v.measure import METHODS, Inspection, Scores
+from shortcutv2v.measure.stages import Stage, stage_rows
 from shortcutv2v.report.collect import LARGEST, Reel
 from shortcutv2v.show.page import page, section, table
 from shortcutv2v.show.plots import WIDTHS, bars, both, curve, scatter
@@ -33,7 +34,8 @@ class Report:
         times: of the frames, in seconds.
         rate: frames per second.
         cut: lines about the cut.
-        inspection: of the teacher, as plain values; empty if it was not inspected.
+        stages: of the teacher.
+        inspection: other cuts on this clip; None if none was tried.
     """
 
     title: str
@@ -47,7 +49,8 @@ class Report:
     times: Sequence[float] = ()
     rate: float = 25.0
     cut: str = ""
-    inspection: Mapping[str, Any] = field(default_factory=dict)
+    stages: Sequence[Stage] = ()
+    inspection: Inspection | None = None
 
     def write(self, path: str | Path, largest: int = LARGEST) -> None:
         """Write the page.
@@ -65,7 +68,8 @@ class Report:
             "times": list(self.times),
             "rate": self.rate,
             "first": worst[0],
-            "inspection": self.inspection,
+            "stages": [asdict(stage) for stage in self.stages],
+            "inspection": self.inspection and self.inspection.to_dict(),
             **self.reel.to_dict(largest),
         }
         parts = [f"<header><h1>{html.escape(self.title)}</h1>{self._facts()}</header>", "<main>", self._player(data)]
@@ -151,25 +155,10 @@ class Report:
         return section("Worst frames", f'<ol class="worst">{cells}</ol>')
 
     def _metrics(self) -> str:
-        spreads = self.scores.spreads()
-        methods = {
-            **METHODS,
-            **({"teacher": "the teacher itself"} if any("teacher" in v for v in spreads.values()) else {}),
-        }
-        rows = [["", *methods.values(), "ours, 95 % at least", "ours, worst (frame)"]]
-        for name, found in spreads.items():
-            metric, ours = Metric.known[name], found.get("ours")
-            cells = [f"{found[m].mean:.{metric.digits}f}" if m in found else "" for m in methods]
-            low = "" if ours is None or ours.low is None else f"{ours.low:.{metric.digits}f}"
-            worst = (
-                "" if not low or ours is None else f"{ours.worst:.{metric.digits}f} ({self.start + (ours.frame or 0)})"
-            )
-            rows.append([metric.heading(), *cells, low, worst])
-        notes = [f"{Metric.known[name].title}: {note}." for name, note in self.scores.notes.items()]
-        notes += [f"{Metric.known[name].title} left out: {why}." for name, why in self.scores.left_out.items()]
-        lines = "".join(f"<li>{html.escape(note)}</li>" for note in notes)
+        lines = "".join(f"<li>{html.escape(line)}</li>" for line in self.scores.remarks())
         caption = "Distance to the teacher's video; an arrow shows the better direction"
-        return section("Metrics", table(caption, rows), f'<ul class="note">{lines}</ul>' if lines else "")
+        shown = table(caption, self.scores.table(METHODS, self.start))
+        return section("Metrics", shown, f'<ul class="note">{lines}</ul>' if lines else "")
 
     def _speed(self) -> Iterator[str]:
         points = [("this block", self.main, self.scores.speed, _mean(self.runs[self.main], "ours"))]
@@ -193,17 +182,13 @@ class Report:
 
     def _cut(self) -> Iterator[str]:
         yield section("The cut", f"<pre>{html.escape(self.cut)}</pre>")
-        if self.inspection:
-            head = ["stage", "channels", "size", "multiply-adds", "parameters", "ms"]
-            rows = [head, *map(_stage_cells, self.inspection["stages"])]
+        if self.stages:
+            rows = stage_rows(self.stages)
             yield section("The teacher, stage by stage", table("Stages in the order in which they run", rows))
-        if cuts := self.inspection.get("cuts"):
-            rows = [
-                ["cut", "saves", "reuse, dB", "correlation of a", "of f", "RMSE of a", "of f"],
-                *map(_cut_cells, cuts),
-            ]
-            reason = f"<p>Recommended: {html.escape(_recommended(self.inspection))}</p>"
-            yield section("Other cuts on this clip", table("Without any training; RMSE of unit features", rows), reason)
+        if self.inspection is not None:
+            rows, words = self.inspection.tried_rows(), html.escape(self.inspection.recommendation())
+            shown = table("Without any training; RMSE of features scaled to length 1", rows)
+            yield section("Other cuts on this clip", shown, f"<p>{words}</p>")
 
     def _about(self) -> str:
         versions = ", ".join(f"{name} {version}" for name, version in self.about["versions"].items())
@@ -215,35 +200,3 @@ class Report:
 
 def _mean(run: Mapping[str, Any], method: str) -> float:
     return float(run["metrics"]["psnr"]["methods"][method]["mean"])
-
-
-def _stage_cells(stage: Mapping[str, Any]) -> list[str]:
-    name = stage["first"] if stage["first"] == stage["last"] else f"{stage['first']} ... {stage['last']}"
-    size = "x".join(map(str, stage["size"]))
-    return [
-        name,
-        str(stage["channels"]),
-        size,
-        f"{stage['share']:.1%}",
-        f"{stage['parameters']:,}",
-        f"{1e3 * stage['seconds']:.2f}",
-    ]
-
-
-def _cut_cells(cut: Mapping[str, Any]) -> list[str]:
-    given = cut["suggestion"]
-    names = [f"{given['enc_layer']} -> {given['dec_layer']}", f"{given['net']:.1%}"]
-    if cut["reuse"] is None:
-        return [*names, *[""] * 5]
-    a, f = cut["redundancy"][0], cut["redundancy"][-1]
-    shared = [f"{x['correlation']:.3f}" for x in (a, f)] + [f"{x['rmse']:.2e}" for x in (a, f)]
-    return [*names, f"{cut['reuse']:.1f}", *shared]
-
-
-def _recommended(inspection: Mapping[str, Any]) -> str:
-    best = inspection["recommended"]
-    return (
-        inspection["reason"]
-        if best is None
-        else (f"{best['suggestion']['enc_layer']} -> {best['suggestion']['dec_layer']}; {inspection['reason']}")
-    )
