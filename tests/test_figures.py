@@ -58,7 +58,7 @@ def test_figures_are_drawn(tmp_path: Path) -> None:
     for name in ("positions", "masks", "errors"):
         with Image.open(tmp_path / f"{name}.png") as drawn:
             assert min(drawn.size) > 100
-    with pytest.raises(InputError, match="no blending mask.*--variant delta"):
+    with pytest.raises(InputError, match="no blending mask.*--variant paper"):
         show.blending_masks([("one", picture, prediction(mask=None))], tmp_path / "none.png")
     assert not (tmp_path / "none.png").exists()
 

@@ -115,7 +115,7 @@ def test_outputs_are_blended_between_the_refreshes(chain: nn.Module) -> None:
     assert [p.score.reason for p in found] == ["first", None, None, "distance", None, None, "distance", None]
 
 
-@pytest.mark.parametrize("variant", ["flow", "delta"])
+@pytest.mark.parametrize("variant", ["flow", "paper"])
 def test_looking_ahead_is_what_translate_does(chain: nn.Module, variant: str) -> None:
     adapter = shortcutv2v.Adapter(chain, "1", "4")
     model = adapter.wrap(frames()[:1] / 255, variant=variant, channels=4)

@@ -20,7 +20,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Written:
     layers = [nn.Conv2d(3 if i == 0 else 8, 3 if i == 5 else 8, 3, padding=1) for i in range(6)]
     adapter = shortcutv2v.Adapter(nn.Sequential(*layers), "1", "4")
     clip = moving(COUNT)
-    model = adapter.wrap(clip[:1] / 255, variant="delta", channels=4)
+    model = adapter.wrap(clip[:1] / 255, variant="paper", channels=4)
     with torch.no_grad():  # an untrained block equals reuse in everything; a little noise makes it a block of its own
         for parameter in model.blocks.parameters():
             parameter += 0.03 * torch.randn_like(parameter)

@@ -103,7 +103,7 @@ def blending_masks(rows: Sequence[tuple[str, Tensor, Prediction]], path: str | P
         InputError: the block blends nothing, as `flow` does.
     """
     if any(prediction.mask is None for _, _, prediction in rows):
-        raise InputError("this block has no blending mask: train one with --variant delta or paper")
+        raise InputError("this block has no blending mask: train one with --variant paper")
     figure, axes = _axes(2, len(rows), rows[0][1])
     for (top, bottom), (label, picture, prediction) in zip(zip(*axes, strict=True), rows, strict=True):
         assert prediction.mask is not None  # noqa: S101 (looked at above)
