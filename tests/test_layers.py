@@ -50,7 +50,6 @@ FENCES = {
     "torchvision.models": {"distill", "measure"},
     "lpips": {"distill", "measure"},
     "torchmetrics": {"measure"},
-    "cv2": {"measure"},
     "pycvvdp": {"measure"},
     "flip_evaluator": {"measure"},
     "pytorch_lightning": {"distill"},

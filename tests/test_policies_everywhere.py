@@ -19,8 +19,7 @@ from torch import Tensor, nn
 import shortcutv2v
 from shortcutv2v import Adapter, Every
 from shortcutv2v.distill import Distiller
-from shortcutv2v.measure import profile
-from shortcutv2v.measure.compare import Scores, compare
+from shortcutv2v.measure import Scores, compare, profile
 from shortcutv2v.refresh import Function, to_recipe
 from shortcutv2v.translate import Translator
 

@@ -27,8 +27,7 @@ from shortcutv2v.blocks import DEFAULT_VARIANT, ShortcutBlock
 from shortcutv2v.cli.adapters import find_adapter
 from shortcutv2v.cli.measure import quality_table
 from shortcutv2v.errors import InputError
-from shortcutv2v.measure import Setting, macs
-from shortcutv2v.measure.compare import Pictures, Scores, compare
+from shortcutv2v.measure import Pictures, Scores, Setting, compare, macs
 from shortcutv2v.model import ShortcutV2V
 from shortcutv2v.report import write_report
 from shortcutv2v.show import contact_sheet
@@ -84,7 +83,12 @@ def run(options: argparse.Namespace) -> None:
     say(f"side by side: {options.out / 'side_by_side.mp4'}; contact sheet: {options.out / 'contact_sheet.png'}")
     fast = [clip[i] for i in range(*FAST)]
     goals = {mode: goal for mode, (lookahead, goal) in MODES.items() if not lookahead}
-    page = {"title": clip.path.name, "setting": Setting(float(clip.rate), adapter), "goals": goals, "start": FAST[0]}
+    page: dict[str, Any] = {
+        "title": clip.path.name,
+        "setting": Setting(float(clip.rate), adapter),
+        "goals": goals,
+        "start": FAST[0],
+    }
     write_report(model, adapter, fast, options.out / "report.html", **page)
     say(f"report: {options.out / 'report.html'}")
 

@@ -241,8 +241,8 @@ class _Baselines:
         score = FrameScore(
             frame.number, frame.distance, found, frame.teacher_seconds, frame.seconds, frame.opening, frame.reason
         )
-        pictures = (frame.source, frame.teacher, frame.ours, made["reuse"])
-        return Pictures(score, *(picture[0].cpu() for picture in pictures), predictions)
+        source, teacher, ours, reuse = (x[0].cpu() for x in (frame.source, frame.teacher, frame.ours, made["reuse"]))
+        return Pictures(score, source, teacher, ours, reuse, predictions)
 
 
 class Timed:

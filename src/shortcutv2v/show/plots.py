@@ -35,7 +35,7 @@ def style(width: float, height: float) -> Iterator[tuple[Figure, Axes]]:
     import matplotlib
     from matplotlib.figure import Figure
 
-    settings = {
+    settings: Any = {
         "svg.fonttype": "none",
         "font.family": "sans-serif",
         "font.size": 10,
@@ -109,12 +109,19 @@ def curve(
     with style(width, 3.4) as (figure, axes):
         for number, (title, values) in enumerate(series.items()):
             found = [float("nan") if value is None else value for value in values]
-            options = {"lw": 1.8, "zorder": 3, "marker": ".", "ms": 4} if not number else {"lw": 1, "alpha": 0.75}
+            options: dict[str, Any] = (
+                {"lw": 1.8, "zorder": 3, "marker": ".", "ms": 4} if not number else {"lw": 1, "alpha": 0.75}
+            )
             axes.plot(range(start, start + length), found, color=COLOURS[f"c{number}"], label=title, **options)
         low = axes.get_ylim()[0] - 0.09 * (axes.get_ylim()[1] - axes.get_ylim()[0])
         for number, reason in enumerate(dict.fromkeys(reason for _, reason in marks)):
             places = [start + frame for frame, why in marks if why == reason]
-            style_ = {"marker": _MARKS[number % len(_MARKS)], "ls": "", "ms": 6, "color": COLOURS["ink"]}
+            style_: dict[str, Any] = {
+                "marker": _MARKS[number % len(_MARKS)],
+                "ls": "",
+                "ms": 6,
+                "color": COLOURS["ink"],
+            }
             axes.plot(places, [low] * len(places), label=f"refresh: {reason}", **style_)
         axes.set_xlim(start - 0.5, start + length - 0.5)
         axes.grid(axis="y")

@@ -31,8 +31,8 @@ class MeanIoU(Metric):
             import torchmetrics  # noqa: F401
         except ImportError:
             raise Unavailable("torchmetrics is missing: pip install 'shortcutv2v[measure]'") from None
-        self._writes = getattr(setting.adapter, "writes", None)
-        self._reads = getattr(setting.adapter, "reads", None)
+        self._writes: Any = getattr(setting.adapter, "writes", None)
+        self._reads: Any = getattr(setting.adapter, "reads", None)
         file = setting.files.get("miou")
         if file is None and self._writes is None:
             raise Unavailable(

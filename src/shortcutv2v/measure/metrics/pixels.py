@@ -10,8 +10,8 @@ from shortcutv2v.measure.metrics.base import Metric, Unavailable
 
 __all__ = ["MSSSIM", "PSNR", "SSIM"]
 
-_PYRAMID = 161
-"""Smallest side for five scales with a window of 11."""
+_PYRAMID = 176
+"""Smallest side that torchmetrics takes for five scales with a window of 11."""
 
 
 class PSNR(Metric):

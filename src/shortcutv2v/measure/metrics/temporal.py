@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import Any
 
 import torch
@@ -68,7 +69,7 @@ def flow(start: Tensor, end: Tensor) -> Tensor:
         Unavailable: OpenCV is missing, or the pictures are smaller than 16x16.
     """
     try:
-        import cv2
+        cv2: Any = importlib.import_module("cv2")  # its stubs lack the flow
     except ImportError:
         raise Unavailable("OpenCV is missing: pip install 'shortcutv2v[measure]'") from None
     if min(start.shape[-2:]) < 16:
