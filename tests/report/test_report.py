@@ -184,7 +184,7 @@ def test_translate_writes_a_report_of_its_run(files: Path, tmp_path: Path, capsy
     data = Written(page, None).data
     assert list(data["runs"]) == ["interval 4"]
     distances = [frame["distance"] for frame in data["runs"]["interval 4"]["frames"]]
-    assert distances == [0, 1, 2, 1, 0, 1, 2, 1, 0, 1]  # from both sides, as translate does
+    assert distances == [0, 1, 2, 3, 3, 2, 1, 0, 1, 2]  # from both sides, as translate does
     assert main(["translate", *given, "--report", str(page)]) == 2
     assert "--report needs --block" in capsys.readouterr().err
 
