@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +80,8 @@ def test_lpips_needs_its_weights_and_equals_its_library(tmp_path: Path, monkeypa
     file.parent.mkdir(parents=True)
     torch.save(alexnet(weights=None).state_dict(), file)  # random weights under the real name
     made = (teacher + 0.1 * torch.randn_like(teacher)).clamp(0, 1)
-    with pytest.warns(UserWarning, match="pretrained"):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
         network = lpips.LPIPS(net="alex", verbose=False).eval()
     with torch.no_grad():
         expected = float(network(2 * made - 1, 2 * teacher - 1))
@@ -211,6 +213,10 @@ def test_segmentation_scores_of_a_teacher_that_writes_labels() -> None:
     assert values("class_accuracy", *pictures, adapter=adapter)[1] == pytest.approx(library)
 
 
+SCRIPT = pytest.mark.filterwarnings("ignore:`torch.jit.script`:FutureWarning", "ignore:`torch.jit:DeprecationWarning")
+"""torch writes these files no more, but reads those that papers have published."""
+
+
 class Brightest(nn.Module):
     """A segmentation network: the label is the brightest colour."""
 
@@ -218,6 +224,7 @@ class Brightest(nn.Module):
         return x
 
 
+@SCRIPT
 def test_segmentation_by_a_network_of_the_user(tmp_path: Path) -> None:
     path = tmp_path / "brightest.pt"
     torch.jit.script(Brightest()).save(str(path))
@@ -226,7 +233,8 @@ def test_segmentation_by_a_network_of_the_user(tmp_path: Path) -> None:
     assert values("pixel_accuracy", made, made, files=files)[1] == 1.0
     # The FCN score: a teacher that reads labels is compared with them, not with the teacher's picture.
     adapter = LabelAdapter(nn.Conv2d(3, 3, 1), reads=3)
-    source = shortcutv2v.labels.pack_labels(made.argmax(1, keepdim=True))
+    found = made.argmax(1)
+    source = shortcutv2v.labels.pack_labels(found, torch.zeros_like(found))
     panel = Panel(["pixel_accuracy"], Setting(adapter=adapter, files=files))
     for m, s in zip(made, source, strict=True):
         panel.frame({"ours": m[None]}, torch.zeros_like(m)[None], s[None])
@@ -245,6 +253,7 @@ class Means(nn.Module):
         return found if return_features else found * 0
 
 
+@SCRIPT
 def test_frechet_distances(tmp_path: Path) -> None:
     from torchmetrics.image.fid import FrechetInceptionDistance
 

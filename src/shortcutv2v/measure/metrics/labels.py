@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import functools
+import warnings
 from typing import Any
 
 import torch
@@ -117,6 +118,8 @@ def script(file: str) -> Any:
         Unavailable: there is none.
     """
     try:
-        return torch.jit.load(file, map_location="cpu").eval()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the format is old, but published networks come in it
+            return torch.jit.load(file, map_location="cpu").eval()
     except (RuntimeError, ValueError, OSError) as error:
         raise Unavailable(f"{file} is no TorchScript file: {str(error).splitlines()[0]}") from None
