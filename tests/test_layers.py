@@ -24,6 +24,7 @@ RANKS = [
     {"refresh"},
     {"passes", "quality"},
     {"stream"},
+    {"windows"},
     {"lookahead"},
     {"model"},
     {"adapter_check"},

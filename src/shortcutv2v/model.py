@@ -16,6 +16,7 @@ from shortcutv2v.passes import Passes, placement
 from shortcutv2v.quality import Calibration, policy_for
 from shortcutv2v.refresh import Look, RefreshPolicy, as_policy
 from shortcutv2v.stream import Stream
+from shortcutv2v.windows import Windows, WindowStream
 
 __all__ = ["RefreshLike", "ShortcutV2V", "placement"]
 
@@ -104,6 +105,7 @@ class ShortcutV2V(Passes):
         quality: str | float | None = None,
         speed: float | None = None,
         guarantee: int = 0,
+        windows: bool | Windows = False,
     ) -> Stream:
         """Return a video stream with its own state.
 
@@ -117,6 +119,8 @@ class ShortcutV2V(Passes):
                 best quality that allows. See `quality.Speed`.
             guarantee: with `quality`, run every so many-th shortcut frame in full, show that, and count what the
                 prediction would have been worth.
+            windows: compute only the windows of a frame that need it; True, or settings. For local teachers, see
+                `windows.WindowStream`.
 
         Raises:
             InputError: more than one of `refresh`, `quality` and `speed` is given, or one is out of range.
@@ -136,6 +140,9 @@ class ShortcutV2V(Passes):
             policy = policy_for(quality, speed, self.horizon, self.calibration, guarantee)
         else:
             policy = self.refresh if refresh is None else as_policy(refresh, usual=self.max_interval)
+        if windows:
+            settings = windows if isinstance(windows, Windows) else Windows()
+            return WindowStream(self, policy, show, self.picture, settings)
         return Stream(self, policy, show, self.picture)
 
     def calibrate(

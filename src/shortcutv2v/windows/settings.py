@@ -1,0 +1,41 @@
+"""Settings of windows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from shortcutv2v.errors import InputError
+
+__all__ = ["Windows"]
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Settings of windows.
+
+    Args:
+        size: side of a window with its halo, in pixels of the input, at most; more where the halo needs it.
+        halo: pixels that a window shows around its core; None for the smallest whose measured error is a tenth of what
+            the quality allows.
+        quality: PSNR in dB to the teacher that the pictures shall hold; None for that of a `Quality` policy, else 40.
+        predict: predict windows with the block, if it is trained; False keeps and refreshes only.
+        rolling: share of the windows that is refreshed on every frame, no more and no fewer, so that all frames take
+            about as long; 0 refreshes what the quality needs.
+
+    Raises:
+        InputError: a value is out of range.
+    """
+
+    size: int = 64
+    halo: int | None = None
+    quality: float | None = None
+    predict: bool = True
+    rolling: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.size < 8 or (self.halo is not None and self.halo < 0):
+            raise InputError(f"windows of size {self.size} with halo {self.halo}: expected at least 8 and 0 pixels")
+        if not 0 <= self.rolling <= 1:
+            raise InputError(f"rolling={self.rolling!r}: expected a share of the windows, 0 to 1")
+        if self.quality is not None and not 0 < self.quality < 100:
+            raise InputError(f"quality must be a PSNR above 0 and below 100 dB, got {self.quality!r}")
