@@ -7,10 +7,9 @@ it: run the whole teacher on the crop and patch the reference there. Signals at 
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +20,7 @@ from shortcutv2v.quality import Quality
 from shortcutv2v.refresh import Every, RefreshPolicy
 from shortcutv2v.rows import finite
 from shortcutv2v.stream import Stream
-from shortcutv2v.summary import Summary
+from shortcutv2v.summary import KEPT, Summary
 from shortcutv2v.types import Carry
 from shortcutv2v.windows.locality import Call, Locality, probe
 from shortcutv2v.windows.parts import Guess, Patches, Predictor
@@ -62,6 +61,7 @@ class WindowStream(Stream):
     Attributes:
         locality: what the first frame has found: stride and the price of every halo; None before.
         counts: windows so far by what was done: "kept", "predicted", "refreshed".
+        estimates: PSNR in dB to the teacher that the latest frames made of windows should have.
 
     Raises:
         InputError: from a frame, the teacher is not local, or the input is a batch.
@@ -95,13 +95,15 @@ class WindowStream(Stream):
         self._predictor = Predictor(self.model, self.refresh.interval)
         self._frames = 0
         self.counts: Counter[str] = Counter()
+        self.estimates: deque[float] = deque(maxlen=KEPT)
 
     def summary(self) -> Summary:
         """Return the figures of `Stream.summary()`, and what became of the windows."""
-        summary, total = super().summary(), max(1, self.counts.total())
+        whole, total = super().summary(), max(1, self.counts.total())
         shares = ", ".join(f"{count / total:.0%} {name}" for name, count in self.counts.items())
-        notes = [summary.note, f"windows: {shares or 'none, whole frames were faster'}"]
-        return dataclasses.replace(summary, note="; ".join(filter(None, notes)))
+        notes = [whole.note, f"windows: {shares or 'none, whole frames were faster'}"]
+        estimates = [*self.estimates, *(value for policy in self.policies for value in policy.estimates)]
+        return self.record.summary("; ".join(filter(None, notes)), estimates)
 
     @torch.no_grad()
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -119,7 +121,8 @@ class WindowStream(Stream):
             return self._whole(call, args, kwargs)
         output, seconds = shown.output(), time.perf_counter() - begun
         self._times.note_frame(seconds)
-        self.note(1 + self.distance, None, shown.estimate, seconds, None)
+        self.note(1 + self.distance, None, seconds, None)
+        self.estimates.append(shown.estimate)
         return output
 
     def _prepare(self, call: Call) -> None:
@@ -223,8 +226,8 @@ class WindowStream(Stream):
         self._times.note_whole(time.perf_counter() - begun, full=self.distance == 0)
         self._shown = None
         if not self._times.rest and finite(output):
-            error = 10 ** (-self.record.estimates[-1] / 10) if self.distance and self.record.estimates else 0.0
-            self._shown = Shown(call, grid, output, error)
+            estimates = self.policies[0].estimates if self.distance and self.policies else ()
+            self._shown = Shown(call, grid, output, 10 ** (-estimates[-1] / 10) if estimates else 0.0)
             self._predictor.begin(len(grid), self._patches() if self._guesses else None, self.distance)
         return output
 
