@@ -32,7 +32,7 @@ RANKS = [
     {"adapter"},
     {"player"},
     {"translate", "labels"},
-    {"calibrate"},
+    {"calibrate", "precision"},
     {"show"},
     {"deploy", "distill", "measure"},
     {"report"},

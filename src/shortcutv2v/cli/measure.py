@@ -18,6 +18,7 @@ from shortcutv2v.errors import InputError
 from shortcutv2v.measure import Metric, measure
 from shortcutv2v.measure.compare import METHODS
 from shortcutv2v.measure.scores import Scores
+from shortcutv2v.precision import beside
 from shortcutv2v.report import about
 
 __all__ = [
@@ -45,13 +46,16 @@ def run(options: argparse.Namespace) -> None:
     for path in (options.json, options.csv):
         check_target(path)
     with video.open(options.source, size=frame_size(options.size), start=start, stop=stop) as clip:
-        adapter = open_adapter(options)
+        target = open_adapter(options, own_precision=True) if options.dtype else None
+        adapter = open_adapter(options, clip)
         model = load_model(options.block, adapter)
         found: dict[str, Scores] = {}
         for name, goal in asked.items():
             frames = Frames(clip)
-            given = {"rate": float(clip.rate), "files": files, "lookahead": options.lookahead}
+            given = {"rate": float(clip.rate), "files": files, "lookahead": options.lookahead, "target": target}
             found[name] = measure(model, adapter, frames, metrics, **given, **goal)
+        if target is not None:
+            print(f"{beside(adapter, target, clip)}\n")
     scores = next(reversed(found.values()))
     if intervals:
         print("\n".join([*interval_table(dict(zip(intervals, found.values(), strict=True))), ""]))

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from shortcutv2v import checkpoint
+from shortcutv2v import checkpoint, precision
 from shortcutv2v.adapter import Adapter
+from shortcutv2v.bar import say
 from shortcutv2v.cli.adapters import find_adapter
 from shortcutv2v.errors import InputError, near_matches
 from shortcutv2v.model import ShortcutV2V
@@ -24,11 +26,13 @@ LONGEST = 10**6
 __all__ = ["LONGEST", "frame_range", "frame_size", "load_model", "open_adapter"]
 
 
-def open_adapter(options: Any) -> Adapter:
-    """Return the adapter of `--adapter`, `--set` and `--cut`, with its teacher on `--device`.
+def open_adapter(options: Any, frames: Iterable[Tensor] | None = None, *, own_precision: bool = False) -> Adapter:
+    """Return the adapter of `--adapter`, `--set` and `--cut`, with its teacher on `--device` and in `--dtype`.
 
     Args:
         options: of any command; `set` is a list of "key=value", or a mapping from a YAML file.
+        frames: uint8 (3, H, W), the video from its beginning, for `--dtype auto`; None where it cannot be read twice.
+        own_precision: leave the teacher as it is, whatever `--dtype` says.
     """
     settings = options.set
     if isinstance(settings, Mapping):
@@ -42,7 +46,18 @@ def open_adapter(options: Any) -> Adapter:
             raise InputError(f"the adapter has no cut {options.cut!r}: expected one of {', '.join(hint)}")
         adapter.enc_layer, adapter.dec_layer = adapter.cuts[options.cut]
     adapter.teacher.to(_device(options.device))
+    _set_precision(adapter, None if own_precision else getattr(options, "dtype", None), frames)
     return adapter
+
+
+def _set_precision(adapter: Adapter, name: str | None, frames: Iterable[Tensor] | None) -> None:
+    """Cast the teacher to the precision of `--dtype`; None leaves it as it is."""
+    if name == "auto":
+        if frames is None:
+            raise InputError("--dtype auto tries the first frames of one file: name the precision, such as bfloat16")
+        say(precision.choose(adapter, frames))
+    elif name is not None:
+        precision.cast(adapter, name)
 
 
 def load_model(folder: Path, adapter: Adapter, interval: int | None = None) -> ShortcutV2V:

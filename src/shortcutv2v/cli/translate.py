@@ -34,7 +34,7 @@ def run(options: argparse.Namespace) -> None:
     # Open the clip first, so that a bad file fails before the network is loaded.
     size = frame_size(options.size)
     with video.open(options.source, size=size, start=start, stop=stop, tone_map=options.tone_map) as clip:
-        adapter = open_adapter(options)
+        adapter = open_adapter(options, clip if options.source.is_file() or options.source.is_dir() else None)
         model = load_model(options.block, adapter, goal.pop("interval", None)) if options.block else None
         translator = Translator(adapter, model, lookahead=options.lookahead, **goal)
         begun = time.perf_counter()

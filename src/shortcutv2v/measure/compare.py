@@ -83,6 +83,7 @@ def compare(
     panel: Panel | None = None,
     lookahead: bool = False,
     analyse: bool = False,
+    target: Adapter | None = None,
     **goal: Any,
 ) -> Iterator[Pictures]:
     """Run teacher and wrapped model over a clip, frame by frame in turn: one run, one machine, one state.
@@ -99,6 +100,8 @@ def compare(
         lookahead: predict from references on both sides, as `translate` does; a recurrent adapter cannot.
         analyse: yield the block's predictions, too. With references on both sides at the same distance, those from the
             earlier one.
+        target: adapter of the teacher to compare with, if it is not the wrapped one but, for example, the same network
+            in float32.
         goal: `refresh`, `quality` or `speed` instead of the model's policy, as `ShortcutV2V.stream()` takes them.
 
     Yields:
@@ -107,7 +110,7 @@ def compare(
     model.picture = adapter.image
     baselines = _Baselines(model, adapter, panel or Panel(["psnr", "ssim"]), analyse)
     waiting: list[_Frame] = []
-    for frame in _run(model, adapter, frames, lookahead and not adapter.recurrent, goal):
+    for frame in _run(model, adapter, target or adapter, frames, lookahead and not adapter.recurrent, goal):
         waiting.append(frame)
         if frame.opening or not frame.distance:
             yield from baselines.finish(waiting)
@@ -134,7 +137,7 @@ def measure(
         metrics: names; None for all. Those that cannot be computed are in `left_out`, with what is missing.
         rate: frames per second, for metrics that model time.
         files: values that metrics need, by name, such as `{"fvd": "i3d.pt"}`.
-        options: `lookahead`, and `refresh`, `quality` or `speed`, as `compare` takes them.
+        options: `lookahead`, `target`, and `refresh`, `quality` or `speed`, as `compare` takes them.
 
     Raises:
         InputError: there is no such metric.
@@ -157,18 +160,23 @@ def measure(
 
 
 def _run(
-    model: ShortcutV2V, adapter: Adapter, frames: Iterable[Tensor], lookahead: bool, goal: dict[str, Any]
+    model: ShortcutV2V,
+    adapter: Adapter,
+    target: Adapter,
+    frames: Iterable[Tensor],
+    lookahead: bool,
+    goal: dict[str, Any],
 ) -> Iterator[_Frame]:
     """Translate the clip with both, and note times, distances and reasons."""
     stream = model.stream(**goal)
-    timed_teacher, timed = Timed(adapter.teacher), Timed(stream)
-    teacher, own = Player(adapter, timed_teacher), Player(adapter, timed)
+    timed_teacher, timed = Timed(target.teacher), Timed(stream)
+    teacher, own = Player(target, timed_teacher), Player(adapter, timed)
     where, read, inputs = placement(adapter.teacher), deque[Tensor](), deque[Inputs]()
 
     def given() -> Iterator[Tensor]:
         for raw in frames:
-            read.append(from_uint8(raw).to(*where))
-            yield read[-1]
+            read.append(raw)
+            yield from_uint8(raw).to(*where)
 
     def causal() -> Iterator[Tensor]:
         for frame in given():
@@ -180,15 +188,16 @@ def _run(
         pictures = own.ahead(given(), LookAhead(stream).play) if lookahead else causal()
         counted, before = 0, stream.refreshes.copy()
         for number, ours in enumerate(pictures):
-            source = read.popleft()
-            target = shown(teacher.picture(teacher(source).output))
+            raw = read.popleft()
+            source = from_uint8(raw).to(*where)
+            wanted = shown(teacher.picture(teacher(from_uint8(raw).to(*placement(target.teacher))).output))
             opening = stream.shortcuts + stream.refreshes.total() == counted
             reason = next(iter(stream.refreshes - before), None)
             counted, before = stream.shortcuts + stream.refreshes.total(), stream.refreshes.copy()
             yield _Frame(
                 number,
                 source,
-                target,
+                wanted,
                 shown(ours),
                 0 if opening else stream.distance,
                 reason,
@@ -237,7 +246,9 @@ class _Baselines:
         return self._scored(frame, made, self.model.analyse(used.reference, carry) if self.analyse else ())
 
     def _scored(self, frame: _Frame, made: dict[str, Tensor], predictions: tuple[Prediction, ...] = ()) -> Pictures:
-        found = {} if frame.opening else self.panel.frame(made, frame.teacher, frame.source, bool(frame.distance))
+        found = (
+            {} if frame.opening else self.panel.frame(made, frame.teacher, frame.source.float(), bool(frame.distance))
+        )
         score = FrameScore(
             frame.number, frame.distance, found, frame.teacher_seconds, frame.seconds, frame.opening, frame.reason
         )
