@@ -13,7 +13,7 @@ from shortcutv2v.errors import InputError
 from shortcutv2v.graph import Capture
 from shortcutv2v.lazy import BlockMaker
 from shortcutv2v.passes import Passes, placement
-from shortcutv2v.quality import Calibration, policy_for
+from shortcutv2v.quality import Calibration, parse_quality, policy_for
 from shortcutv2v.refresh import Look, RefreshPolicy, as_policy
 from shortcutv2v.stream import Stream
 from shortcutv2v.windows import Windows, WindowStream
@@ -123,7 +123,8 @@ class ShortcutV2V(Passes):
                 `windows.WindowStream`.
 
         Raises:
-            InputError: more than one of `refresh`, `quality` and `speed` is given, or one is out of range.
+            InputError: more than one of `refresh`, `quality` and `speed` is given, one is out of range, or windows
+                are to be lossless.
 
         Examples:
             ```python
@@ -141,6 +142,8 @@ class ShortcutV2V(Passes):
         else:
             policy = self.refresh if refresh is None else as_policy(refresh, usual=self.max_interval)
         if windows:
+            if quality is not None and parse_quality(quality) is None:
+                raise InputError(f"quality={quality!r} and windows exclude each other: give a PSNR in dB, such as 45")
             settings = windows if isinstance(windows, Windows) else Windows()
             return WindowStream(self, policy, show, self.picture, settings)
         return Stream(self, policy, show, self.picture)

@@ -202,3 +202,18 @@ def test_a_line_that_the_terminal_cannot_spell(monkeypatch: pytest.MonkeyPatch, 
         bar.say("é\udcff")
         monkeypatch.undo()
     assert (tmp_path / "ascii").read_text() == "\\xe9\\udcff\n"
+
+
+def test_windows_work_without_a_block(adapter: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    frame = torch.randint(0, 256, (3, 96, 160), dtype=torch.uint8)
+    with video.create(tmp_path / "still.mp4", rate=Fraction(25)) as writer:
+        for _ in range(6):
+            writer.write(frame)
+    arguments = [str(tmp_path / "still.mp4"), str(tmp_path / "out.mp4"), "--adapter", adapter]
+    slow = ["--set", "middle=0.1"]  # so that looking for windows takes less time than the teacher
+    assert main(["translate", *arguments, *slow, "--windows", "--quality", "35"]) == 0
+    assert re.search(r"5 shortcut, 1 full \(first 1\); .*windows: 9\d% kept", capsys.readouterr().out)
+    assert main(["translate", *arguments, "--windows", "--quality", "lossless"]) == 2
+    assert "give a PSNR in dB" in capsys.readouterr().err
+    assert main(["translate", *arguments, "--windows", "--speed", "2"]) == 2
+    assert "--speed needs --block" in capsys.readouterr().err

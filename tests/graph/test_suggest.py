@@ -191,6 +191,7 @@ def test_the_cut_says_how_far_each_part_looks(capture: str) -> None:
     net = nn.Sequential(traps.conv(3, 4), traps.conv(4, 4), traps.conv(4, 4), traps.conv(4, 4), traps.conv(4, 3)).eval()
     cap = graph.Capture(net, graph.parse_cut(net, "0", "2"), (X,), capture=capture)
     assert "reach: head 1 pixels, middle 2 pixels, tail 2 pixels" in str(cap.cut)
+    assert "windows: local; exact with a halo of 5 pixels" in str(cap.cut)
 
 
 def test_the_reach_is_in_pixels_of_the_input_and_says_where_it_ends() -> None:

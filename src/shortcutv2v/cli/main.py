@@ -160,6 +160,11 @@ def _add_translate(verb: argparse.ArgumentParser, preset: str | None) -> None:
         action="store_false",
         help="predict every frame from the reference before it, as a live stream has to",
     )
+    verb.add_argument(
+        "--windows",
+        action="store_true",
+        help="compute only the parts of a frame that change, for local teachers; works without --block, too",
+    )
     verb.add_argument("--crf", type=float, default=16, help="H.264 quality, 0 is lossless (default: %(default)s)")
     verb.add_argument("--tone-map", action="store_true", help="map HDR to the colours of ordinary screens")
     verb.add_argument("--no-audio", action="store_true", help="leave the sound out")

@@ -11,11 +11,14 @@ from collections.abc import Iterator
 from typing import Any
 
 from shortcutv2v import video
+from shortcutv2v.adapter import Adapter
 from shortcutv2v.bar import Harmless, say
 from shortcutv2v.cli.report import check_report, report_run
 from shortcutv2v.cli.setup import frame_range, frame_size, load_model, open_adapter
 from shortcutv2v.errors import InputError
+from shortcutv2v.model import ShortcutV2V
 from shortcutv2v.translate import Translator
+from shortcutv2v.wrap import wrap
 
 __all__ = ["run"]
 
@@ -25,7 +28,7 @@ _GOALS = ("interval", "quality", "speed")
 def run(options: argparse.Namespace) -> None:
     """Translate one clip; the target appears under its name only when it is complete."""
     goal = {name: value for name in _GOALS if (value := getattr(options, name)) is not None}
-    if goal and options.block is None:
+    if goal.keys() - ({"quality"} if options.windows else set()) and options.block is None:
         raise InputError(f"--{next(iter(goal))} needs --block: without a block the teacher does every frame")
     check_report(options)
     if len(goal) > 1:
@@ -36,6 +39,8 @@ def run(options: argparse.Namespace) -> None:
     with video.open(options.source, size=size, start=start, stop=stop, tone_map=options.tone_map) as clip:
         adapter = open_adapter(options, clip if options.source.is_file() or options.source.is_dir() else None)
         model = load_model(options.block, adapter, goal.pop("interval", None)) if options.block else None
+        if options.windows:
+            model, goal["windows"] = model or _untrained(adapter), True
         translator = Translator(adapter, model, lookahead=options.lookahead, **goal)
         begun = time.perf_counter()
         with _stoppable(options.target, translator):
@@ -43,6 +48,13 @@ def run(options: argparse.Namespace) -> None:
         say(f"{options.target}: {_result(translator, time.perf_counter() - begun)}")
         if options.report is not None and model is not None:
             report_run(options, model, adapter, clip, start)
+
+
+def _untrained(adapter: Adapter) -> ShortcutV2V:
+    """Return the teacher in a stream's form, for windows that are kept or refreshed and never predicted."""
+    if adapter.enc_layer is None or adapter.dec_layer is None:
+        raise InputError("--windows without --block needs an adapter that names a cut: give --cut, or a --block")
+    return wrap(adapter.teacher, adapter.enc_layer, adapter.dec_layer, on_leak="reuse", layout=adapter.layout)
 
 
 def _result(translator: Translator, seconds: float) -> str:

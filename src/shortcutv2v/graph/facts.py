@@ -64,6 +64,13 @@ class Facts:
         """The middle's part of the teacher's parameters, 0 to 1."""
         return self.parameters[1] / max(1, self.parameters[0])
 
+    def _windows(self) -> str:
+        """Say whether the teacher is local, as far as the example shows."""
+        wide = [part for part, reach in self.reach if reach.whole]
+        if wide:
+            return f"not if the {' and '.join(wide)} looks at whole pictures of any size, as at that of the example"
+        return f"local; exact with a halo of {sum(reach.pixels for _, reach in self.reach)} pixels"
+
     def lines(self) -> list[str]:
         """The explanation, line by line."""
         text = [
@@ -78,6 +85,7 @@ class Facts:
         ]
         if self.reach:
             text.append("reach: " + ", ".join(f"{part} {reach}" for part, reach in self.reach))
+            text.append(f"windows: {self._windows()}")
         if self.leaks:
             text.append(f"kept from the reference: {_few([f'{owner} {shape}' for owner, shape in self.leaks])}")
         if self.random:

@@ -59,6 +59,7 @@ class WindowStream(Stream):
         windows: the settings.
 
     Attributes:
+        quality: PSNR in dB to the teacher that the pictures shall hold.
         locality: what the first frame has found: stride and the price of every halo; None before.
         counts: windows so far by what was done: "kept", "predicted", "refreshed".
         estimates: PSNR in dB to the teacher that the latest frames made of windows should have.
@@ -76,16 +77,11 @@ class WindowStream(Stream):
         windows: Windows | None = None,
     ) -> None:
         self.windows = windows or Windows()
+        asked = refresh.target if isinstance(refresh, Quality) else _DEFAULT_QUALITY
+        self.quality = asked if self.windows.quality is None else self.windows.quality
         self.locality: Locality | None = None
         self._grid: Grid | None = None
         super().__init__(model, refresh if model.trained_interval is not None else Every(1), show_shortcut, picture)
-
-    @property
-    def quality(self) -> float:
-        """PSNR in dB to the teacher that the pictures shall hold."""
-        if self.windows.quality is not None:
-            return self.windows.quality
-        return self.refresh.target if isinstance(self.refresh, Quality) else _DEFAULT_QUALITY
 
     def reset(self) -> None:
         """Forget the video."""
