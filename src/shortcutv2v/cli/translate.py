@@ -52,9 +52,11 @@ def run(options: argparse.Namespace) -> None:
 
 def _untrained(adapter: Adapter) -> ShortcutV2V:
     """Return the teacher in a stream's form, for windows that are kept or refreshed and never predicted."""
-    if adapter.enc_layer is None or adapter.dec_layer is None:
+    enc_layer: Any = adapter.enc_layer
+    dec_layer: Any = adapter.dec_layer
+    if enc_layer is None or dec_layer is None:
         raise InputError("--windows without --block needs an adapter that names a cut: give --cut, or a --block")
-    return wrap(adapter.teacher, adapter.enc_layer, adapter.dec_layer, on_leak="reuse", layout=adapter.layout)
+    return wrap(adapter.teacher, enc_layer, dec_layer, on_leak="reuse", layout=adapter.layout)
 
 
 def _result(translator: Translator, seconds: float) -> str:

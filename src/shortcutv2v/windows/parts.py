@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Guess", "Patches", "Predictor", "batches"]
 
-_SIZES = {"cpu": (16, 4, 1)}
+_SIZES = {"cpu": (4, 1)}
 _ELSEWHERE = (64, 16, 4, 1)
-"""Sizes of a batch: few, because a capture serves one size."""
+"""Sizes of a batch: few, because a capture serves one size; small where a window alone keeps the device busy."""
 _FIRST_AUDITS = 3
 _AUDITED = 4
 _LONGEST_WAIT = 16
@@ -36,7 +36,7 @@ def batches(windows: Sequence[int], device: str) -> Iterator[list[int]]:
 
     Examples:
         >>> [len(batch) for batch in batches(range(22), "cpu")]
-        [16, 4, 1, 1]
+        [4, 4, 4, 4, 4, 1, 1]
     """
     rest = list(windows)
     for size in _SIZES.get(device, _ELSEWHERE):
@@ -82,10 +82,11 @@ class Predictor:
 
     Args:
         model: the wrapped teacher.
-        interval: largest distance from the reference, in frames.
+        interval: a window is refreshed after so many frames at most that changed it.
+
+    Attributes:
         patches: the reference; None predicts nothing.
-        distance: frames since it was made.
-        count: number of windows.
+        ages: per window, frames since its reference was made.
     """
 
     def __init__(self, model: ShortcutV2V, interval: int) -> None:
@@ -95,15 +96,22 @@ class Predictor:
         self.patches: Patches | None = None
 
     def begin(self, count: int, patches: Patches | None, distance: int) -> None:
-        """A new picture is on show, made with this reference."""
+        """Begin with a whole frame.
+
+        Args:
+            count: number of windows.
+            patches: the reference; None to predict nothing.
+            distance: frames since it was made.
+        """
         self.patches = patches
-        self.ages, self._waits, self._refusals = [distance] * count, [0] * count, [0] * count
+        self.ages, self._lags = [distance] * count, [distance] * count
+        self._waits, self._refusals = [0] * count, [0] * count
 
     def divided(self, todo: Sequence[int]) -> tuple[list[int], list[int]]:
         """Return the windows that need the teacher, and those that are worth a prediction."""
         if self.patches is None:
             return list(todo), []
-        guessed = [w for w in todo if self.ages[w] + 1 < self.interval and not self._waits[w]]
+        guessed = [w for w in todo if self._lags[w] + 1 < self.interval and not self._waits[w]]
         return [w for w in todo if w not in set(guessed)], guessed
 
     def run(self, call: Call, grid: Grid, windows: Sequence[int]) -> Iterator[Guess]:
@@ -154,11 +162,18 @@ class Predictor:
             self.patches.put(grid, batch, carry, f)
             yield batch, leaves
 
-    def passed(self, refreshed: Sequence[int]) -> None:
-        """Note the end of a frame."""
+    def passed(self, refreshed: Sequence[int], predicted: Sequence[int]) -> None:
+        """Note the end of a frame. Where a window is kept, nothing has changed, and its reference serves as before."""
         self.ages = [age + 1 for age in self.ages]
+        for window in predicted:
+            self._lags[window] += 1
         for window in refreshed:
-            self.ages[window] = 0
+            self.ages[window] = self._lags[window] = 0
+
+    @property
+    def distance(self) -> int:
+        """Predictions in a row from one reference, of the window with most."""
+        return max(self._lags)
 
     def audit(self, guess: Guess, error: float) -> None:
         """Take in the true error of a prediction."""

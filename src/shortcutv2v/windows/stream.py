@@ -117,7 +117,7 @@ class WindowStream(Stream):
             return self._whole(call, args, kwargs)
         output, seconds = shown.output(), time.perf_counter() - begun
         self._times.note_frame(seconds)
-        self.note(1 + self.distance, None, seconds, None)
+        self.note(max(1, self._predictor.distance), None, seconds, None)
         self.estimates.append(shown.estimate)
         return output
 
@@ -190,7 +190,7 @@ class WindowStream(Stream):
         shown.paste(([guess.window], guess.leaves) for guess in found)
         shown.paste(made)
         shown.passed(call, todo := [*direct, *guessed], errors)
-        self._predictor.passed(full)
+        self._predictor.passed(full, guessed)
         if full and self._predictor.patches is not None:
             self._reference, self._latest = None, (Carry(self._predictor.patches.a, ()), self._predictor.patches.f)
         self.counts.update(kept=len(errors) - len(todo), predicted=len(todo) - len(full), refreshed=len(full))
