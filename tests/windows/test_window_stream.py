@@ -197,3 +197,15 @@ def test_batches_are_refused(model: shortcutv2v.ShortcutV2V) -> None:
 def test_settings_out_of_range_are_refused(settings: dict[str, float]) -> None:
     with pytest.raises(InputError):
         Windows(**settings)  # type: ignore[arg-type]
+
+
+def test_a_block_that_is_shown_at_references_has_no_windows(model: shortcutv2v.ShortcutV2V) -> None:
+    with pytest.raises(InputError, match="show_shortcut=False"):
+        model.stream(show_shortcut=True, windows=True)
+
+
+def test_lossless_leaves_nothing_to_windows(model: shortcutv2v.ShortcutV2V) -> None:
+    with pytest.raises(InputError, match="exclude each other"):
+        model.stream(quality="lossless", windows=True)
+    assert trained(model).stream(quality=44, windows=True).quality == 44
+    assert model.stream(windows=Windows(quality=33.0)).quality == 33

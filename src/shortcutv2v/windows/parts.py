@@ -26,8 +26,8 @@ __all__ = ["Guess", "Patches", "Predictor", "batches"]
 _SIZES = {"cpu": (4, 1)}
 _ELSEWHERE = (64, 16, 4, 1)
 """Sizes of a batch: few, because a capture serves one size; small where a window alone keeps the device busy."""
-_FIRST_AUDITS = 3
-_AUDITED = 4
+_FIRST_AUDITS, _AUDITED = 3, 4
+"""Audits before a prediction is shown, and windows that are predicted for them."""
 _LONGEST_WAIT = 16
 
 
@@ -112,7 +112,13 @@ class Predictor:
         if self.patches is None:
             return list(todo), []
         guessed = [w for w in todo if self._lags[w] + 1 < self.interval and not self._waits[w]]
+        guessed = guessed if self._known else guessed[:_AUDITED]
         return [w for w in todo if w not in set(guessed)], guessed
+
+    @property
+    def _known(self) -> bool:
+        """True once audits have shown what the signal means."""
+        return self.gains.seen >= _FIRST_AUDITS
 
     def run(self, call: Call, grid: Grid, windows: Sequence[int]) -> Iterator[Guess]:
         """Predict windows in batches."""
@@ -137,10 +143,9 @@ class Predictor:
         return found
 
     def refused(self, found: Sequence[Guess], over: Sequence[int]) -> list[int]:
-        """Return the predicted windows that need the teacher after all: those in `over`, and the first audits."""
-        known = self.gains.seen >= _FIRST_AUDITS
-        refused = [guess.window for guess in found if guess.window in set(over)] if known else []
-        refused = refused if known else [guess.window for guess in found][:_AUDITED]
+        """Return the predicted windows that need the teacher after all: those in `over`; at the beginning all."""
+        known = self._known
+        refused = [guess.window for guess in found if not known or guess.window in set(over)]
         self._waits = [max(0, wait - 1) for wait in self._waits]
         for guess in found:
             # After refusals, try less and less often: the teacher alone costs less than both.

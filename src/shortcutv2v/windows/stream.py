@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from shortcutv2v.errors import InputError
 from shortcutv2v.quality import Quality
 from shortcutv2v.refresh import Every, RefreshPolicy
 from shortcutv2v.rows import finite
@@ -54,7 +55,7 @@ class WindowStream(Stream):
     Args:
         model: the wrapped teacher; it must be local, which the first frame finds out.
         refresh: decides about whole frames, see `Stream`.
-        show_shortcut: see `Stream`.
+        show_shortcut: must be False: a refreshed window shows the teacher's own output.
         picture: see `Stream`.
         windows: the settings.
 
@@ -65,7 +66,7 @@ class WindowStream(Stream):
         estimates: PSNR in dB to the teacher that the latest frames made of windows should have.
 
     Raises:
-        InputError: from a frame, the teacher is not local, or the input is a batch.
+        InputError: `show_shortcut` is True; from a frame, the teacher is not local, or the input is a batch.
     """
 
     def __init__(
@@ -76,6 +77,8 @@ class WindowStream(Stream):
         picture: Callable[[Any], Tensor] | None = None,
         windows: Windows | None = None,
     ) -> None:
+        if show_shortcut:
+            raise InputError("windows show the teacher's own output where they refresh: give show_shortcut=False")
         self.windows = windows or Windows()
         asked = refresh.target if isinstance(refresh, Quality) else _DEFAULT_QUALITY
         self.quality = asked if self.windows.quality is None else self.windows.quality
