@@ -25,7 +25,8 @@ RANKS = [
     {"passes", "quality"},
     {"stream"},
     {"windows"},
-    {"lookahead"},
+    {"lookahead", "step"},
+    {"streams"},
     {"model"},
     {"adapter_check"},
     {"wrap", "checkpoint", "cuts"},
@@ -34,7 +35,7 @@ RANKS = [
     {"translate", "labels"},
     {"calibrate", "precision"},
     {"show"},
-    {"deploy", "distill", "measure"},
+    {"batch", "deploy", "distill", "live", "measure"},
     {"report"},
     {"cli"},
     {"__main__"},
@@ -57,6 +58,8 @@ FENCES = {
     "av": {"video"},
     "matplotlib": {"show"},
     "PIL": {"show"},
+    "ray": {"batch"},
+    "cv2": {"video", "measure"},
 }
 
 

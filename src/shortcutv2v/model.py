@@ -16,6 +16,7 @@ from shortcutv2v.passes import Passes, placement
 from shortcutv2v.quality import Calibration, parse_quality, policy_for
 from shortcutv2v.refresh import Look, RefreshPolicy, as_policy
 from shortcutv2v.stream import Stream
+from shortcutv2v.streams import Streams
 from shortcutv2v.windows import Windows, WindowStream
 
 __all__ = ["RefreshLike", "ShortcutV2V", "placement"]
@@ -147,6 +148,27 @@ class ShortcutV2V(Passes):
             settings = windows if isinstance(windows, Windows) else Windows()
             return WindowStream(self, policy, show, self.picture, settings)
         return Stream(self, policy, show, self.picture)
+
+    def streams(self, n: int = 0, *, stagger: bool = True, **goal: Any) -> Streams:
+        """Return `n` video streams that run together, in one batch a step; more may join and leave.
+
+        Args:
+            n: videos to begin with.
+            stagger: let the first refresh of some come early, so that they do not all refresh in the same step.
+            goal: `refresh`, `quality` and the others of `stream()`, except `windows`.
+
+        Raises:
+            InputError: `goal` is refused by `stream()`, or names windows.
+
+        Examples:
+            ```python
+            streams = model.streams(4, quality=40)
+            outputs = streams([frame_a, frame_b, None, frame_d])
+            ```
+        """
+        if goal.get("windows"):
+            raise InputError("streams() runs whole frames, in one batch: leave windows= out, or use stream()")
+        return Streams(self, lambda: self.stream(**goal), n, stagger)
 
     def calibrate(
         self, clips: Any, adapter: Any = None, *, interval: int | None = None, frames: int = 120
