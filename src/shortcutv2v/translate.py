@@ -62,6 +62,14 @@ class Translator:
         self._placement = placement(adapter.teacher)
         self._frames = 0
 
+    def use(self, model: ShortcutV2V, **goal: Any) -> None:
+        """Go on with another goal, or with another block of the same teacher, whose first frame is a full pass."""
+        if self.stream is not None and self.stream.model is model:
+            self.stream.refresh = model.stream(**goal).refresh
+            return
+        model.picture = self.adapter.image
+        self.stream = self._player.run = model.stream(**goal)
+
     @torch.no_grad()
     def __call__(self, frame: Tensor) -> Tensor:
         """Return the picture for the next frame: uint8 (3, H, W) -> uint8 (3, H', W'). Looks at no later frame."""

@@ -143,8 +143,17 @@ def _train(argv: Sequence[str], adapter: str | None) -> int:
 
 def _add_translate(verb: argparse.ArgumentParser, preset: str | None) -> None:
     _add_adapter(verb, preset)
-    verb.add_argument("source", type=Path, help="video or folder of frames")
-    verb.add_argument("target", type=Path, help=".mp4, .mov, .mkv, or a folder of frames")
+    verb.add_argument(
+        "source",
+        nargs="+",
+        help="video, folder of frames, or - for standard input; or several films, or folders of them",
+    )
+    verb.add_argument(
+        "target",
+        type=Path,
+        help=".mp4, .mov, .mkv, .y4m, a folder of frames, or - for yuv4mpeg; of several films, their folder",
+    )
+    verb.add_argument("--raw", metavar="WxH@RATE", help="- is RGB without a header, such as 640x360@25 (WIDTHxHEIGHT)")
     verb.add_argument("--block", type=Path, help="folder of a trained block; without it the teacher does every frame")
     verb.add_argument("--interval", type=int, help="frames from one refresh to the next, instead of the saved value")
     verb.add_argument(
@@ -174,6 +183,17 @@ def _add_translate(verb: argparse.ArgumentParser, preset: str | None) -> None:
         verb,
         "auto takes bfloat16 if it is faster on the first frames and within 45 dB of float32 (default: the teacher's)",
     )
+    live = verb.add_argument_group("live", "a camera, a stream, or a file at its own pace, never behind it")
+    live.add_argument(
+        "--live", action="store_true", help="SOURCE is camera:0, an address, - or a file; drop late frames"
+    )
+    live.add_argument(
+        "--deadline", metavar="TIME", help="time that a frame may take, such as 33ms; choose quality by it"
+    )
+    live.add_argument("--at-worst", type=float, metavar="DB", help="quality may fall to this for the deadline's sake")
+    live.add_argument("--fast-block", type=Path, metavar="FOLDER", help="another block for when time is short")
+    verb.add_argument("--shard", metavar="I/N", help="of a folder of films, do the I-th of N parts, such as 2/4")
+    verb.add_argument("--ray", metavar="ADDRESS", help="share films out on a Ray cluster: auto, local or HOST:PORT")
     verb.set_defaults(run=_lazily("translate"))
 
 

@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from shortcutv2v.errors import VideoError
 
@@ -54,29 +54,31 @@ def reason(error: BaseException) -> str:
 
 
 @contextmanager
-def opened(path: Path, file: Path | None = None) -> Iterator[tuple[InputContainer, VideoStream]]:
-    """Open a video for demuxing, choose its picture stream, and close the file at the end.
+def opened(
+    path: Path, file: Path | IO[bytes] | None = None, raw: dict[str, str] | None = None
+) -> Iterator[tuple[InputContainer, VideoStream]]:
+    """Open a video for demuxing, choose its picture stream, and close it at the end.
 
     Args:
         path: the name for messages.
-        file: the file to open if it is not `path`.
+        file: what to open if it is not `path`: another file, or bytes as they come.
+        raw: FFmpeg's options for frames without a header; None for a video that states its format.
 
     Raises:
         VideoError: there is no such file, no video in it, or FFmpeg cannot read it.
     """
     av = load()
-    file = file or path
-    if not os.path.exists(file):  # a Path would raise on a name that is too long
-        name = str(path).replace("\0", "\\0")
-        raise VideoError(f"{name}: no such file or folder; check the spelling")
+    given: Any = file or path
     options = {"format_whitelist": _FORMATS, "protocol_whitelist": "file"}
     try:
-        with open(file, "rb") as head:
-            if animated_webp(head.read(21)):
-                raise unsupported_webp(path)
-        # "file:" keeps FFmpeg from reading a colon in the name as a protocol and a percent sign as a pattern. Titles of
-        # old files are often not UTF-8.
-        container = av.open(f"file:{file}", container_options=options, metadata_errors="replace")
+        if isinstance(given, (str, os.PathLike)):
+            _check_file(path, Path(given))
+            # "file:" keeps FFmpeg from reading a colon in the name as a protocol and a percent sign as a pattern.
+            given = f"file:{given}"
+        if raw is not None:
+            container = av.open(given, format="rawvideo", options=raw)
+        else:  # titles of old files are often not UTF-8
+            container = av.open(given, container_options=options, metadata_errors="replace")
     except (av.error.FFmpegError, OSError) as error:
         why = "no known video format" if error.errno == errno.EINVAL else reason(error)
         expected = "expected a complete video file (mp4, mkv, webm...) or a folder of frames"
@@ -85,6 +87,16 @@ def opened(path: Path, file: Path | None = None) -> Iterator[tuple[InputContaine
         yield container, _picture(path, container)
     finally:
         container.close()
+
+
+def _check_file(path: Path, file: Path) -> None:
+    """Refuse a file that does not exist, or whose first bytes say that FFmpeg cannot read it."""
+    if not os.path.exists(file):  # a Path would raise on a name that is too long
+        name = str(path).replace("\0", "\\0")
+        raise VideoError(f"{name}: no such file or folder; check the spelling")
+    with open(file, "rb") as head:
+        if animated_webp(head.read(21)):
+            raise unsupported_webp(path)
 
 
 def animated_webp(head: bytes) -> bool:

@@ -62,11 +62,12 @@ class Timeline:
         may_jump: whether the format is known for clocks that jump forward.
         lost: how many packets between others became no picture.
         skipped: how many packets came before the first key frame, so that they cannot be decoded.
+        end: the byte at which the last packet ended.
     """
 
     def __init__(self, container: InputContainer) -> None:
         self.may_jump = bool(int(container.format.flags) & _CLOCK_MAY_JUMP)
-        self.skipped = self.lost = 0
+        self.skipped = self.lost = self.end = 0
         self._shifts = [Fraction(0)]  # the repair after each jump
         self._seen: dict[int, tuple[int, Fraction, Fraction]] = {}  # of a stream: its repair, last and expected time
 
@@ -77,6 +78,7 @@ class Timeline:
 
     def correct(self, packet: Packet[Any]) -> None:
         """Move the time stamps of the next packet of any stream to where they belong."""
+        self.end = packet.pos + packet.size if packet.pos is not None and packet.size else self.end
         if packet.dts is None or not packet.time_base:
             return
         base = Fraction(packet.time_base)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from av.video.frame import VideoFrame
     from av.video.stream import VideoStream
 
-__all__ = ["ONE_PER_PACKET", "decode"]
+__all__ = ["ONE_PER_PACKET", "decode", "drain"]
 
 # Codecs that paint over damage without an error: some have an option against it, of the others only FFmpeg's log says
 # so. Their threads must not log, see `load`, so they run in one.
@@ -95,7 +95,7 @@ def _frames(
                 packet = next(packets, None)
                 frames = packet.decode() if packet is not None else []
         except (_Broken, load().error.FFmpegError):
-            yield from _drain(stream)
+            yield from drain(stream)
             raise
         if packet is None:
             timeline.lost += missing.among_shown()
@@ -202,7 +202,7 @@ def _complaints(listen: bool) -> Iterator[None]:
         raise _Broken(lines[0][2].strip())
 
 
-def _drain(stream: VideoStream) -> list[VideoFrame]:
+def drain(stream: VideoStream) -> list[VideoFrame]:
     """Return the whole frames that the decoder's threads had ready when it met damage."""
     try:
         return [frame for frame in stream.codec_context.decode(None) if not frame.is_corrupt]

@@ -12,11 +12,12 @@ import shutil
 import sys
 from abc import ABC, abstractmethod
 from pathlib import Path
+from typing import IO
 
 from shortcutv2v.errors import VideoError
 from shortcutv2v.video._av import reason
 
-__all__ = ["FilePart", "FolderPart", "Part"]
+__all__ = ["FilePart", "FolderPart", "Part", "PipePart"]
 
 
 class Part(ABC):
@@ -209,6 +210,24 @@ class FolderPart(Part):
 
     def _delete(self) -> None:
         shutil.rmtree(self.path, ignore_errors=True)
+
+
+class PipePart:
+    """Standard output in the place of a `Part`: nothing to lock, to rename or to remove."""
+
+    target = path = Path("standard output")
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self.file = file
+
+    def refused(self, error: BaseException) -> VideoError:
+        """Return the error for a pipe whose reader has ended."""
+        return VideoError(f"{self.target}: cannot be written ({reason(error)}); the program that reads it has ended")
+
+    def finish(self) -> None:
+        """Do nothing."""
+
+    remove = finish
 
 
 def _counts(file: Path) -> bool:

@@ -12,7 +12,7 @@ from shortcutv2v.errors import VideoError
 if TYPE_CHECKING:
     from av.video.frame import VideoFrame
 
-__all__ = ["IMAGE_SUFFIXES", "SDR", "VIDEO_SUFFIXES", "Colour", "Size", "fit"]
+__all__ = ["IMAGE_SUFFIXES", "SD", "SDR", "VIDEO_SUFFIXES", "Colour", "Size", "fit"]
 
 Size = tuple[int, int] | int | None
 """A size to read at: (H, W); one int, the height, with the width following the aspect ratio; None, as stored."""
@@ -24,7 +24,7 @@ VIDEO_SUFFIXES = frozenset({
     ".ogv", ".gif", ".y4m", ".mxf", ".h264", ".hevc",
 })
 # fmt: on
-_BT709, _BT2020 = 1, 9
+_BT601, _BT709, _BT2020 = 5, 1, 9
 _HDR = {16: "PQ", 18: "HLG"}
 _MOST_PIXELS = 2**31 // 8  # av_image_check_size
 
@@ -90,7 +90,7 @@ class Colour:
     @property
     def matrix(self) -> int:
         """The YUV matrix that goes with it."""
-        return _BT2020 if self.primaries == _BT2020 else _BT709
+        return self.primaries if self.primaries in {_BT2020, _BT601} else _BT709
 
 
-SDR = Colour()
+SDR, SD = Colour(), Colour(_BT601, _BT601)

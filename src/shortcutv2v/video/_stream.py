@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from shortcutv2v.errors import VideoError
-from shortcutv2v.video._clock import rate, time_base
+from shortcutv2v.video._clock import Timeline, rate, time_base
 from shortcutv2v.video._ending import CUT, WHOLE, ending
 
 if TYPE_CHECKING:
     from av.container.input import InputContainer
     from av.video.stream import VideoStream
 
-__all__ = ["as_rate", "check_complete", "damaged", "no_frames", "promised"]
+__all__ = ["as_rate", "check_complete", "check_pipe", "damaged", "no_frames", "promised"]
 
 _STATE_DURATION = {"avi", "matroska", "flv", "asf", "mxf", "nut", "rm"}
 
@@ -111,6 +111,22 @@ def check_complete(
             stacklevel=2,
         )
     return bool(stated)
+
+
+def check_pipe(path: Path, container: InputContainer, read: int | None, timeline: Timeline, count: int) -> bool:
+    """Check that frames of one size, which came through a pipe, are complete; `read` is how many bytes came.
+
+    Returns:
+        Whether the end was checked.
+
+    Raises:
+        VideoError: the last frame is incomplete.
+    """
+    if read is None or container.format.name not in {"yuv4mpegpipe", "rawvideo"}:
+        return False
+    if read > timeline.end:
+        raise damaged(path, count, "the last frame is incomplete")
+    return True
 
 
 def _frame_bytes(stream: VideoStream) -> int:

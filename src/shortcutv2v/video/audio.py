@@ -17,7 +17,7 @@ from shortcutv2v.video._clock import Timeline
 if TYPE_CHECKING:
     from av.packet import Packet
 
-__all__ = ["AudioCopy"]
+__all__ = ["AudioCopy", "from_template"]
 
 _AAC_RATES = {96000, 88200, 64000, 48000, 44100, 32000, 24000, 22050, 16000, 12000, 11025, 8000, 7350}
 _GAP = Fraction(1, 10)  # seconds
@@ -63,7 +63,7 @@ class AudioCopy:
         for stream in self._streams:
             name = stream.codec_context.name
             if _can_hold(output.format.name, self._file, stream.index):
-                self._tracks[stream.index] = _Track(output, _from_template(output, stream))
+                self._tracks[stream.index] = _Track(output, from_template(output, stream))
             elif track := _Encoded.of(output, stream):
                 self._tracks[stream.index] = track
                 self.recoded.append(name)
@@ -214,7 +214,7 @@ def _can_hold(kind: str, file: Path, index: int) -> bool:
     try:
         with opened(file) as (source, _), av.open(io.BytesIO(), "w", format=kind) as trial:
             stream = source.streams[index]
-            added = _from_template(trial, stream)
+            added = from_template(trial, stream)
             trial.start_encoding()
             packet = next((p for p in source.demux(stream) if p.size and p.dts is not None), None)
             if packet is not None:
@@ -226,7 +226,7 @@ def _can_hold(kind: str, file: Path, index: int) -> bool:
     return True
 
 
-def _from_template(output: Any, stream: Any) -> Any:
+def from_template(output: Any, stream: Any) -> Any:
     """Return `add_stream_from_template`, which older releases of PyAV spell `add_stream(template=)`."""
     if hasattr(output, "add_stream_from_template"):
         return output.add_stream_from_template(stream)

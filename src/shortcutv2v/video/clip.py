@@ -7,15 +7,15 @@ stamps and sound; an `ffmpeg` subprocess, which a machine with only Python and p
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import weakref
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from fractions import Fraction
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from torch import Tensor
 
@@ -23,157 +23,93 @@ from shortcutv2v.errors import VideoError
 from shortcutv2v.video import _clock, _stream
 from shortcutv2v.video._av import PathLike, is_cover, opened, reason
 from shortcutv2v.video._decode import decode
-from shortcutv2v.video._pipe import is_pipe, spooled
+from shortcutv2v.video._pipe import Raw, is_pipe, spooled
 from shortcutv2v.video._shape import IMAGE_SUFFIXES, SDR, VIDEO_SUFFIXES, Colour, Size
+from shortcutv2v.video.base import Clip
 from shortcutv2v.video.picture import ToTensor, quarter_turns, read_image, upright_size
 
 if TYPE_CHECKING:
     from av.container.input import InputContainer
+    from av.video.frame import VideoFrame
     from av.video.stream import VideoStream
+
+    _Opened = tuple[InputContainer, VideoStream, _clock.Timeline, Iterator[VideoFrame]]
 
 __all__ = ["Clip", "FolderClip", "VideoClip", "list_frames", "open"]
 
 
-class Clip(ABC):
-    """A video file or a folder of frames. Iterating yields uint8 tensors of shape (3, H, W), RGB, as often as you like.
-
-    Attributes:
-        path: where it was opened.
-        size: (H, W) of the frames that come out, after rotation and resizing.
-        rate: frames per second; the average if the rate varies.
-        frames: how many frames will come, if the container says so; else None.
-        time_base: the unit, in seconds, of which every time stamp is a whole multiple.
-        pixel_aspect: width of a pixel by its height; 1 unless the video is anamorphic and read at its own shape.
-        begin: the time, in seconds, at which the file begins; None if it states no times.
-        colour: how the pixel values are to be shown.
-        lost: kinds of content in the file that frames and sound do not carry, such as subtitles.
-        skipped: how many pictures before the first key frame were left out, because they depend on others.
-        sounds: how many sound tracks the file has.
-        last: how long the last frame read is shown, in seconds; 0 if the file does not say.
-        ends: whether the file says where it ends, so that a missing end is noticed; known after reading it.
-    """
-
-    path: Path
-    size: tuple[int, int]
-    rate: Fraction
-    time_base: Fraction
-    pixel_aspect: Fraction = Fraction(1)
-    begin: Fraction | None = Fraction(0)
-    colour: Colour = SDR
-    sounds: int = 0
-    skipped: int = 0
-    last: Fraction = Fraction(0)
-    ends: bool = True
-
-    def __init__(self, path: Path, convert: ToTensor, start: int, stop: int | None) -> None:
-        if start < 0 or (stop is not None and stop <= start):
-            raise VideoError(f"{path}: start={start}, stop={stop} is no frame range; expected 0 <= start < stop")
-        self.path = path
-        self.start, self.stop = start, stop
-        self.lost: list[str] = []
-        self._convert = convert
-        # Weak: an abandoned iteration must be freed at once, with its decoder threads. The garbage collector might
-        # first run in a forked worker, and wait there for threads that stayed in the parent.
-        self._running: weakref.WeakSet[Generator[tuple[Fraction, Tensor]]] = weakref.WeakSet()
-
-    @property
-    def frames(self) -> int | None:
-        """Number of frames that will come, if the container says so; else None."""
-        total = self._total()
-        if total is None:
-            return None
-        return max(0, min(total, total if self.stop is None else self.stop) - self.start)
-
-    def timed(self) -> Iterator[tuple[Fraction, Tensor]]:
-        """Yield (time, frame): seconds as an exact fraction, strictly rising, and uint8 (3, H, W).
-
-        Raises:
-            VideoError: a frame cannot be decoded or has another size, or the clip ends before it should.
-        """
-        run = self._timed()
-        self._running.add(run)
-        return run
-
-    def _timed(self) -> Generator[tuple[Fraction, Tensor]]:
-        number = -1
-        for number, (time, get) in enumerate(self._decode()):
-            if number >= self.start:
-                yield time, get()
-            if self.stop is not None and number + 1 >= self.stop:
-                return
-        if number < self.start:
-            raise VideoError(f"{self.path}: has only {number + 1} frames; start={self.start} lies after them")
-
-    @property
-    def transparent(self) -> bool:
-        """True if a frame so far had pixels that are not opaque; their hidden colours come out."""
-        return self._convert.transparent
-
-    def __iter__(self) -> Iterator[Tensor]:
-        """Yield the frames alone."""
-        return (frame for _, frame in self.timed())
-
-    def __enter__(self) -> Clip:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """End every running iteration and close its file; the clip can be iterated anew."""
-        for run in list(self._running):
-            run.close()
-        self._running.clear()
-
-    @abstractmethod
-    def _total(self) -> int | None:
-        """Return the number of frames in the whole clip; ignore the range."""
-
-    @abstractmethod
-    def _decode(self) -> Iterator[tuple[Fraction, Callable[[], Tensor]]]:
-        """Yield the time of every frame and a function that converts it: frames before the range are not converted."""
+INPUT = "standard input"
+"""Name of a clip that comes from a file object."""
 
 
 class VideoClip(Clip):
-    """A video file; see `open`."""
+    """A video file, or standard input, which can be iterated once; see `open`."""
 
-    def __init__(self, path: Path, convert: ToTensor, start: int, stop: int | None) -> None:
+    def __init__(
+        self, path: Path, convert: ToTensor, start: int, stop: int | None, file: IO[bytes] | None, raw: Raw | None
+    ) -> None:
         super().__init__(path, convert, start, stop)
-        self.file = path
-        if is_pipe(path):
+        self.file: Path | IO[bytes] = path if file is None else file
+        self._raw = None if raw is None else raw.options
+        if file is None and is_pipe(path):
             spool = spooled(path)
             self.file = Path(spool.name)
             weakref.finalize(self, spool.close)
-        with opened(path, self.file) as (container, stream):
-            self.rate, self.time_base = _clock.rate(container, stream), _clock.time_base(stream)
-            self.begin = _clock.begin_of(container, [stream, *container.streams.audio])
-            self.lost, self.sounds = _extras(container, stream), len(container.streams.audio)
-            self._promise = _stream.promised(container, stream)
+        self._begun: tuple[ExitStack, _Opened] | None = None
+        self._once = False
+        with ExitStack() as stack:
+            container, stream, timeline, frames = stack.enter_context(self._opened())
+            self._describe(container, stream)
             # Decode the first frame at once: its size and rotation count, and an unusable file fails here.
-            first = next(decode(path, container, stream), None)
+            first = next(frames, None)
             if first is None:
                 raise _stream.no_frames(path, self._promise)
-            self.size = self._convert.size(first)
-            self._stored = upright_size(first)
-            self.colour = Colour.of(first, stream.codec_context)
-            convert.tone_map = convert.tone_map and bool(self.colour.hdr)
-            self.colour = SDR if convert.tone_map else self.colour
-            if convert.keeps_ratio:
-                aspect = Fraction(stream.sample_aspect_ratio or 1)
-                self.pixel_aspect = 1 / aspect if quarter_turns(first) % 2 else aspect
+            self._look_at(first, stream)
+            if file is not None:
+                self._once = True
+                self._begun = stack.pop_all(), (container, stream, timeline, itertools.chain([first], frames))
+
+    def _describe(self, container: InputContainer, stream: VideoStream) -> None:
+        """Note what the container says."""
+        self.rate, self.time_base = _clock.rate(container, stream), _clock.time_base(stream)
+        self.begin = _clock.begin_of(container, [stream, *container.streams.audio])
+        self.lost, self.sounds = _extras(container, stream), len(container.streams.audio)
+        self._promise = _stream.promised(container, stream)
+
+    def _look_at(self, first: VideoFrame, stream: VideoStream) -> None:
+        """Note what the first frame says."""
+        self.size, self._stored = self._convert.size(first), upright_size(first)
+        self.colour = Colour.of(first, stream.codec_context)
+        self._convert.tone_map = self._convert.tone_map and bool(self.colour.hdr)
+        self.colour = SDR if self._convert.tone_map else self.colour
+        if self._convert.keeps_ratio:
+            aspect = Fraction(stream.sample_aspect_ratio or 1)
+            self.pixel_aspect = 1 / aspect if quarter_turns(first) % 2 else aspect
 
     def _total(self) -> int | None:
         return self._promise
 
+    @contextmanager
+    def _opened(self) -> Iterator[_Opened]:
+        """Open the video; what was read of standard input already comes first."""
+        if self._begun is not None:
+            (stack, found), self._begun = self._begun, None
+            with stack:
+                yield found
+            return
+        if self._once:
+            raise VideoError(f"{self.path}: was read already and comes only once; write it to a file first")
+        with opened(self.path, self.file, self._raw) as (container, stream):
+            timeline, beside = _clock.Timeline(container), container.streams.audio
+            yield container, stream, timeline, decode(self.path, container, stream, beside=beside, timeline=timeline)
+
     def _decode(self) -> Iterator[tuple[Fraction, Callable[[], Tensor]]]:
-        with opened(self.path, self.file) as (container, stream):
-            stream.thread_type = "AUTO"
+        with self._opened() as (container, stream, timeline, frames):
+            if not stream.codec_context.is_open:
+                stream.thread_type = "AUTO"
             clock = _clock.Clock(container, stream)
             count, end = 0, None
-            timeline, beside = _clock.Timeline(container), container.streams.audio
-            for frame in decode(self.path, container, stream, beside=beside, timeline=timeline):
+            for frame in frames:
                 if upright_size(frame) != self._stored:
                     raise _size_changed(self.path, count, upright_size(frame), self._stored)
                 count += 1
@@ -183,7 +119,10 @@ class VideoClip(Clip):
                 yield clock(frame) * self.time_base, lambda frame=frame: self._convert(frame)  # type: ignore[misc]
             if timeline.lost:
                 self.lost.append(f"pictures that cannot be decoded ({timeline.lost})")
-            self.ends = _stream.check_complete(self.path, self.file, (container, stream), self._promise, count, end)
+            if isinstance(self.file, Path):
+                self.ends = _stream.check_complete(self.path, self.file, (container, stream), self._promise, count, end)
+            else:
+                self.ends = _stream.check_pipe(self.path, container, getattr(self.file, "count", None), timeline, count)
 
 
 def _extras(container: InputContainer, picture: VideoStream) -> list[str]:
@@ -258,7 +197,7 @@ def _natural(path: Path) -> list[tuple[int, int, str]]:
 
 
 def open(  # noqa: A001 - called as video.open, like gzip.open
-    path: PathLike,
+    path: PathLike | IO[bytes],
     *,
     size: Size = None,
     multiple: int = 1,
@@ -266,17 +205,21 @@ def open(  # noqa: A001 - called as video.open, like gzip.open
     stop: int | None = None,
     rate: Fraction | float | None = None,
     tone_map: bool = False,
+    raw: str | None = None,
 ) -> Clip:
-    """Open a video file or a folder of frames for reading in order.
+    """Open a video file, a folder of frames or standard input for reading in order.
 
     Args:
-        path: a video file that FFmpeg reads, a named pipe with such a file, or a folder of images.
+        path: a video file that FFmpeg reads, a named pipe with such a file, or a folder of images; or a binary file
+            object such as `StandardInput()`, which is read once, as it comes, and may hold yuv4mpeg or any other
+            format that needs no seeking.
         size: read at this size: a height (the width follows), an (H, W), or None for the stored size.
         multiple: with `size` as a height, round height and width to multiples of this number.
         start: first frame to read, counted from 0.
         stop: the frame to stop before; None for the end.
         rate: frames per second of a folder (25 if not given); a video file states its own.
         tone_map: map HDR (PQ, HLG) to BT.709 by FFmpeg's filter; else values and tags are kept.
+        raw: "WIDTHxHEIGHT@RATE" of a file object that holds RGB bytes without any header.
 
     Returns:
         The clip; use it in a `with` block.
@@ -292,9 +235,15 @@ def open(  # noqa: A001 - called as video.open, like gzip.open
                 ...
         ```
     """
-    path, tensors = Path(path), ToTensor(size, multiple, tone_map)
+    tensors = ToTensor(size, multiple, tone_map)
+    if not isinstance(path, (str, os.PathLike)):
+        form = None if raw is None else Raw.parse(raw)
+        return VideoClip(Path(INPUT), tensors, start, stop, path, form)
+    path = Path(path)
+    if raw is not None:
+        raise VideoError(f"{path}: raw={raw} is for standard input; a file states its own format")
     if os.path.isdir(path):
         return FolderClip(path, tensors, start, stop, Fraction(25) if rate is None else _stream.as_rate(rate))
     if rate is not None:
         raise VideoError(f"{path}: rate={rate} is for folders of frames; a video file keeps the rate it states")
-    return VideoClip(path, tensors, start, stop)
+    return VideoClip(path, tensors, start, stop, None, None)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from fractions import Fraction
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import IO, Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -18,11 +18,12 @@ from shortcutv2v.errors import VideoError
 from shortcutv2v.video import clip as clips
 from shortcutv2v.video._av import PathLike
 from shortcutv2v.video.audio import AudioCopy
-from shortcutv2v.video.create import is_folder, writer_for
+from shortcutv2v.video.base import Clip
+from shortcutv2v.video.create import Target, as_target, is_folder, writer_for
 from shortcutv2v.video.picture import Size
 from shortcutv2v.video.write import Writer
 
-__all__ = ["Ahead", "convert"]
+__all__ = ["Ahead", "convert", "not_kept", "warn_of"]
 
 
 @runtime_checkable
@@ -35,8 +36,8 @@ class Ahead(Protocol):
 
 
 def convert(
-    source: PathLike | clips.Clip,
-    target: PathLike,
+    source: PathLike | Clip,
+    target: PathLike | IO[bytes],
     step: Callable[[Tensor], Tensor] | Ahead,
     *,
     size: Size = None,
@@ -49,6 +50,7 @@ def convert(
     image: str = ".png",
     audio: bool = True,
     progress: bool = True,
+    raw: bool = False,
 ) -> int:
     """Read `source`, pass every frame through `step`, write `target`.
 
@@ -58,8 +60,8 @@ def convert(
 
     Args:
         source: video file or folder of frames; or a clip opened already, which has its own size, range and rate.
-        target: `.mp4`, `.m4v`, `.mov` or `.mkv`, replaced if it exists; or a folder (a name without suffix), which must
-            be empty or absent. It gets its name only when it is complete.
+        target: `.mp4`, `.m4v`, `.mov`, `.mkv` or `.y4m`, replaced if it exists; or a folder (a name without suffix),
+            which must be empty or absent. It gets its name only when it is complete. Or a binary file object.
         step: called with uint8 (3, H, W), returns uint8 (3, H', W'), the same H' and W' for all frames. An object with
             a method `play(frames) -> pictures` may read some frames ahead; it yields one picture per frame, in order.
         size: read at this size, see `open`.
@@ -72,6 +74,7 @@ def convert(
         image: see `create`.
         audio: keep the sound, if there is any and the target is a file.
         progress: show a bar on standard error.
+        raw: see `create`.
 
     Returns:
         How many frames were written.
@@ -88,9 +91,9 @@ def convert(
         video.convert("clip.mp4", "negative.mp4", lambda frame: 255 - frame)
         ```
     """
-    target = Path(target)
+    target = as_target(target)
     with ExitStack() as stack:
-        if isinstance(source, clips.Clip):
+        if isinstance(source, Clip):
             clip = source
         else:
             clip = stack.enter_context(
@@ -98,8 +101,9 @@ def convert(
             )
         _check_distinct(clip.path, target)
         sound = None
-        if audio and isinstance(clip, clips.VideoClip) and not is_folder(target):
-            sound = stack.enter_context(closing(AudioCopy(clip.path, clip.file)))
+        file = clip.file if isinstance(clip, clips.VideoClip) else None
+        if audio and isinstance(file, Path) and isinstance(target, Path) and not is_folder(target):
+            sound = stack.enter_context(closing(AudioCopy(clip.path, file)))
         out = writer_for(
             target,
             clip.rate,
@@ -111,14 +115,18 @@ def convert(
             sound=sound,
             pixel_aspect=clip.pixel_aspect,
             colour=clip.colour,
+            raw=raw,
         )
         _copy(clip, stack.enter_context(out), step, sound, progress)
-    _tell(clip, target, sound, audio)
+    why = "a pipe holds none"
+    if isinstance(target, Path):
+        why = "a folder holds none" if is_folder(target) else "a pipe can be read only once"
+    _tell(clip, out.target, sound, why if audio else "")
     return out.count
 
 
 def _copy(
-    clip: clips.Clip, out: Writer, step: Callable[[Tensor], Tensor] | Ahead, sound: AudioCopy | None, progress: bool
+    clip: Clip, out: Writer, step: Callable[[Tensor], Tensor] | Ahead, sound: AudioCopy | None, progress: bool
 ) -> None:
     times: deque[Fraction] = deque()  # of frames that were read; their pictures may come later
 
@@ -142,34 +150,46 @@ def _copy(
         sound.end = time + 1 / clip.rate
 
 
-def _tell(clip: clips.Clip, target: Path, sound: AudioCopy | None, audio: bool) -> None:
-    """Warn, in one line, of what the target does not have and the source has."""
+def not_kept(clip: Clip) -> list[str]:
+    """Return what a clip that was read holds besides frames and sound, and what frames lose, in words."""
     lost = list(clip.lost)
-    if sound is not None:
-        lost += sound.summary()
-    elif audio and clip.sounds:
-        lost.append(f"sound tracks ({clip.sounds}), because a folder holds none")
     if clip.skipped:
         lost.append(f"pictures before the first key frame ({clip.skipped})")
     if clip.transparent:
         lost.append("transparency, so hidden colours show")
     if clip.colour.hdr:
         lost.append(f"bits of its {clip.colour.hdr} (HDR) values, which are not tone-mapped (tone_map=True does so)")
-    lines = [f"not kept: {', '.join(lost)}"] if lost else []
+    return lost
+
+
+def _tell(clip: Clip, target: Path, sound: AudioCopy | None, why: str) -> None:
+    """Warn, in one line, of what the target does not have and the source has; `why` it would have no sound."""
+    lost = not_kept(clip)
+    if sound is None and why and clip.sounds:
+        lost.append(f"sound tracks ({clip.sounds}), because {why}")
+    lines = [] if clip.ends or clip.stop is not None else [_NO_END]
+    warn_of(target, lost, sound, lines)
+
+
+_NO_END = "the source does not say how long it is, so a missing end would not be noticed"
+
+
+def warn_of(target: Path, lost: list[str], sound: AudioCopy | None, lines: Sequence[str] = ()) -> None:
+    """Warn of what was lost, and of what was lost of the sound, in one line; keep quiet if nothing was."""
+    lost = [*lost, *(sound.summary() if sound is not None else ())]
+    said = [f"not kept: {', '.join(lost)}"] if lost else []
     if sound is not None and sound.recoded:
-        lines.append(f"sound encoded anew as AAC, because {target.suffix} takes no {', '.join(sound.recoded)}")
-    if not clip.ends and clip.stop is None:
-        lines.append("the source does not say how long it is, so a missing end would not be noticed")
-    if lines:
-        warnings.warn(f"{target}: {'; '.join(lines)}", stacklevel=3)
+        said.append(f"sound encoded anew as AAC, because {target.suffix} takes no {', '.join(sound.recoded)}")
+    if said or lines:
+        warnings.warn(f"{target}: {'; '.join([*said, *lines])}", stacklevel=4)
 
 
-def _names(clip: clips.Clip) -> list[str] | None:
+def _names(clip: Clip) -> list[str] | None:
     """Return names for the images of a folder, from the source's if no two would share a name."""
     names = [file.stem for file in clip.files[clip.start : clip.stop]] if isinstance(clip, clips.FolderClip) else []
     return names if names and len(set(names)) == len(names) else None
 
 
-def _check_distinct(source: Path, target: Path) -> None:
-    if os.path.exists(target) and target.samefile(source):
+def _check_distinct(source: Path, target: Target) -> None:
+    if isinstance(target, Path) and os.path.exists(target) and target.samefile(source):
         raise VideoError(f"{target}: source and target are the same; choose another name for the output")

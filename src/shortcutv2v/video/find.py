@@ -14,7 +14,7 @@ from shortcutv2v.video.clip import list_frames
 from shortcutv2v.video.frames import Frames
 from shortcutv2v.video.picture import check_image
 
-__all__ = ["find_clips"]
+__all__ = ["films_in", "find_clips"]
 
 
 def find_clips(paths: PathLike | Iterable[PathLike], *, min_frames: int = 1) -> list[Path]:
@@ -43,7 +43,7 @@ def find_clips(paths: PathLike | Iterable[PathLike], *, min_frames: int = 1) -> 
     for path in named:
         if not os.path.exists(path):
             raise VideoError(f"{path}: no such file or folder; check the spelling")
-        for clip in _expand(path) if path.is_dir() else [path]:
+        for clip in films_in(path):
             found.setdefault(clip.resolve(), clip)
     bad = {clip: why for clip in found.values() if (why := _trouble(clip, min_frames))}
     good = [clip for clip in found.values() if clip not in bad]
@@ -59,8 +59,11 @@ def find_clips(paths: PathLike | Iterable[PathLike], *, min_frames: int = 1) -> 
     return good
 
 
-def _expand(folder: Path) -> Iterator[Path]:
-    """Yield the clips below a folder."""
+def films_in(folder: Path) -> Iterator[Path]:
+    """Yield the clips below a folder, without looking into them; a file is one itself."""
+    if not folder.is_dir():
+        yield folder
+        return
     inside = sorted(p for p in folder.iterdir() if not p.name.startswith("."))
     videos = [p for p in inside if p.is_file() and p.suffix.lower() in VIDEO_SUFFIXES]
     if not videos and any(p.is_file() and p.suffix.lower() in IMAGE_SUFFIXES for p in inside):
@@ -68,7 +71,7 @@ def _expand(folder: Path) -> Iterator[Path]:
     yield from videos
     for deeper in inside:
         if deeper.is_dir():
-            yield from _expand(deeper)
+            yield from films_in(deeper)
 
 
 def _trouble(clip: Path, min_frames: int) -> str:

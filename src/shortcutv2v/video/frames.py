@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import bisect
 import contextlib
+import itertools
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,16 +14,19 @@ import torch
 from torch import Tensor
 
 from shortcutv2v.errors import VideoError
+from shortcutv2v.video import _stream
 from shortcutv2v.video import clip as clips
-from shortcutv2v.video._av import PathLike, load, opened
-from shortcutv2v.video._decode import decode
-from shortcutv2v.video._index import Index, index
+from shortcutv2v.video._av import PathLike, load, opened, reason
+from shortcutv2v.video._clock import Timeline, stores_no_stamps
+from shortcutv2v.video._decode import ONE_PER_PACKET, decode
 from shortcutv2v.video._pipe import is_pipe
 from shortcutv2v.video.cache import Cache, Run
 from shortcutv2v.video.picture import Size, ToTensor
 
 if TYPE_CHECKING:
+    from av.container.input import InputContainer
     from av.video.frame import VideoFrame
+    from av.video.stream import VideoStream
 
 __all__ = ["Frames"]
 
@@ -39,6 +44,7 @@ class Frames:
         cache_bytes: how many bytes of decoded frames to keep.
         cache: a `Cache` shared with other clips, instead of one of its own; `cache_bytes` then has no effect. With many
             clips, share one: it also bounds how many files are open.
+        tone_map: see `open`.
 
     Attributes:
         path: where the frames come from.
@@ -57,16 +63,21 @@ class Frames:
     """
 
     def __init__(
-        self, path: PathLike, size: Size = None, cache_bytes: int = 256 * 2**20, cache: Cache | None = None
+        self,
+        path: PathLike,
+        size: Size = None,
+        cache_bytes: int = 256 * 2**20,
+        cache: Cache | None = None,
+        tone_map: bool = False,
     ) -> None:
         self.path = Path(path)
         if is_pipe(self.path):
             raise VideoError(f"{self.path}: a pipe, which cannot be read in any order; write it to a file first")
-        clip = clips.open(self.path, size=size)
-        self.size, self.rate = clip.size, clip.rate
+        clip = clips.open(self.path, size=size, tone_map=tone_map)
+        self.size, self.rate, self._tone_map = clip.size, clip.rate, clip.tone_mapped
         self.cache = Cache(cache_bytes) if cache is None else cache
         self._size = size
-        self._index = Index.plain(len(clip.files)) if isinstance(clip, clips.FolderClip) else index(self.path)
+        self._index = _Index.plain(len(clip.files)) if isinstance(clip, clips.FolderClip) else _index(self.path)
         self._prepare()
 
     def __len__(self) -> int:
@@ -113,7 +124,7 @@ class Frames:
     def _prepare(self) -> None:
         """Make the parts that are not pickled."""
         self._token = Cache.token()
-        self._convert = ToTensor(self._size)
+        self._convert = ToTensor(self._size, tone_map=self._tone_map)
         clip = clips.open(self.path, size=self._size) if self.path.is_dir() else None
         self._folder = clip if isinstance(clip, clips.FolderClip) else None
 
@@ -178,3 +189,89 @@ class Frames:
             place = bisect.bisect_left(stamps, frame.pts) if frame.pts is not None else len(stamps)
             if place < len(stamps) and stamps[place] == frame.pts:
                 yield place, frame
+
+
+@dataclass(frozen=True)
+class _Index:
+    """The frames of a clip in display order.
+
+    Attributes:
+        stamps: time stamp of every frame, rising, in ticks of the stream.
+        keys: numbers of the frames at which decoding can begin; the first is 0.
+        seekable: whether the time stamps can be sought; if not, `stamps` are frame numbers and decoding begins at 0.
+    """
+
+    stamps: list[int]
+    keys: list[int]
+    seekable: bool
+
+    @staticmethod
+    def plain(length: int) -> _Index:
+        """Return the index of a clip that cannot be sought by time."""
+        return _Index(list(range(length)), [0], seekable=False)
+
+
+def _index(path: Path) -> _Index:
+    """Read all packets of a video, decode them only if need be, and list its frames.
+
+    Raises:
+        VideoError: no readable video, damaged, truncated or empty.
+    """
+    with opened(path) as (container, stream):
+        promise = _stream.promised(container, stream)
+        countable = stream.codec_context.name in ONE_PER_PACKET and not stores_no_stamps(container)
+        found = _from_packets(path, container, stream) if countable else None
+    with opened(path) as (container, stream):
+        last = None
+        if found is None:
+            found, last = _from_frames(path, container, stream)
+        if not found.stamps:
+            raise _stream.no_frames(path, promise)
+        end = found.stamps[-1] if found.seekable else last
+        _stream.check_complete(path, path, (container, stream), promise, len(found.stamps), end)
+    return found
+
+
+def _from_packets(path: Path, container: InputContainer, stream: VideoStream) -> _Index | None:
+    """Return the index from the packets; None if they do not determine it."""
+    av = load()
+    stamps: dict[int, bool] = {}
+    timeline, started = Timeline(container), False
+    try:
+        for packet in container.demux(stream):
+            timeline.correct(packet)
+            started = started or packet.is_keyframe
+            if timeline.jumps:
+                return None
+            if not packet.size or packet.is_discard or not started:
+                continue
+            if packet.pts is None or packet.pts in stamps:
+                return None
+            if packet.is_corrupt:
+                if timeline.may_jump:
+                    return None
+                raise _stream.damaged(path, len(stamps), "a packet is incomplete")
+            stamps[packet.pts] = packet.is_keyframe
+    except av.error.FFmpegError as error:
+        raise _stream.damaged(path, len(stamps), reason(error)) from error
+    ordered = sorted(stamps)
+    if not ordered or not stamps[ordered[0]]:
+        return None  # Recorded from the middle: only decoding shows how many of the first frames can be decoded.
+    return _Index(ordered, [i for i, stamp in enumerate(ordered) if stamps[stamp]], seekable=True)
+
+
+def _from_frames(path: Path, container: InputContainer, stream: VideoStream) -> tuple[_Index, int | None]:
+    """Return the index from decoding the whole video, and the last frame's time stamp."""
+    stream.thread_type = "AUTO"
+    stamps: list[int | None] = []
+    keys: list[int] = []
+    timeline = Timeline(container)
+    for frame in decode(path, container, stream, timeline=timeline):
+        if frame.key_frame:
+            keys.append(len(stamps))
+        stamps.append(frame.pts)
+    known = [stamp for stamp in stamps if stamp is not None]
+    rising = all(a < b for a, b in itertools.pairwise(known))
+    if len(known) < len(stamps) or not rising or timeline.jumps or keys[:1] != [0]:
+        return _Index.plain(len(stamps)), stamps[-1] if stamps else None
+    return _Index(known, keys, seekable=True), known[-1]

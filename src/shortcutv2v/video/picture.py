@@ -32,6 +32,7 @@ __all__ = [
     "check_frame",
     "check_image",
     "fit",
+    "new_scaler",
     "quarter_turns",
     "read_image",
     "to_frame",
@@ -134,14 +135,19 @@ class ToTensor:
 
     def _renew(self) -> None:
         """Make a scaler for the clip, because a frame's own `reformat` plans anew each time; and one per process."""
-        load()
-        from av.video.reformatter import VideoReformatter
-
         if self._scaler is not None:
             # Keep a scaler inherited by a fork: its threads stayed in the parent, and freeing it would wait for them.
             _ABANDONED.append((self._scaler, self._graph))
             self._graph = None
-        self._scaler, self._process = VideoReformatter(), os.getpid()
+        self._scaler, self._process = new_scaler(), os.getpid()
+
+
+def new_scaler() -> Any:
+    """Return a scaler, which plans its work once for all frames of a kind."""
+    load()
+    from av.video.reformatter import VideoReformatter
+
+    return VideoReformatter()
 
 
 def _plain(frame: VideoFrame) -> VideoFrame:

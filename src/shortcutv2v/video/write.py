@@ -17,15 +17,16 @@ from torch import Tensor
 
 from shortcutv2v.errors import VideoError
 from shortcutv2v.video._av import load
-from shortcutv2v.video._part import FilePart, FolderPart, Part
-from shortcutv2v.video._shape import SDR, Colour
+from shortcutv2v.video._part import FilePart, FolderPart, Part, PipePart
+from shortcutv2v.video._shape import SD, SDR, Colour
 from shortcutv2v.video.audio import AudioCopy
-from shortcutv2v.video.picture import ImageEncoder, check_frame, to_frame
+from shortcutv2v.video.picture import ImageEncoder, check_frame, new_scaler, to_frame
 
-__all__ = ["WRITABLE", "FolderWriter", "VideoWriter", "Writer"]
+__all__ = ["CONTAINER_OPTIONS", "WRITABLE", "FolderWriter", "PlainWriter", "VideoWriter", "Writer"]
 
 WRITABLE = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska"}
-_CONTAINER_OPTIONS = {
+"""Suffixes of files with H.264 in them, and the formats as FFmpeg names them."""
+CONTAINER_OPTIONS = {
     # The index goes to the front, so that a browser can begin to play before it has the whole file.
     "mp4": {"movflags": "+faststart"},
     "mov": {"movflags": "+faststart"},
@@ -33,6 +34,9 @@ _CONTAINER_OPTIONS = {
     "matroska": {"avoid_negative_ts": "disabled"},
 }
 _LIMITED = 1
+# The same packets every time and everywhere. The default number of threads is that of the processors; and with AVX,
+# x264's `mbtree` made other packets of the same pixels in one run of ten (its C code and SSE do not).
+_EXACT = {"threads": "4", "x264-params": "asm=SSE4.2"}
 
 
 class Writer(ABC):
@@ -44,7 +48,7 @@ class Writer(ABC):
         last: how long the last frame is to be shown, in seconds; 0 for one frame at the given rate.
     """
 
-    def __init__(self, part: Part) -> None:
+    def __init__(self, part: Part | PipePart) -> None:
         load()
         self.target = part.target
         self.count = 0
@@ -120,7 +124,7 @@ class Writer(ABC):
 
 
 class VideoWriter(Writer):
-    """Encodes H.264; made by `writer_for`."""
+    """Encodes H.264; made by `writer_for`, or by `Pieces`, whose packets must be the same every time."""
 
     def __init__(
         self,
@@ -132,11 +136,12 @@ class VideoWriter(Writer):
         audio: AudioCopy | None = None,
         pixel_aspect: Fraction = Fraction(1),
         colour: Colour = SDR,
+        exact: bool = False,
     ) -> None:
         super().__init__(FilePart(target))
         self._rate = rate.limit_denominator(1_000_000)
         self._base, self._crf, self._preset, self._audio = time_base, crf, preset, audio
-        self._pixel_aspect, self._colour = pixel_aspect, colour
+        self._pixel_aspect, self._colour, self._exact = pixel_aspect, colour, exact
         self._container: Any = None
         self._stream: Any = None
         self._scaler: Any = None
@@ -157,10 +162,8 @@ class VideoWriter(Writer):
             raise self._part.refused(error) from error
 
     def _start(self, av: Any, height: int, width: int) -> None:
-        from av.video.reformatter import VideoReformatter
-
         kind = WRITABLE[self.target.suffix.lower()]
-        self._container = av.open(f"file:{self._part.path}", "w", format=kind, options=_CONTAINER_OPTIONS[kind])
+        self._container = av.open(f"file:{self._part.path}", "w", format=kind, options=CONTAINER_OPTIONS[kind])
         try:
             self._stream = self._container.add_stream("libx264", rate=self._rate)
         except ValueError as error:
@@ -171,12 +174,14 @@ class VideoWriter(Writer):
         self._stream.pix_fmt = "yuv444p" if height % 2 or width % 2 else "yuv420p"
         self._stream.options = {"crf": str(self._crf), "preset": self._preset}
         self._stream.codec_context.time_base = self._base
+        if self._exact:
+            self._stream.options |= _EXACT
         if self._pixel_aspect != 1:
             self._stream.codec_context.sample_aspect_ratio = self._pixel_aspect
         codec = self._stream.codec_context
         codec.color_primaries, codec.color_trc = self._colour.primaries, self._colour.transfer
         codec.colorspace, codec.color_range = self._colour.matrix, _LIMITED
-        self._scaler = VideoReformatter()
+        self._scaler = new_scaler()
         if self._audio is not None:
             self._audio.attach(self._container, self.target)
 
@@ -248,4 +253,51 @@ class FolderWriter(Writer):
             raise self._part.refused(error) from error
 
     def _finish(self) -> None:
+        self._part.finish()
+
+
+class PlainWriter(Writer):
+    """Writes frames without compression, at a constant rate: yuv4mpeg, or RGB without any header.
+
+    yuv4mpeg does not state a YUV matrix. So the one is taken that its readers assume: BT.709 from 720 lines up, else
+    BT.601.
+
+    Args:
+        part: where to write: a file, or a `PipePart`.
+        rate: frames per second.
+        raw: write RGB without any header.
+        pixel_aspect: width of a pixel by its height.
+    """
+
+    def __init__(self, part: FilePart | PipePart, rate: Fraction, raw: bool, pixel_aspect: Fraction) -> None:
+        super().__init__(part)
+        self._rate, self._raw, self._aspect = rate, raw, pixel_aspect
+        self._file = part.file if isinstance(part, PipePart) else part.path.open("wb")
+        self._scaler: Any = None
+
+    def _write(self, frame: Tensor, time: Fraction | None) -> None:
+        try:
+            if self._raw:
+                self._file.write(frame.permute(1, 2, 0).contiguous().numpy().tobytes())
+            else:
+                self._write_yuv(frame)
+            self._file.flush()
+        except OSError as error:
+            raise self._part.refused(error) from error
+
+    def _write_yuv(self, frame: Tensor) -> None:
+        height, width = frame.shape[1:]
+        kind, name = ("yuv444p", "444") if height % 2 or width % 2 else ("yuv420p", "420mpeg2")
+        if self._scaler is None:
+            self._scaler = new_scaler()
+            rate, aspect = (f"{x.numerator}:{x.denominator}" for x in (self._rate, self._aspect))
+            header = f"YUV4MPEG2 W{width} H{height} F{rate} Ip A{aspect} C{name} XCOLORRANGE=LIMITED\n"
+            self._file.write(header.encode())
+        picture = to_frame(frame, kind, self._scaler, SDR if height >= 720 else SD)
+        self._file.write(b"FRAME\n" + picture.to_ndarray().tobytes())
+
+    def _finish(self) -> None:
+        self._file.flush()
+        if not isinstance(self._part, PipePart):
+            self._file.close()
         self._part.finish()
