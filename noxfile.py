@@ -98,6 +98,13 @@ def faults(session: nox.Session) -> None:
 
 
 @nox.session
+def soak(session: nox.Session) -> None:
+    """Long streams, kills by the dozen, a full disk: print a table; under 20 minutes."""
+    install(session)
+    session.run(sys.executable, "tests/faults/soak.py", *session.posargs)
+
+
+@nox.session
 def zoo(session: nox.Session) -> None:
     """Wrap the zoo of third-party networks and print the score."""
     install(session, "--requirement", str(ZOO_PACKAGES))

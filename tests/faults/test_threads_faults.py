@@ -1,4 +1,4 @@
-"""Streams in six threads, while the main thread captures new sizes: every frame as in one thread, bit for bit.
+"""Streams in four threads, while the main thread captures new sizes: every frame as in one thread, bit for bit.
 
 Captures by torch.export are left out: torch keeps state of the process while it exports, and rarely fails in a thread
 beside it (`KeyError` in `torch.fx.traceback`). docs/capture.md says so.
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 import shortcutv2v
 
-FRAMES, THREADS = 90, 6
+FRAMES, THREADS = 500, 4
 
 
 def teacher() -> nn.Module:
@@ -25,9 +25,9 @@ def teacher() -> nn.Module:
 
 
 def clip(thread: int) -> list[Tensor]:
-    """Sizes change every 30 frames, so that streams capture, too."""
+    """Sizes change every 50 frames, so that streams capture, too."""
     draw = torch.Generator().manual_seed(thread)
-    sizes = [(8 + 2 * (t // 30) + thread, 10 + thread) for t in range(FRAMES)]
+    sizes = [(8 + 2 * (t // 50 % 5) + thread, 10 + thread) for t in range(FRAMES)]
     return [torch.rand(1, 3, *size, generator=draw) for size in sizes]
 
 
@@ -39,6 +39,7 @@ def play(model: shortcutv2v.ShortcutV2V, frames: list[Tensor]) -> list[Tensor]:
 
 @pytest.mark.faults
 @pytest.mark.filterwarnings("ignore:the teacher was captured for 32 different signatures:UserWarning")
+@pytest.mark.filterwarnings("ignore:.* in 100 frames:UserWarning")  # nothing is gained, at this size
 @pytest.mark.parametrize("capture", ["fx", "hooks"])
 def test_streams_with_captures_in_between(capture: str, capsys: pytest.CaptureFixture[str]) -> None:
     model = shortcutv2v.wrap(teacher(), "1", "5", example_inputs=torch.rand(1, 3, 8, 8), capture=capture)
