@@ -13,17 +13,8 @@ from jsonargparse import ArgumentParser
 from shortcutv2v.bar import say
 from shortcutv2v.cli.options import Reader, add_fields, check_config, parse, save
 from shortcutv2v.cli.setup import frame_size, open_adapter
-from shortcutv2v.distill import (
-    Adversary,
-    FeaturePerceptual,
-    LPIPSPerceptual,
-    Settings,
-    VGGPerceptual,
-    fit,
-    open_clips,
-)
-from shortcutv2v.distill.checks import check_end, check_number, checked_folder
-from shortcutv2v.distill.fitting import only_run_in
+from shortcutv2v.distill import Adversary, FeaturePerceptual, LPIPSPerceptual, Settings, VGGPerceptual, open_clips
+from shortcutv2v.distill.checks import check_end, check_number, checked_folder, only_run_in
 from shortcutv2v.distill.settings import settings_of, weights_of
 from shortcutv2v.errors import ShortcutError
 from shortcutv2v.model import ShortcutV2V, placement
@@ -74,6 +65,8 @@ def _train(parser: ArgumentParser, given: Any, options: Any, settings: Settings)
     held_out: Any = {("auto",): "auto", ("null",): None}.get(tuple(options.validation or ("null",)), options.validation)
     held_out = open_clips(held_out, settings.size) if isinstance(held_out, list) else held_out
     adapter, model = _model(options, settings, clips[0][0])
+    from shortcutv2v.distill import fit  # Lightning takes seconds to import: all that can be refused was
+
     out = Path(options.out)
     save(parser, given, out / "train.yaml")
     distiller = fit(

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import math
+import os
 import tempfile
+from collections.abc import Iterator
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
@@ -12,6 +15,7 @@ from typing import Any
 import torch
 
 from shortcutv2v.errors import InputError
+from shortcutv2v.locks import held, locked
 from shortcutv2v.model import ShortcutV2V
 
 __all__ = [
@@ -24,9 +28,12 @@ __all__ = [
     "check_samples",
     "check_size",
     "checked_folder",
+    "only_run_in",
 ]
 
 _LARGEST_SIDE = 16384
+_RANKS = ("RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK")
+"""Environment variables in which launchers number the processes of a run."""
 
 
 def check_number(
@@ -201,3 +208,18 @@ def checked_folder(folder: str | Path) -> Path:
     except OSError as error:
         raise InputError(f"{path} cannot be a folder to write to: {error.strerror}") from None
     return path
+
+
+@contextlib.contextmanager
+def only_run_in(folder: str | Path | None) -> Iterator[None]:
+    """Lock a run's folder, unless this process has done so; the first of several processes does it for all.
+
+    Raises:
+        InputError: another run is training there.
+    """
+    first = all(os.environ.get(name, "0") == "0" for name in _RANKS)
+    if folder is None or not first or held(Path(folder)):
+        yield
+        return
+    with locked(Path(folder), f"another run is training in {folder}: wait for its end, or give another folder"):
+        yield

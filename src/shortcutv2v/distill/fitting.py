@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pytorch_lightning.utilities import rank_zero_only
 
 from shortcutv2v.adapter import Adapter
 from shortcutv2v.adapter_check import check_adapter
 from shortcutv2v.bar import say
 from shortcutv2v.distill.cache.store import drop_features
-from shortcutv2v.distill.checks import check_end, check_kind, check_path, checked_folder
+from shortcutv2v.distill.checks import check_end, check_kind, check_path, checked_folder, only_run_in
 from shortcutv2v.distill.clips import FrameSource
 from shortcutv2v.distill.datamodule import ClipData
 from shortcutv2v.distill.module import Distiller
@@ -24,13 +23,12 @@ from shortcutv2v.distill.settings import Settings, settings_of
 from shortcutv2v.distill.sources import Source, hold_out
 from shortcutv2v.distill.trainer import check_readable, make_trainer, run
 from shortcutv2v.errors import InputError
-from shortcutv2v.locks import held, locked
 from shortcutv2v.model import ShortcutV2V, placement
 from shortcutv2v.player import Player
 from shortcutv2v.quality import policy_for
 from shortcutv2v.translate import from_uint8
 
-__all__ = ["fit", "materialise", "only_run_in"]
+__all__ = ["fit", "materialise"]
 
 _CALIBRATION = 60
 """Most frames of a calibration."""
@@ -137,20 +135,6 @@ def _calibrate(model: ShortcutV2V, adapter: Adapter, data: ClipData, quality: st
         if clips:
             model.calibrate(clips, adapter, interval=model.max_interval, frames=_CALIBRATION)
     model.refresh = policy_for(quality, None, model.max_interval, model.calibration)
-
-
-@contextlib.contextmanager
-def only_run_in(folder: str | Path | None) -> Iterator[None]:
-    """Lock a run's folder, unless this process has done so; the first of several processes does it for all.
-
-    Raises:
-        InputError: another run is training there.
-    """
-    if folder is None or getattr(rank_zero_only, "rank", 0) != 0 or held(Path(folder)):
-        yield
-        return
-    with locked(Path(folder), f"another run is training in {folder}: wait for its end, or give another folder"):
-        yield
 
 
 def _check_arguments(model: object, adapter: object, distiller: object, folder: Any, resume: object) -> None:

@@ -16,7 +16,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torchvision.models import VGG16_Weights, vgg16
 
 from shortcutv2v.blocks.loading import load_exactly
 from shortcutv2v.distill.losses import perceptual_loss
@@ -218,6 +217,8 @@ def _check_size(picture: Tensor, smallest: int) -> None:
 
 def _vgg(weights: str | Path | None, last: int) -> nn.Sequential:
     """Layers 0 to `last` of torchvision's VGG-16."""
+    from torchvision.models import vgg16  # takes seconds, and most runs need none of it
+
     with torch.device("meta"):  # costs nothing, where the whole network would take seconds and half a gigabyte
         layers: nn.Sequential = vgg16().features[: last + 1]
     layers.to_empty(device="cpu")
@@ -244,6 +245,8 @@ def _randomise(layers: nn.Sequential) -> None:
 def _state(weights: str | Path) -> Mapping[str, Tensor]:
     if weights != "download":
         return _read(Path(weights))
+    from torchvision.models import VGG16_Weights
+
     try:
         state: Mapping[str, Tensor] = VGG16_Weights.IMAGENET1K_V1.get_state_dict(progress=False, check_hash=True)
     except (OSError, RuntimeError) as error:  # no network, no place, or a damaged file

@@ -15,7 +15,7 @@ from torch.utils.weak import TensorWeakRef, WeakTensorKeyDictionary
 from .frozen import parts
 from .info import info, note, note_tensor
 from .inplace import rebind
-from .runtime import after, blank, call, constant, rebuilt, tensors_of, under_autocast
+from .runtime import after, blank, call, rebuilt, same, tensors_of, under_autocast
 from .signature import autocast_state
 from .structure import flatten
 from .traced import Const, Untraceable, memory
@@ -164,7 +164,7 @@ class Builder:
         if node is None:
             path = self.attributes.get(id(tensor))
             if path is None:
-                node = self.graph.call_function(constant, (Const(self.origin(tensor)),))
+                node = self.graph.call_function(same, (Const(self.origin(tensor)),))
                 note(node, owner="a constant")
             else:
                 node = self.graph.get_attr(path)

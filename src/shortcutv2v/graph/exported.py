@@ -21,6 +21,7 @@ from .build import attributes
 from .cost import MacCounter
 from .info import info, note, note_tensor
 from .quiet import patches_of_this_thread, silent
+from .runtime import same
 from .structure import Structure, flatten
 from .traced import Call, Const, Traced, Untraceable
 from .twin import Twin
@@ -138,7 +139,7 @@ class _Import:
         for node in self.program.graph_module.graph.nodes:
             if node.op == "get_attr":
                 value = getattr(self.program.graph_module, node.target)
-                self.new[node] = self.add(node, self.graph.call_function(_same, (Const(value),)))
+                self.new[node] = self.add(node, self.graph.call_function(same, (Const(value),)))
             elif node.op == "call_function":
                 self.new[node] = self.function(node)
                 if torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ()):
@@ -159,8 +160,8 @@ class _Import:
             else:
                 value = self.program.constants.get(spec.target, self.program.state_dict.get(spec.target))
                 path = self.attributes.get(id(value))
-                constant = Const(self.twin.origin(value))
-                self.new[node] = self.graph.get_attr(path) if path else self.graph.call_function(_same, (constant,))
+                origin = Const(self.twin.origin(value))
+                self.new[node] = self.graph.get_attr(path) if path else self.graph.call_function(same, (origin,))
             self.add(node, self.new[node])
             if self.new[node].op == "placeholder":
                 note(self.new[node], owner=f"input {len(inputs) - 1}")
@@ -170,7 +171,7 @@ class _Import:
         args, kwargs = map_arg((node.args, node.kwargs), lambda n: self.new[n])
         if node.target is torch.ops.shortcutv2v.mark.default:
             # The cut layer's value, under a node of its own: an identity, free of cost.
-            new = self.add(node, self.graph.call_function(_same, (args[0],)))
+            new = self.add(node, self.graph.call_function(same, (args[0],)))
             self.marks.setdefault(self.names[node.args[1]], []).append(new)  # type: ignore[index]
             return new
         new = self.add(node, self.graph.call_function(node.target, _constants(args), _constants(kwargs)))
@@ -191,7 +192,7 @@ class _Import:
         (values,) = next(n for n in self.program.graph_module.graph.nodes if n.op == "output").args
         kinds = [spec.kind.name for spec in self.program.graph_signature.output_specs]
         found = [v for v, kind in zip(values, kinds, strict=True) if kind == "USER_OUTPUT"]
-        return [self.new[v] if isinstance(v, Node) else self.graph.call_function(_same, (Const(v),)) for v in found]
+        return [self.new[v] if isinstance(v, Node) else self.graph.call_function(same, (Const(v),)) for v in found]
 
     def calls(self) -> list[Call]:
         order = {node: i for i, node in enumerate(self.graph.nodes)}
@@ -200,10 +201,6 @@ class _Import:
             if name not in self.marks:
                 found.append(Call(name, None, kind, i))
         return sorted(found, key=lambda call: call.index)
-
-
-def _same(value: Any) -> Any:
-    return value
 
 
 def _constants(value: Any) -> Any:

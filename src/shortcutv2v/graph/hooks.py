@@ -12,10 +12,8 @@ from ..errors import InputError
 from ..types import Carry
 from .calls import patched_calls
 from .facts import graph_facts
-from .frozen import Frozen
-from .partition import Partition, conditions
-from .signature import take_apart
-from .split import Maps
+from .partition import Partition, conditions, kept_by_head
+from .split import Maps, Split
 from .structure import Structure, flatten
 from .watch import CallWatcher, Key, Plan, call_teacher, replay
 
@@ -57,45 +55,30 @@ class _SplitPass(CallWatcher):
         return out
 
 
-class HookSplit:
-    """A split that runs the teacher's own code (see `Split`)."""
-
-    frozen: Frozen
+class HookSplit(Split):
+    """A split that runs the teacher's own code."""
 
     def __init__(
-        self, teacher: nn.Module, plan: Plan, part: Partition, maps: Maps, structure: Structure, key: Hashable
+        self, teacher: nn.Module, plan: Plan, part: Partition, maps: Maps, structure: Structure, signature: Hashable
     ):
-        self._teacher = teacher
+        super().__init__(teacher, plan.traced, maps, signature)
         self._plan = plan
         self._structure = structure
-        self.strategy = "hooks"
-        self.leaves = plan.traced.leaves
-        self.limits = plan.traced.limits
-        self.maps = maps
-        self.signature = key
         keys = {step.node: k for k, step in plan.steps.items()}
         self._a = [keys[n] for n in part.points.flat_a]
         self._f = [keys[n] for n in part.injected]
         self._head = {keys[n] for n in part.head if n in keys}
         self._middle = {keys[n] for n in part.middle if n in keys}
         self._tail = {keys[n] for n in part.tail if n in keys}
-        wanted = {n for group in (part.middle, part.tail) for node in group for n in node.all_input_nodes}
-        kept = [n for n in plan.traced.graph.nodes if n in (wanted | set(plan.traced.outputs)) and n in part.head]
-        self._kept = [keys[n] for n in kept if n in keys and keys[n] not in self._a]
+        kept = [n for n in kept_by_head(plan.traced, part) if n in keys]
+        self._kept = [keys[n] for n in kept]
         self._conditions = conditions(part, plan.traced.inputs)
-        shapes = (maps.a_shapes, maps.f_shapes)
-        self.facts = graph_facts(teacher, plan.traced, part, shapes, [plan.steps[k].node for k in self._kept])
+        self.facts = graph_facts(teacher, plan.traced, part, (maps.a_shapes, maps.f_shapes), kept)
 
     def bind(self, teacher: nn.Module) -> None:
         """See `Split.bind`."""
-        self._teacher, self._plan = teacher, self._plan.bound(teacher)
-
-    def compile(self, **options: Any) -> None:
-        """Nothing: the teacher's own code runs between the modules."""
-
-    def head(self, *args: Any, **kwargs: Any) -> Carry:
-        """See `Split.head`."""
-        return self.begin(take_apart(args, kwargs)[0])
+        super().bind(teacher)
+        self._plan = self._plan.bound(teacher)
 
     def begin(self, tensors: list[Tensor]) -> Carry:
         """See `Split.begin`."""
@@ -139,6 +122,3 @@ class HookSplit:
             missing = ", ".join(sorted(name for name, _ in until - set(watcher.got)))
             raise InputError(f"for these inputs the teacher's code took a way past {missing}, which the cut needs")
         return {}, out
-
-    def __repr__(self) -> str:
-        return f"Split(strategy={self.strategy!r}, a={self.maps.a_shapes}, f={self.maps.f_shapes})"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -10,28 +10,13 @@ from torch.fx import Node
 
 from .traced import Untraceable
 
-__all__ = ["Aliases", "geometry", "rebind"]
+if TYPE_CHECKING:
+    from .build import Builder
+
+__all__ = ["geometry", "rebind"]
 
 
-class Aliases(Protocol):
-    """The part of a builder that `rebind` needs."""
-
-    nodes: Any
-
-    def aliases(self, tensor: Tensor) -> list[Tensor]:
-        """The living tensors in the same memory."""
-        ...
-
-    def bind(self, tensor: Tensor, node: Node) -> None:
-        """Make a tensor known under a node."""
-        ...
-
-    def plain_node(self, target: Any, args: Any, tensor: Tensor | None, **meta: Any) -> Any:
-        """Append a node of bookkeeping."""
-        ...
-
-
-def rebind(builder: Aliases, changed: Tensor, after: Node) -> None:
+def rebind(builder: Builder, changed: Tensor, after: Node) -> None:
     """Point `changed`, and every living view of the same memory, at nodes that hold the new values.
 
     The recorded step worked on a copy, so the views of the original memory must be computed anew: the widest dense

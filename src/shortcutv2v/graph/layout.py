@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import torch
 from einops import rearrange
 from torch import Tensor
 
@@ -30,7 +31,6 @@ class Layout:
     def to_map(self, feature: Tensor) -> Tensor:
         """The feature as (B, C, H, W); a view wherever possible.
 
-        >>> import torch
         >>> Layout("b (h w) c", 2).to_map(torch.zeros(1, 6, 5)).shape
         torch.Size([1, 5, 2, 3])
         """
@@ -45,16 +45,7 @@ class Layout:
 
     def map_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """The shape of `to_map`'s result for a feature of that shape."""
-        if self.pattern == _MAP:
-            return shape
-        names = self.pattern.replace("(", " ").replace(")", " ").split()
-        if "(" not in self.pattern:
-            sizes = dict(zip(names, shape, strict=True))
-        else:
-            sizes = {n: s for n, s in zip(_tokens(self.pattern), shape, strict=True) if n != "hw"}
-            length = next(s for n, s in zip(_tokens(self.pattern), shape, strict=True) if n == "hw")
-            sizes.update(h=self.height, w=length // self.height)
-        return tuple(sizes[n] for n in "bchw")
+        return tuple(self.to_map(torch.empty(shape, device="meta")).shape)
 
     @classmethod
     def of(cls, shape: tuple[int, ...], layout: str | None, picture: tuple[int, int] | None, layer: str) -> Layout:

@@ -13,7 +13,7 @@ from .info import info
 from .leaks import describe_leaks, leak_text
 from .traced import Traced
 
-__all__ = ["Partition", "Points", "check_order", "conditions", "find_leaks", "partition"]
+__all__ = ["Partition", "Points", "check_order", "conditions", "find_leaks", "kept_by_head", "partition"]
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,14 @@ def upstream(roots: Iterable[Node], stop: Iterable[Node] = ()) -> set[Node]:
             found.add(node)
             stack.extend(n for n in node.all_input_nodes if n not in barrier and n not in found)
     return found
+
+
+def kept_by_head(traced: Traced, part: Partition) -> list[Node]:
+    """Return the nodes that the head hands on beside `a`. Parameters are read where they are used, not carried."""
+    ready = part.head - set(part.points.flat_a)
+    wanted = {n for group in (part.middle, part.tail) for node in group for n in node.all_input_nodes}
+    wanted.update(traced.outputs)
+    return [n for n in traced.graph.nodes if n in wanted and n in ready and n.op != "get_attr"]
 
 
 def conditions(part: Partition, candidates: Sequence[Node]) -> list[int]:

@@ -15,10 +15,10 @@ __all__ = [
     "after",
     "blank",
     "call",
-    "constant",
     "fire_after",
     "fire_before",
     "rebuilt",
+    "same",
     "tensors_of",
     "under_autocast",
 ]
@@ -29,8 +29,8 @@ def after(value: Tensor, _: Any) -> Tensor:
     return value
 
 
-def constant(value: Any) -> Any:
-    """Return a value that depends on no input."""
+def same(value: Any) -> Any:
+    """Return the value: a constant, or the output of a cut layer under a node of its own."""
     return value
 
 

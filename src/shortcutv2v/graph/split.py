@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,61 +16,11 @@ from .facts import Facts, graph_facts
 from .frozen import Frozen
 from .info import info
 from .layout import Layout
-from .partition import Partition, conditions
+from .partition import Partition, conditions, kept_by_head
 from .signature import take_apart
 from .traced import Traced, compile_graph, memory, nodes_in
 
 __all__ = ["GraphSplit", "Maps", "Split"]
-
-
-class Split(Protocol):
-    """A teacher cut for one signature of inputs. All three programs are pure and read the live teacher.
-
-    Attributes:
-        strategy: "fx", "export" or "hooks".
-        limits: things that this split cannot do, in sentences.
-        maps: the shapes of `a` and `f`.
-        facts: the shares that the cut saves.
-        signature: the call signature that the split is valid for.
-        leaves: names of the modules that run as a whole in every pass, None if none does.
-        frozen: the Python values that the split has frozen.
-    """
-
-    strategy: str
-    limits: tuple[str, ...]
-    maps: Maps
-    facts: Facts
-    signature: Hashable
-    leaves: set[str] | None
-    frozen: Frozen
-
-    def bind(self, teacher: nn.Module) -> None:
-        """Run on this teacher from now on, instead of the copy that was captured."""
-        ...
-
-    def compile(self, **options: Any) -> None:
-        """Compile the programs with `torch.compile(**options)`, where the strategy can."""
-        ...
-
-    def head(self, *args: Any, **kwargs: Any) -> Carry:
-        """Compute `a`, and all else that the middle and the tail need and that does not depend on `f`."""
-        ...
-
-    def begin(self, tensors: list[Tensor]) -> Carry:
-        """`head` for inputs that were taken apart."""
-        ...
-
-    def conditions(self, carry: Carry) -> list[Tensor]:
-        """Tensors that the middle reads and that no change of `a` tells of, such as a style vector."""
-        ...
-
-    def middle(self, carry: Carry) -> tuple[Tensor, ...]:
-        """Compute `f` per branch, then the leaking tensors."""
-        ...
-
-    def tail(self, carry: Carry, f: Sequence[Tensor]) -> Any:
-        """Compute the teacher's output from `f` as `middle` returns it."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -121,36 +71,77 @@ class Maps:
         return [layout.from_map(x) for layout, x in zip(self.dec, f, strict=False)] + extra
 
 
-class GraphSplit:
-    """A split made of three generated functions (strategies "fx" and "export")."""
+class Split:
+    """A teacher cut for one signature of inputs. All three programs are pure and read the live teacher.
 
+    Args:
+        teacher: the network, or the copy that was captured.
+        traced: its recording.
+        maps: the shapes of `a` and `f`.
+        signature: the call signature that the split is valid for.
+
+    Attributes:
+        strategy: "fx", "export" or "hooks".
+        limits: things that this split cannot do, in sentences.
+        facts: the shares that the cut saves.
+        leaves: names of the modules that run as a whole in every pass, None if none does.
+        frozen: the Python values that the split has frozen.
+    """
+
+    facts: Facts
     frozen: Frozen
 
-    def __init__(self, teacher: nn.Module, traced: Traced, part: Partition, maps: Maps, signature: Hashable) -> None:
+    def __init__(self, teacher: nn.Module, traced: Traced, maps: Maps, signature: Hashable) -> None:
         self._teacher = teacher
-        self._result = traced.result
-        self.leaves = traced.leaves
-        kept = _kept(traced, part)
-        self._conditions = conditions(part, kept)
-        self._eager = self._programs = _programs(traced, part, kept)
-        self.strategy = traced.strategy
-        self.limits = traced.limits
-        self.maps = maps
-        self.facts = graph_facts(teacher, traced, part, (maps.a_shapes, maps.f_shapes), kept)
-        self.signature = signature
+        self.strategy, self.limits, self.leaves = traced.strategy, traced.limits, traced.leaves
+        self.maps, self.signature = maps, signature
 
     def bind(self, teacher: nn.Module) -> None:
-        """See `Split.bind`."""
+        """Run on this teacher from now on, instead of the copy that was captured."""
         self._teacher = teacher
+
+    def compile(self, **options: Any) -> None:
+        """Compile the programs with `torch.compile(**options)`, where the strategy can."""
+
+    def head(self, *args: Any, **kwargs: Any) -> Carry:
+        """Compute `a`, and all else that the middle and the tail need and that does not depend on `f`."""
+        return self.begin(take_apart(args, kwargs)[0])
+
+    def begin(self, tensors: list[Tensor]) -> Carry:
+        """`head` for inputs that were taken apart."""
+        raise NotImplementedError
+
+    def conditions(self, carry: Carry) -> list[Tensor]:
+        """Tensors that the middle reads and that no change of `a` tells of, such as a style vector."""
+        raise NotImplementedError
+
+    def middle(self, carry: Carry) -> tuple[Tensor, ...]:
+        """Compute `f` per branch, then the leaking tensors."""
+        raise NotImplementedError
+
+    def tail(self, carry: Carry, f: Sequence[Tensor]) -> Any:
+        """Compute the teacher's output from `f` as `middle` returns it."""
+        raise NotImplementedError
+
+    def __repr__(self) -> str:
+        return f"Split(strategy={self.strategy!r}, a={self.maps.a_shapes}, f={self.maps.f_shapes})"
+
+
+class GraphSplit(Split):
+    """A split made of three generated functions (strategies "fx" and "export")."""
+
+    def __init__(self, teacher: nn.Module, traced: Traced, part: Partition, maps: Maps, signature: Hashable) -> None:
+        super().__init__(teacher, traced, maps, signature)
+        self._result = traced.result
+        kept = kept_by_head(traced, part)
+        self._conditions = conditions(part, kept)
+        self._eager = self._programs = _programs(traced, part, kept)
+        self.facts = graph_facts(teacher, traced, part, (maps.a_shapes, maps.f_shapes), kept)
 
     def compile(self, **options: Any) -> None:
         """See `Split.compile`."""
         eager = self._eager
         self._programs = _Programs(*(torch.compile(run, **options) for run in (eager.head, eager.middle, eager.tail)))
-
-    def head(self, *args: Any, **kwargs: Any) -> Carry:
-        """See `Split.head`."""
-        return self.begin(take_apart(args, kwargs)[0])
 
     def begin(self, tensors: list[Tensor]) -> Carry:
         """See `Split.begin`."""
@@ -171,9 +162,6 @@ class GraphSplit:
         given = (*self.maps.outputs_of_a(carry.a), *carry.kept, *self.maps.outputs_of_f(f))
         return self._result.rebuild(_apart(self._programs.tail(self._teacher, *given), given))
 
-    def __repr__(self) -> str:
-        return f"Split(strategy={self.strategy!r}, a={self.maps.a_shapes}, f={self.maps.f_shapes})"
-
 
 def _apart(made: Sequence[Tensor], given: Iterable[Any]) -> list[Tensor]:
     """Copy results that share memory with what they were made from.
@@ -191,14 +179,6 @@ class _Programs:
     head: Callable[..., Any]
     middle: Callable[..., Any]
     tail: Callable[..., Any]
-
-
-def _kept(traced: Traced, part: Partition) -> list[Node]:
-    """Return the nodes that the head hands on beside `a`. Parameters are read where they are used, not carried."""
-    ready = part.head - set(part.points.flat_a)
-    wanted = {n for group in (part.middle, part.tail) for node in group for n in node.all_input_nodes}
-    wanted.update(traced.outputs)
-    return [n for n in traced.graph.nodes if n in wanted and n in ready and n.op != "get_attr"]
 
 
 def _programs(traced: Traced, part: Partition, kept: list[Node]) -> _Programs:

@@ -14,11 +14,11 @@ from .cut import Cut
 from .exported import export
 from .hooks import HookSplit
 from .info import info
-from .partition import check_order, partition
+from .partition import Partition, check_order, partition
 from .points import find_maps, find_points
 from .protect import untouched
 from .record import record
-from .split import GraphSplit, Split
+from .split import GraphSplit, Maps, Split
 from .structure import Structure
 from .traced import Traced, Untraceable
 from .twin import Twin
@@ -141,11 +141,15 @@ def _recorded(job: Job, *, fine: bool) -> Traced:
 
 
 def _graph_split(job: Job, traced: Traced, on_leak: str) -> Split:
+    part, maps = _divided(job, traced, on_leak)
+    return GraphSplit(job.teacher, traced, part, maps, job.key)
+
+
+def _divided(job: Job, traced: Traced, on_leak: str) -> tuple[Partition, Maps]:
     points = find_points(traced, job.cut)
     check_order(traced, points, job.cut)
     maps = find_maps(points, job.cut, job.tensors)
-    part = partition(traced, points, job.cut, on_leak)
-    return GraphSplit(job.teacher, traced, part, maps, job.key)
+    return partition(traced, points, job.cut, on_leak), maps
 
 
 def _export(job: Job, on_leak: str) -> Split:
@@ -157,10 +161,7 @@ def _export(job: Job, on_leak: str) -> Split:
 def _hooks(job: Job, on_leak: str) -> Split:
     with untouched(job.teacher):
         plan = watch(job.teacher, job.tensors, job.structure, job.marked)
-    points = find_points(plan.traced, job.cut)
-    check_order(plan.traced, points, job.cut)
-    maps = find_maps(points, job.cut, job.tensors)
-    part = partition(plan.traced, points, job.cut, on_leak)
+    part, maps = _divided(job, plan.traced, on_leak)
     return HookSplit(job.teacher, plan, part, maps, job.structure, job.key)
 
 

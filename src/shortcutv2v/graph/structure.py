@@ -38,34 +38,20 @@ class Structure:
     count: int
 
 
-def flatten(value: Any, is_leaf: Callable[[Any], bool] | None = None) -> tuple[list[Any], Structure]:
-    """Take a nested value apart.
-
-    Args:
-        value: anything.
-        is_leaf: what counts as a tensor; default: instances of `torch.Tensor`.
-
-    Returns:
-        The tensors in order of appearance, and the structure that rebuilds the value.
+def flatten(value: Any) -> tuple[list[Any], Structure]:
+    """Take any nested value apart: its tensors in order of appearance, and the structure that rebuilds it.
 
     >>> tensors, structure = flatten({"x": torch.zeros(1), "n": 3})
     >>> len(tensors), structure.rebuild([7])
     (1, {'x': 7, 'n': 3})
     """
     leaves: list[Any] = []
-    test = is_leaf or _is_tensor
-    rebuild, key = _walk(value, leaves, test, ())
+    rebuild, key = _walk(value, leaves, ())
     return leaves, Structure(lambda new: rebuild(list(new)), key, len(leaves))
 
 
-def _is_tensor(value: Any) -> bool:
-    return isinstance(value, Tensor)
-
-
-def _walk(
-    value: Any, leaves: list[Any], is_leaf: Callable[[Any], bool], within: tuple[Any, ...]
-) -> tuple[Rebuild, Hashable]:
-    if is_leaf(value):
+def _walk(value: Any, leaves: list[Any], within: tuple[Any, ...]) -> tuple[Rebuild, Hashable]:
+    if isinstance(value, Tensor):
         index = len(leaves)
         leaves.append(value)
         return (lambda new: new[index]), "*"
@@ -76,7 +62,7 @@ def _walk(
         return (lambda new: value), constant_key(value)
     children, assemble = parts
     before = len(leaves)
-    walked = [_walk(child, leaves, is_leaf, (*within, value)) for child in children.values()]
+    walked = [_walk(child, leaves, (*within, value)) for child in children.values()]
     key = (type(value), tuple(zip(children, (k for _, k in walked), strict=True)))
     if len(leaves) == before and not isinstance(value, (tuple, list, dict)):
         # An object without tensors is handed on as it is: a copy would lose its identity for nothing.
