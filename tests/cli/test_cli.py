@@ -6,11 +6,11 @@ import re
 import shutil
 import subprocess
 import sys
-from fractions import Fraction
 from pathlib import Path
 
 import pytest
 import torch
+from command_line import CHAIN, refused
 
 import shortcutv2v
 from shortcutv2v import video
@@ -19,49 +19,12 @@ from shortcutv2v.cli.adapters import bundled_examples, find_adapter
 from shortcutv2v.errors import InputError
 from shortcutv2v.measure import Scores, compare
 
-ADAPTER = """
-import torch
-from shortcutv2v import Adapter
-
-def build_adapter(width: int = 4, seed: int = 0) -> Adapter:
-    torch.manual_seed(seed)
-    sizes = [3, width, width, width, 3]
-    layers = [torch.nn.Conv2d(a, b, 3, padding=1) for a, b in zip(sizes, sizes[1:])]
-    adapter = Adapter(torch.nn.Sequential(*layers), "0", "2")
-    adapter.cuts = {"small": ("0", "1")}
-    return adapter
-"""
-
-
-@pytest.fixture
-def adapter(tmp_path: Path) -> str:
-    (tmp_path / "tiny.py").write_text(ADAPTER)
-    return str(tmp_path / "tiny.py")
-
-
-@pytest.fixture
-def clip(tmp_path: Path) -> Path:
-    torch.manual_seed(0)
-    with video.create(tmp_path / "clip.mp4", rate=Fraction(25)) as writer:
-        for _ in range(8):
-            writer.write(torch.randint(0, 256, (3, 24, 32), dtype=torch.uint8))
-    return tmp_path / "clip.mp4"
-
 
 @pytest.fixture
 def block(adapter: str, clip: Path, tmp_path: Path) -> Path:
     options = ["--steps", "2", "--minutes", "1", "--crop", "16", "--batch-size", "2", "--out", str(tmp_path / "block")]
     assert main(["train", str(clip), "--adapter", adapter, *options]) == 0
     return tmp_path / "block"
-
-
-def refused(capsys: pytest.CaptureFixture[str], *argv: object) -> str:
-    """The one line on standard error; fails unless the exit code is 2."""
-    capsys.readouterr()
-    assert main([str(arg) for arg in argv]) == 2
-    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("shortcutv2v: error: ")]
-    assert len(lines) == 1
-    return lines[0]
 
 
 def test_train_then_translate(adapter: str, clip: Path, block: Path, tmp_path: Path) -> None:
@@ -288,7 +251,7 @@ class TestRefusals:
     def test_sizes_that_the_teacher_cannot_take(
         self, size: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        pooled = ADAPTER.replace("layers = [", "layers = [torch.nn.Unflatten(3, (-1, 4)), torch.nn.Flatten(3)] + [")
+        pooled = CHAIN.replace("layers = [", "layers = [torch.nn.Unflatten(3, (-1, 4)), torch.nn.Flatten(3)] + [")
         (tmp_path / "fours.py").write_text(pooled)
         line = refused(capsys, "profile", "--adapter", tmp_path / "fours.py", "--size", size)
         assert "the teacher failed with" in line
@@ -308,7 +271,7 @@ class TestRefusals:
     def test_adapters_that_return_the_wrong_form(
         self, verb: str, method: str, words: str, clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        own = ADAPTER.replace("def build_adapter", f"class Mine(Adapter):\n    {method}\n\ndef build_adapter")
+        own = CHAIN.replace("def build_adapter", f"class Mine(Adapter):\n    {method}\n\ndef build_adapter")
         (tmp_path / "wrong.py").write_text(own.replace("= Adapter(", "= Mine("))
         arguments = {"train": [clip, "--out", tmp_path / "b", "--steps", "1"], "translate": [clip, tmp_path / "o.mp4"]}
         common = ["--adapter", tmp_path / "wrong.py", "--size", "24x32"]
@@ -330,7 +293,7 @@ class TestRefusals:
 
 def test_an_adapter_may_hold_dataclasses(tmp_path: Path) -> None:
     head = "from __future__ import annotations\nfrom dataclasses import dataclass\n"
-    (tmp_path / "types.py").write_text(f"{head}{ADAPTER}\n@dataclass\nclass Options:\n    width: int = 4\n")
+    (tmp_path / "types.py").write_text(f"{head}{CHAIN}\n@dataclass\nclass Options:\n    width: int = 4\n")
     assert find_adapter(str(tmp_path / "types.py")).enc_layer == "0"
 
 
@@ -351,7 +314,7 @@ def test_a_package_called_examples_and_ours_never_meet(tmp_path: Path, order: st
     for package in ("examples", "examples/unsup"):
         (tmp_path / package).mkdir()
         (tmp_path / package / "__init__.py").write_text("mine = True\n")
-    (tmp_path / "own.py").write_text(f"import examples.unsup\nassert examples.unsup.mine\n{ADAPTER}")
+    (tmp_path / "own.py").write_text(f"import examples.unsup\nassert examples.unsup.mine\n{CHAIN}")
     reach = {
         "first on the path": f"sys.path.insert(0, {str(tmp_path)!r})",
         "last on the path": f"sys.path.append({str(tmp_path)!r})",
@@ -426,7 +389,7 @@ def test_names_of_adapters_that_are_none(spec: str) -> None:
 def test_two_folders_may_each_hold_an_adapter_of_the_same_name(tmp_path: Path) -> None:
     for folder in ("one", "two"):
         (tmp_path / folder).mkdir()
-        text = f"{ADAPTER}\nclass Own(Adapter):\n    name = {folder!r}\n"
+        text = f"{CHAIN}\nclass Own(Adapter):\n    name = {folder!r}\n"
         (tmp_path / folder / "adapter.py").write_text(text)
         find_adapter(str(tmp_path / folder / "adapter.py"))
     names = {sys.modules[name].Own.name for name in sys.modules if name.endswith("_adapter")}

@@ -6,7 +6,6 @@ import dataclasses
 import re
 import subprocess
 import sys
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -14,45 +13,23 @@ import pytest
 import pytorch_lightning as pl
 import torch
 import yaml
+from command_line import refused
 from safetensors.torch import load_file
 
 import shortcutv2v
-from shortcutv2v import video
 from shortcutv2v.cli import main, setup
 from shortcutv2v.distill import Settings, TrainerSettings, fitting
 from shortcutv2v.distill.verdict import Deadline
 from shortcutv2v.errors import InputError
 
-ADAPTER = """
-import torch
-from shortcutv2v import Adapter
-
-def build_adapter(width: int = 4) -> Adapter:
-    torch.manual_seed(0)
-    sizes = [3, width, width, width, 3]
-    layers = [torch.nn.Conv2d(a, b, 3, padding=1) for a, b in zip(sizes, sizes[1:])]
-    return Adapter(torch.nn.Sequential(*layers), "0", "2")
-"""
+FRAMES = 6
 
 
 @pytest.fixture
-def common(tmp_path: Path) -> list[str]:
+def common(clip: Path, adapter: str) -> list[str]:
     """The arguments of every run: a clip, an adapter, a short end."""
-    torch.manual_seed(0)
-    with video.create(tmp_path / "clip.mp4", rate=Fraction(25)) as writer:
-        for _ in range(6):
-            writer.write(torch.randint(0, 256, (3, 24, 32), dtype=torch.uint8))
-    (tmp_path / "tiny.py").write_text(ADAPTER)
     short = ["--steps", "2", "--crop", "16", "--batch-size", "2", "--progress", "false"]
-    return [str(tmp_path / "clip.mp4"), "--adapter", str(tmp_path / "tiny.py"), *short]
-
-
-def refused(capsys: pytest.CaptureFixture[str], *argv: object) -> str:
-    """The one line on standard error; fails unless the exit code is 2."""
-    capsys.readouterr()
-    assert main([str(arg) for arg in argv]) == 2
-    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("shortcutv2v: error: ")]
-    return line
+    return [str(clip), "--adapter", adapter, *short]
 
 
 def printed_config(capsys: pytest.CaptureFixture[str], *argv: object) -> dict[str, Any]:

@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-from fractions import Fraction
 from pathlib import Path
 
 import pytest
@@ -17,6 +16,7 @@ import torch
 from shortcutv2v import bar, video
 from shortcutv2v.cli import main
 
+FRAMES = 20
 ADAPTER = """
 import time
 import torch
@@ -38,21 +38,6 @@ def build_adapter(seconds: float = 0.0, middle: float = 0.0) -> Adapter:
     adapter = Adapter(net.eval(), "0", "1")
     return adapter
 """
-
-
-@pytest.fixture
-def adapter(tmp_path: Path) -> str:
-    (tmp_path / "tiny.py").write_text(ADAPTER)
-    return str(tmp_path / "tiny.py")
-
-
-@pytest.fixture
-def clip(tmp_path: Path) -> Path:
-    torch.manual_seed(0)
-    with video.create(tmp_path / "clip.mp4", rate=Fraction(25)) as writer:
-        for _ in range(20):
-            writer.write(torch.randint(0, 256, (3, 24, 32), dtype=torch.uint8))
-    return tmp_path / "clip.mp4"
 
 
 def command(adapter: str, clip: Path, target: Path, *options: str) -> list[str]:

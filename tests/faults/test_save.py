@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 import threading
 from collections import Counter
 from pathlib import Path
@@ -13,8 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 from kill_saves import network, state, wrapped
+from killing import killed
 
-HERE = Path(__file__).parent
 KILLS = 60
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="the processes to kill are forked")
@@ -31,15 +29,7 @@ def test_a_few_killed_saves(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
 
 
 def run_kills(folder: Path, kills: int, capsys: pytest.CaptureFixture[str]) -> None:
-    run = subprocess.run(
-        [sys.executable, "-W", "ignore", str(HERE / "kill_saves.py"), str(folder), str(kills)],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
-    assert run.returncode == 0, run.stderr
-    found = json.loads(run.stdout.splitlines()[-1])
+    found = killed("kill_saves.py", folder, kills)
     counts = Counter(found["counts"])
     with capsys.disabled():
         print(f"\nkilled saves: {kills} tried, {counts['right']} right, {len(found['other'])} anything else")

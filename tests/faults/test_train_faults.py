@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 
 import pytest
+from killing import killed
 
-HERE = Path(__file__).parent
 KILLS = 20
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="the processes to kill are forked")
@@ -19,15 +17,7 @@ pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="the processes t
 
 @pytest.mark.faults
 def test_killed_trainings(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run = subprocess.run(
-        [sys.executable, "-W", "ignore", str(HERE / "kill_trainings.py"), str(tmp_path), str(KILLS)],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
-    assert run.returncode == 0, run.stderr
-    found = json.loads(run.stdout.splitlines()[-1])
+    found = killed("kill_trainings.py", tmp_path, KILLS)
     counts = Counter(found["counts"])
     with capsys.disabled():
         resumed, others = found["resumed"], len(found["other"])

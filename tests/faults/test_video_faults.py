@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 import subprocess
 import sys
@@ -12,6 +11,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from killing import killed
 from mutations import make, mutate
 
 pytestmark = pytest.mark.faults
@@ -86,10 +86,5 @@ def test_mutated_files(tmp_path: Path, capsys: pytest.CaptureFixture[str], reque
 def test_killed_translations(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """At random moments, from the first frame to the last rename; afterwards the same command succeeds."""
     make(tmp_path)
-    run = subprocess.run(
-        [sys.executable, str(HERE / "kill_translations.py"), str(tmp_path), str(KILLS)],
-        capture_output=True, text=True, check=False, env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
-    assert run.returncode == 0, run.stderr
-    found = json.loads(run.stdout.splitlines()[-1])
+    found = killed("kill_translations.py", tmp_path, KILLS)
     report(capsys, "killed translations", Counter(found["counts"]), found["other"])

@@ -187,13 +187,12 @@ _KINDS: dict[str, tuple[type, str]] = {
     "perceptual": (nn.Module, "give an object, such as VGGPerceptual()"),
     "adversary": (Adversary, "give an object, such as Adversary(form='hinge')"),
 }
-_LARGEST = {"batch_size": 1024, "frames": 1024, "workers": 64, "crop": 16384}
-"""Larger values are typing errors: they would fill the memory before anything is said."""
+# Values above `high` are typing errors: they would fill the memory before anything is said.
 _NUMBERS: dict[str, tuple[str, dict[str, Any]]] = {
-    "crop": ("crop, the side of a square,", {"low": 1, "high": _LARGEST["crop"], "whole": True}),
-    "batch_size": ("batch_size", {"low": 1, "high": _LARGEST["batch_size"], "whole": True}),
-    "frames": ("frames, the length of a sequence,", {"low": 2, "high": _LARGEST["frames"], "whole": True}),
-    "workers": ("workers, the number of reading processes,", {"low": 0, "high": _LARGEST["workers"], "whole": True}),
+    "crop": ("crop, the side of a square,", {"low": 1, "high": 16384, "whole": True}),
+    "batch_size": ("batch_size", {"low": 1, "high": 1024, "whole": True}),
+    "frames": ("frames, the length of a sequence,", {"low": 2, "high": 1024, "whole": True}),
+    "workers": ("workers, the number of reading processes,", {"low": 0, "high": 64, "whole": True}),
     "seed": ("seed", {"low": 0, "high": 2**32 - 1, "whole": True}),
     "lr": ("lr", {"low": 0}),
     "lr_discriminator": ("lr_discriminator", {"low": 0}),

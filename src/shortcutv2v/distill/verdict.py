@@ -13,6 +13,8 @@ from shortcutv2v.distill.checks import check_number
 
 __all__ = ["Deadline", "Plateau", "Verdict"]
 
+_GAIN = 0.02
+"""Smallest gain in dB of a validation that counts."""
 _RISING = 0.2
 """Gain in dB over the second half of a run that counts as rising."""
 
@@ -57,22 +59,17 @@ class Plateau(EarlyStopping):
 
     Args:
         patience: validations without a gain until the run ends.
-        min_delta: smallest gain that counts, in dB.
-        monitor: the metric to watch, the larger the better.
 
     Attributes:
         reason: a line once the run has been ended, empty before.
 
     Raises:
-        InputError: `patience` is below 1, or `min_delta` below 0.
+        InputError: `patience` is below 1.
     """
 
-    def __init__(self, patience: int = 10, min_delta: float = 0.02, monitor: str = "val/psnr") -> None:
+    def __init__(self, patience: int = 10) -> None:
         check_number("patience", patience, 1, whole=True)
-        check_number("min_delta", min_delta, 0)
-        super().__init__(
-            monitor, min_delta=min_delta, patience=patience, mode="max", check_on_train_epoch_end=False, verbose=False
-        )
+        super().__init__("val/psnr", _GAIN, patience, mode="max", check_on_train_epoch_end=False)
         self.reason = ""
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

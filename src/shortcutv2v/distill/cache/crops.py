@@ -23,7 +23,7 @@ class UncroppableError(InputError):
 
 @dataclass(frozen=True)
 class _Axis:
-    """One axis of a feature: `scale` feature pixels per frame pixel, `size` of them in a crop."""
+    """One axis of a feature: `scale` feature pixels per frame pixel, 0 if it stays whole; `size` of them in a crop."""
 
     scale: Fraction
     size: int
@@ -33,7 +33,8 @@ class _Axis:
         return slice(start, start + self.size)
 
 
-_Plan = tuple[_Axis | None, _Axis | None]
+_Plan = tuple[_Axis, _Axis] | None
+"""Rows and columns of a feature; None for a feature that stays whole."""
 
 
 class Cropper:
@@ -67,14 +68,13 @@ class Cropper:
 
     def __init__(self, whole: Features, crop: Features, frame: FrameShape, cropped: FrameShape) -> None:
         pairs = zip(pytree.tree_leaves(whole), pytree.tree_leaves(crop), strict=True)
-        self._plans = [_plan(a, b, frame, cropped) if isinstance(a, Tensor) else (None, None) for a, b in pairs]
+        self._plans = [_plan(a, b, frame, cropped) if isinstance(a, Tensor) else None for a, b in pairs]
         self._target = Unbound(cropped)
         self.step = (self._step(0), self._step(1))
         self._choices = tuple((frame[i + 1] - cropped[i + 1]) // self.step[i] + 1 for i in (0, 1))
 
     def _step(self, axis: int) -> int:
-        found = [plan[axis] for plan in self._plans]
-        return math.lcm(*(follows.scale.denominator for follows in found if follows is not None))
+        return math.lcm(*(plan[axis].scale.denominator for plan in self._plans if plan is not None))
 
     def draw(self) -> tuple[int, int]:
         """Draw an offset (top, left) in pixels of the frame, uniform over the possible ones, from torch's generator."""
@@ -90,9 +90,9 @@ class Cropper:
 
 
 def _cut(leaf: Tensor, plan: _Plan, offsets: Sequence[int]) -> Tensor:
-    if plan == (None, None):
+    if plan is None:
         return leaf
-    rows, columns = (slice(None) if a is None else a.cut(o) for a, o in zip(plan, offsets, strict=True))
+    rows, columns = (axis.cut(offset) for axis, offset in zip(plan, offsets, strict=True))
     return leaf[..., rows, columns]
 
 
@@ -100,16 +100,16 @@ def _plan(whole: Tensor, crop: Tensor, frame: FrameShape, cropped: FrameShape) -
     shapes = f"a feature {tuple(whole.shape)} for frames {frame[1]}x{frame[2]} is {tuple(crop.shape)} for "
     shapes += f"crops {cropped[1]}x{cropped[2]}"
     if whole.shape == crop.shape:
-        return None, None
+        return None
     if whole.dim() != crop.dim() or whole.dim() < 2 or whole.shape[:-2] != crop.shape[:-2]:
         raise UncroppableError(f"{shapes}: it does not lie over the frame")
     rows, columns = (_axis(whole.shape[i - 2], crop.shape[i - 2], frame[i + 1], cropped[i + 1], shapes) for i in (0, 1))
     return rows, columns
 
 
-def _axis(whole: int, crop: int, frame: int, cropped: int, shapes: str) -> _Axis | None:
+def _axis(whole: int, crop: int, frame: int, cropped: int, shapes: str) -> _Axis:
     if whole == crop:
-        return None
+        return _Axis(Fraction(0), whole)
     ratio = Fraction(whole, frame)
     scale = Fraction(round(ratio)) if ratio >= 1 else Fraction(1, round(1 / ratio))
     if cropped % scale.denominator:
