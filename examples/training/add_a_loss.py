@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from kornia.filters import spatial_gradient
 from torch import Tensor
 
-from shortcutv2v.distill import Distiller, Step
+from shortcutv2v.distill import Distiller, ShortcutFrame
 
 __all__ = ["EdgeDistiller"]
 
@@ -19,10 +19,10 @@ __all__ = ["EdgeDistiller"]
 class EdgeDistiller(Distiller):
     """A loss is a name and a number; `self.weights` may hold a weight of that name, else it counts once."""
 
-    def losses(self, step: Step) -> dict[str, Tensor]:
+    def losses(self, frame: ShortcutFrame) -> dict[str, Tensor]:
         """Those of the `Distiller`, and the difference between the gradients of both pictures."""
-        edges = F.l1_loss(spatial_gradient(step.picture), spatial_gradient(step.target))
-        return {**super().losses(step), "edges": 20 * edges}
+        edges = F.l1_loss(spatial_gradient(frame.picture), spatial_gradient(frame.target))
+        return {**super().losses(frame), "edges": 20 * edges}
 
 
 def main(clip: str, folder: str) -> None:

@@ -21,8 +21,6 @@ import pytest
         ["train", "no.mp4", "--adapter", "gone.py", "--out", "block"],
         ["train", "--help"],
         ["train", ".", "--adapter", "gone.py", "--out", "block", "--batch-size", "0"],
-        ["train", ".", "--adapter", "gone.py", "--out", "block", "--learning-rate", "0"],
-        ["train", ".", "--adapter", "gone.py", "--out", "block"],
     ],
     ids=" ".join,
 )

@@ -427,7 +427,7 @@ def test_training_on_features_is_training_on_frames(tmp_path: Path) -> None:
     distiller = Distiller(model)
     frames = default_collate([Pairs([clip], flip=False, seed=3)[i] for i in range(4)])
     features = collate([Pairs([clip], seed=3, cache=FeatureCache(tmp_path, model))[i] for i in range(4)])
-    (one,), (two,) = distiller.steps(frames), distiller.steps(features)
+    (one,), (two,) = distiller.shortcut_frames(frames), distiller.shortcut_frames(features)
     torch.testing.assert_close(two.target, one.target, rtol=0, atol=5e-3)
     torch.testing.assert_close(two.picture, one.picture, rtol=0, atol=5e-3)
     for (name, expected), found in zip(distiller.losses(one).items(), distiller.losses(two).values(), strict=True):

@@ -152,7 +152,7 @@ def test_pictures_go_to_the_logger(chain: nn.Module) -> None:
 
 def test_pictures_show_what_they_say(chain: nn.Module) -> None:
     distiller = distiller_of(chain, variant="paper")
-    step = distiller.steps(torch.rand(1, 2, 3, 12, 16))[0]
+    step = distiller.shortcut_frames(torch.rand(1, 2, 3, 12, 16))[0]
     found = pictures_of(step)
     error = (step.picture - step.target).abs().mean(1)[0]
     torch.testing.assert_close(found["error"][0], (error / 0.1).clamp(0, 1))

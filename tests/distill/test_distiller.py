@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 
 import shortcutv2v
 from shortcutv2v import video
-from shortcutv2v.distill import Adversary, Distiller, LossWeights, Pairs, Step, fit
+from shortcutv2v.distill import Adversary, Distiller, LossWeights, Pairs, ShortcutFrame, fit
 from shortcutv2v.distill.progress import quiet_lightning
 from shortcutv2v.errors import CheckpointError, InputError
 
@@ -37,7 +37,7 @@ def test_losses_are_those_of_the_paper(chain: nn.Module) -> None:
     model = model_of(chain, "paper")
     pair = torch.rand(2, 2, 3, 16, 16)
     distiller = Distiller(model, weights=LossWeights.plain(feature=5, alignment=5, output=10))
-    found = distiller.losses(distiller.steps(pair)[0])
+    found = distiller.losses(distiller.shortcut_frames(pair)[0])
     with torch.no_grad():
         reference, current = pair.unbind(1)
         upto_a, upto_f, tail = (nn.Sequential(*list(chain)[part]) for part in (slice(2), slice(5), slice(5, None)))
@@ -56,7 +56,7 @@ def test_losses_are_those_of_the_paper(chain: nn.Module) -> None:
 
 def test_discriminators_without_a_weight_are_dropped(chain: nn.Module) -> None:
     distiller = Distiller(model_of(chain), weights=LossWeights.plain(gan=2.0), adversary=Adversary(width=4))
-    (step,) = distiller.steps(torch.rand(1, 2, 3, 16, 16))
+    (step,) = distiller.shortcut_frames(torch.rand(1, 2, 3, 16, 16))
     assert distiller.losses(step).keys() == {"feature", "alignment", "output", "gan"}
     assert distiller.discriminator_losses(step).keys() == {"discriminator"}
     assert not any("temporal" in name for name in distiller.state_dict())
@@ -65,7 +65,7 @@ def test_discriminators_without_a_weight_are_dropped(chain: nn.Module) -> None:
 def test_only_the_block_gets_gradients(chain: nn.Module) -> None:
     model = model_of(chain)
     distiller = Distiller(model)
-    sum(distiller.losses(distiller.steps(torch.rand(1, 2, 3, 16, 16))[0]).values()).backward()
+    sum(distiller.losses(distiller.shortcut_frames(torch.rand(1, 2, 3, 16, 16))[0]).values()).backward()
     assert all(p.grad is None for p in chain.parameters())
     assert all(p.requires_grad for p in chain.parameters())
     assert any(p.grad is not None and p.grad.any() for p in model.parameters())
@@ -206,7 +206,7 @@ def test_zero_weight_switches_a_loss_off(chain: nn.Module) -> None:
     unlogged(distiller)
     pair = torch.rand(1, 2, 3, 16, 16)
     total = distiller.training_step(pair, 0)
-    torch.testing.assert_close(total, 2 * distiller.losses(distiller.steps(pair)[0])["feature"])
+    torch.testing.assert_close(total, 2 * distiller.losses(distiller.shortcut_frames(pair)[0])["feature"])
 
 
 def test_one_backward_pass_serves_both_sides(chain: nn.Module) -> None:
@@ -220,7 +220,7 @@ def test_one_backward_pass_serves_both_sides(chain: nn.Module) -> None:
     pair = torch.rand(2, 2, 3, 16, 16)
     total = unlogged(distiller).training_step(pair, 0)
     found = torch.autograd.grad(total, blocks + discriminators)
-    (step,) = distiller.steps(pair)
+    (step,) = distiller.shortcut_frames(pair)
     generator, against = distiller.losses(step), distiller.discriminator_losses(step)
     expected = torch.autograd.grad(2 * generator["gan"] + 3 * generator["temporal_gan"], blocks)
     expected += torch.autograd.grad(sum(against.values()), discriminators)
@@ -232,18 +232,22 @@ def test_one_backward_pass_serves_both_sides(chain: nn.Module) -> None:
 
 def test_a_loss_of_ones_own_counts_once_or_by_its_weight(chain: nn.Module) -> None:
     class Mine(Distiller):
-        def losses(self, step: Step) -> dict[str, torch.Tensor]:
+        def losses(self, step: ShortcutFrame) -> dict[str, torch.Tensor]:
             return {"mine": step.picture.mean() + 1}
 
     pair = torch.rand(1, 2, 3, 16, 16)
     once = Mine(model_of(chain))
-    torch.testing.assert_close(unlogged(once).training_step(pair, 0), once.losses(once.steps(pair)[0])["mine"])
+    torch.testing.assert_close(
+        unlogged(once).training_step(pair, 0), once.losses(once.shortcut_frames(pair)[0])["mine"]
+    )
 
     class Weights(LossWeights):
         mine = 4.0
 
     weighted = Mine(model_of(chain), weights=Weights.plain())
-    torch.testing.assert_close(unlogged(weighted).training_step(pair, 0), 4 * once.losses(once.steps(pair)[0])["mine"])
+    torch.testing.assert_close(
+        unlogged(weighted).training_step(pair, 0), 4 * once.losses(once.shortcut_frames(pair)[0])["mine"]
+    )
 
 
 def test_a_perceptual_module_is_held_frozen(chain: nn.Module) -> None:
@@ -257,7 +261,7 @@ def test_a_perceptual_module_is_held_frozen(chain: nn.Module) -> None:
 
     given = Distance()
     distiller = Distiller(model_of(chain), weights=LossWeights.plain(perceptual=1), perceptual=given)
-    (step,) = distiller.steps(torch.rand(2, 2, 3, 16, 16))
+    (step,) = distiller.shortcut_frames(torch.rand(2, 2, 3, 16, 16))
     found = distiller.losses(step)["perceptual"]
     torch.testing.assert_close(found, 2 * (step.picture - step.target).abs().mean())
     assert not any("perceptual" in name for name in [*distiller.state_dict(), *dict(distiller.named_parameters())])

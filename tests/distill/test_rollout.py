@@ -74,11 +74,11 @@ def looped(run: Any, adapter: Any) -> list[Tensor]:
 @pytest.mark.parametrize("feedback", ["teacher", "own"])
 def test_references_come_every_interval_and_targets_are_the_teachers_generation(feedback: str) -> None:
     model, adapter = made()
-    steps = Rollout(model, adapter, feedback).steps(FRAMES)
+    steps = Rollout(model, adapter, feedback).shortcut_frames(FRAMES)
     expected = looped(adapter.teacher, adapter)
     assert len(steps) == 4
     for step, number, reference in zip(steps, (1, 2, 4, 5), (0, 0, 3, 3), strict=True):
-        assert torch.equal(step.frame, FRAMES[:, number])
+        assert torch.equal(step.input, FRAMES[:, number])
         torch.testing.assert_close(step.target, expected[number])
         torch.testing.assert_close(step.reference_picture, expected[reference])
 
@@ -86,23 +86,23 @@ def test_references_come_every_interval_and_targets_are_the_teachers_generation(
 def test_with_own_feedback_the_pictures_are_those_of_the_stream() -> None:
     model, adapter = made()
     shown = looped(model.stream(), adapter)
-    for step, number in zip(Rollout(model, adapter, "own").steps(FRAMES), (1, 2, 4, 5), strict=True):
+    for step, number in zip(Rollout(model, adapter, "own").shortcut_frames(FRAMES), (1, 2, 4, 5), strict=True):
         torch.testing.assert_close(step.picture, shown[number])
-    follow = Rollout(model, adapter, "teacher").steps(FRAMES)
+    follow = Rollout(model, adapter, "teacher").shortcut_frames(FRAMES)
     assert not torch.allclose(follow[1].picture, shown[2], atol=1e-4)
 
 
 @pytest.mark.parametrize(("truncate", "reaches"), [(None, True), (2, True), (1, False)])
 def test_gradients_flow_back_through_as_many_frames_as_stated(truncate: int | None, reaches: bool) -> None:
     model, adapter = made()
-    first, second, *_ = Rollout(model, adapter, "own", truncate).steps(FRAMES)
+    first, second, *_ = Rollout(model, adapter, "own", truncate).shortcut_frames(FRAMES)
     (gradient,) = torch.autograd.grad(second.picture.sum(), first.output, allow_unused=True)
     assert (gradient is not None) == reaches
 
 
 def test_no_gradient_passes_a_reference() -> None:
     model, adapter = made()
-    steps = Rollout(model, adapter, "own").steps(FRAMES)
+    steps = Rollout(model, adapter, "own").shortcut_frames(FRAMES)
     (gradient,) = torch.autograd.grad(steps[2].picture.sum(), steps[1].output, allow_unused=True)
     assert gradient is None
 
@@ -110,15 +110,15 @@ def test_no_gradient_passes_a_reference() -> None:
 def test_frames_that_the_adapter_opens_with_are_no_references() -> None:
     model, adapter = made(OpeningAdapter)
     for feedback in ("teacher", "own"):
-        steps = Rollout(model, adapter, feedback).steps(FRAMES)
-        assert [i for i in range(7) for step in steps if torch.equal(step.frame, FRAMES[:, i])] == [2, 3, 5, 6]
+        steps = Rollout(model, adapter, feedback).shortcut_frames(FRAMES)
+        assert [i for i in range(7) for step in steps if torch.equal(step.input, FRAMES[:, i])] == [2, 3, 5, 6]
 
 
 def test_the_teacher_gets_no_gradient_and_keeps_its_flags() -> None:
     model, adapter = made()
     model.teacher.mid.weight.requires_grad_(False)
     flags = [p.requires_grad for p in model.teacher.parameters()]
-    steps = Rollout(model, adapter, "own").steps(FRAMES)
+    steps = Rollout(model, adapter, "own").shortcut_frames(FRAMES)
     sum(step.picture.sum() for step in steps).backward()
     assert [p.requires_grad for p in model.teacher.parameters()] == flags
     assert all(p.grad is None for p in model.teacher.parameters())
@@ -129,7 +129,7 @@ def test_cached_features_give_the_same_steps(chain: nn.Module) -> None:
     model = shortcutv2v.wrap(chain, "1", "4", example_inputs=(FRAMES[:, 0],), channels=2)
     rollout = Rollout(model, shortcutv2v.Adapter(chain, "1", "4"))
     features = [Features(carry := model.head(frame), model.middle(carry)) for frame in FRAMES.unbind(1)]
-    for live, cached in zip(rollout.steps(FRAMES), rollout.steps_from(features), strict=True):
+    for live, cached in zip(rollout.shortcut_frames(FRAMES), rollout.shortcut_frames_from(features), strict=True):
         for name in ("picture", "target", "reference"):
             torch.testing.assert_close(getattr(live, name), getattr(cached, name))
         torch.testing.assert_close(live.reuse(), cached.reuse())
@@ -138,10 +138,10 @@ def test_cached_features_give_the_same_steps(chain: nn.Module) -> None:
 def test_what_cannot_be_is_refused() -> None:
     model, adapter = made()
     with pytest.raises(InputError, match="no shortcut frame"):
-        Rollout(model, adapter).steps(FRAMES[:, :1])
+        Rollout(model, adapter).shortcut_frames(FRAMES[:, :1])
     with pytest.raises(InputError, match="unknown feedback 'mine': expected one of teacher, own"):
         Rollout(model, adapter, "mine")
     with pytest.raises(InputError, match="truncate must be at least 1"):
         Rollout(model, adapter, "own", truncate=0)
     with pytest.raises(InputError, match="needs frames"):
-        Rollout(model, adapter, "own").steps_from([])
+        Rollout(model, adapter, "own").shortcut_frames_from([])

@@ -23,8 +23,8 @@ def test_a_loss_is_added_in_under_15_lines(chain: nn.Module) -> None:
     model = shortcutv2v.wrap(chain, "1", "4", example_inputs=(torch.rand(1, 3, 16, 16),))
     pair = torch.rand(1, 2, 3, 16, 16)
     own, base = EdgeDistiller(model), Distiller(model)
-    found = own.losses(own.steps(pair)[0])
-    assert set(found) - set(base.losses(base.steps(pair)[0])) == {"edges"}
+    found = own.losses(own.shortcut_frames(pair)[0])
+    assert set(found) - set(base.losses(base.shortcut_frames(pair)[0])) == {"edges"}
     assert found["edges"] > 0
 
 

@@ -19,7 +19,7 @@ from shortcutv2v.distill.discriminators import load_authors
 from shortcutv2v.distill.losses import LossWeights
 from shortcutv2v.distill.perceptual import FeaturePerceptual, LPIPSPerceptual, VGGPerceptual
 from shortcutv2v.distill.presets import PRESETS, Preset
-from shortcutv2v.distill.rollout import Rollout, Step
+from shortcutv2v.distill.rollout import Rollout, ShortcutFrame
 from shortcutv2v.distill.settings import Settings, TrainerSettings
 from shortcutv2v.distill.sources import open_clips
 
@@ -64,7 +64,7 @@ __all__ = [
     "Rollout",
     "Sequences",
     "Settings",
-    "Step",
+    "ShortcutFrame",
     "StepSeed",
     "TrainerSettings",
     "VGGPerceptual",

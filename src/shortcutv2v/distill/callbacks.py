@@ -213,7 +213,7 @@ class PictureLog(pl.Callback):
         writers = [writer for writer in writers if hasattr(writer, "add_image")]
         if not writers or (self._validations - 1) % self.every:
             return
-        self.pictures = pictures_of(pl_module.steps(batch)[-1])
+        self.pictures = pictures_of(pl_module.shortcut_frames(batch)[-1])
         for name, picture in self.pictures.items():
             for writer in writers:
                 writer.add_image(f"pictures/{name}", picture.float().cpu(), trainer.global_step)

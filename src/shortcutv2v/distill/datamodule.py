@@ -14,13 +14,13 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, DistributedSampler, Subset
 
 from shortcutv2v.adapter import Adapter
-from shortcutv2v.bar import say
+from shortcutv2v.bar import bar, say
 from shortcutv2v.distill.cache import FeatureCache
 from shortcutv2v.distill.clips import FrameSource
 from shortcutv2v.distill.data import Pairs, Sequences, Windows
 from shortcutv2v.distill.pace import ValidationPace, choose_plan, frame_cost, validation_pace
 from shortcutv2v.distill.plan import BATCHES, Batches, Plan
-from shortcutv2v.distill.progress import counting
+from shortcutv2v.distill.progress import RARELY
 from shortcutv2v.distill.settings import Settings, settings_of
 from shortcutv2v.distill.sources import Source, open_clips
 from shortcutv2v.distill.verdict import Deadline
@@ -125,8 +125,9 @@ class ClipData(pl.LightningDataModule):
             return samples(self.clips, length, **shared)
         module.to(module.trainer.strategy.root_device)  # Lightning does so a moment later
         frames = sum(len(clip) for clip in self.clips)
-        with _first_alone(module.trainer), counting("caching features", frames, self.settings.progress) as watch:
-            cache = FeatureCache(self.cache, module.model, adapter, watch=watch)
+        shown = bar(total=frames, desc="caching features", disable=not self.settings.progress, **RARELY)
+        with _first_alone(module.trainer), shown:
+            cache = FeatureCache(self.cache, module.model, adapter, watch=shown.update)
             return samples(self.clips, length, **shared, cache=cache)
 
     @property

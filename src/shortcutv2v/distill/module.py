@@ -21,7 +21,7 @@ from shortcutv2v.distill.checks import check_kind, check_model
 from shortcutv2v.distill.losses import LossWeights
 from shortcutv2v.distill.perceptual import FrozenDistance, VGGPerceptual
 from shortcutv2v.distill.plan import WithoutPictures
-from shortcutv2v.distill.rollout import Rollout, Step
+from shortcutv2v.distill.rollout import Rollout, ShortcutFrame
 from shortcutv2v.distill.settings import Settings, settings_of
 from shortcutv2v.errors import CheckpointError, InputError
 from shortcutv2v.fingerprint import differences
@@ -43,9 +43,9 @@ class Distiller(pl.LightningModule):
     computed with the discriminators frozen, the discriminators' losses on detached pictures. So one backward pass does
     the usual pair of steps, and Lightning's accumulation, mixed precision, clipping and strategies apply to both.
 
-    Hooks to override: `steps()` turns a batch into `Step`s, `losses()` and `discriminator_losses()` return the losses
-    (a loss without a weight of its name counts once), `configure_optimizers()` returns the optimiser. The adapter turns
-    frames into inputs.
+    Hooks to override: `shortcut_frames()` turns a batch into `ShortcutFrame`s, `losses()` and `discriminator_losses()`
+    return their losses (a loss without a weight of its name counts once), `configure_optimizers()` returns the
+    optimiser. The adapter turns frames into inputs.
 
     Args:
         model: a wrapped teacher.
@@ -74,8 +74,8 @@ class Distiller(pl.LightningModule):
         >>> teacher = torch.nn.Sequential(*(torch.nn.Conv2d(3, 3, 3, padding=1) for _ in range(4)))
         >>> model = shortcutv2v.wrap(teacher, "0", "2", example_inputs=(torch.rand(1, 3, 8, 8),))
         >>> distiller = Distiller(model)
-        >>> (step,) = distiller.steps(torch.rand(1, 2, 3, 8, 8))
-        >>> sorted(distiller.losses(step))
+        >>> (frame,) = distiller.shortcut_frames(torch.rand(1, 2, 3, 8, 8))
+        >>> sorted(distiller.losses(frame))
         ['alignment', 'feature', 'output']
     """
 
@@ -119,20 +119,20 @@ class Distiller(pl.LightningModule):
             )
         return adversary
 
-    def steps(self, batch: Tensor | Sequence[Any]) -> list[Step]:
-        """Run teacher and blocks on a batch: one `Step` per shortcut frame.
+    def shortcut_frames(self, batch: Tensor | Sequence[Any]) -> list[ShortcutFrame]:
+        """Run teacher and blocks on a batch: one `ShortcutFrame` per frame between references.
 
         Args:
             batch: frames (B, T, C, H, W) in [0, 1], or cached features: T pairs (carry, f).
         """
         if not isinstance(batch, Tensor):
-            return self.rollout.steps_from(batch)
+            return self.rollout.shortcut_frames_from(batch)
         _, dtype = placement(self.model.teacher)
-        return self.rollout.steps(batch.to(dtype))
+        return self.rollout.shortcut_frames(batch.to(dtype))
 
-    def losses(self, step: Step) -> dict[str, Tensor]:
+    def losses(self, frame: ShortcutFrame) -> dict[str, Tensor]:
         """Return the blocks' losses by name, unweighted, without those of weight zero. Override it to add one."""
-        w, pairs = self.weights, list(zip(step.predictions, step.f, strict=False))
+        w, pairs = self.weights, list(zip(frame.predictions, frame.f, strict=False))
         found = {}
         if w.feature:
             found["feature"] = _sum(losses.feature_loss(p.f_hat, f) for p, f in pairs)
@@ -141,37 +141,37 @@ class Distiller(pl.LightningModule):
         if not self.pictures:
             return found
         if w.output:
-            found["output"] = losses.output_loss(step.picture, step.target)
+            found["output"] = losses.output_loss(frame.picture, frame.target)
         if self.perceptual is not None:
-            found["perceptual"] = self.perceptual(step.picture, step.target)
+            found["perceptual"] = self.perceptual(frame.picture, frame.target)
         if self.adversary is not None:
-            found.update(self.adversary.generator(step.picture, step.reference_picture))
+            found.update(self.adversary.generator(frame.picture, frame.reference_picture))
         return found
 
-    def discriminator_losses(self, step: Step) -> dict[str, Tensor]:
+    def discriminator_losses(self, frame: ShortcutFrame) -> dict[str, Tensor]:
         """Return the discriminators' losses by name, each counted once; none without discriminators."""
         if self.adversary is None or not self.pictures:
             return {}
-        return dict(self.adversary.discriminator(step.picture.detach(), step.target, step.reference_picture))
+        return dict(self.adversary.discriminator(frame.picture.detach(), frame.target, frame.reference_picture))
 
     def objective(self, batch: Any) -> tuple[Tensor, dict[str, Tensor]]:
         """Return what a step minimises on a batch, and its losses by name.
 
         Args:
-            batch: as `steps` takes it, or `WithoutPictures` of it.
+            batch: as `shortcut_frames` takes it, or `WithoutPictures` of it.
         """
         self.pictures = not isinstance(batch, WithoutPictures)
         batch = batch if self.pictures else batch.batch
         try:
-            steps = self.steps(batch)
+            frames = self.shortcut_frames(batch)
         except InputError as error:
             if not isinstance(batch, Tensor):
                 raise
             raise InputError(f"frames {tuple(batch.shape[2:])}, as clips and crop give them: {error}") from error
-        found = _mean([self.losses(step) for step in steps])
+        found = _mean([self.losses(frame) for frame in frames])
         if not found:
             raise InputError("there is nothing to train: every loss has weight zero")
-        against = _mean([self.discriminator_losses(step) for step in steps])
+        against = _mean([self.discriminator_losses(frame) for frame in frames])
         self.pictures = True
         total = _sum(getattr(self.weights, name, 1.0) * value for name, value in found.items())
         return _sum([total, *against.values()]), {**found, **against, "loss": total}
@@ -186,10 +186,10 @@ class Distiller(pl.LightningModule):
     @torch.no_grad()
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         """Log PSNR to the teacher over a batch's shortcut frames, beside the two free baselines."""
-        for step in self.steps(batch):
-            shown = {"psnr": step.picture, "psnr_reuse": step.reuse(), "psnr_repeat": step.reference_picture}
+        for frame in self.shortcut_frames(batch):
+            shown = {"psnr": frame.picture, "psnr_reuse": frame.reuse(), "psnr_repeat": frame.reference_picture}
             for name, picture in shown.items():
-                value = psnr(picture, step.target).mean()
+                value = psnr(picture, frame.target).mean()
                 self.log(f"val/{name}", value, sync_dist=True, batch_size=picture.shape[0])
 
     def configure_optimizers(self) -> Any:

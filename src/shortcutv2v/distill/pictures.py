@@ -1,11 +1,11 @@
-"""Pictures of one training step, for a logger."""
+"""Pictures of one shortcut frame, for a logger."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from shortcutv2v.distill.rollout import Step
+from shortcutv2v.distill.rollout import ShortcutFrame
 
 __all__ = ["pictures_of"]
 
@@ -14,11 +14,11 @@ ERROR_RANGE = 0.1
 
 
 @torch.no_grad()
-def pictures_of(step: Step) -> dict[str, Tensor]:
-    """Draw pictures of the first frame of a step's batch.
+def pictures_of(shown: ShortcutFrame) -> dict[str, Tensor]:
+    """Draw pictures of the first sample of a batch.
 
     Args:
-        step: as `Distiller.steps()` gives it.
+        shown: as `Distiller.shortcut_frames()` gives it.
 
     Returns:
         By name, float (3, H, W) or (1, H, W) in [0, 1]: `frame` (left out where it is no picture), `teacher`,
@@ -27,12 +27,12 @@ def pictures_of(step: Step) -> dict[str, Tensor]:
         `offset_global`, mean length of the offsets, the longest drawn white, and `mask`, the mean over the taps, white
         takes the current frame.
     """
-    found = {} if step.frame is None or step.frame.shape[1] not in (1, 3) else {"frame": step.frame[0]}
-    found |= {"teacher": step.target[0], "shortcut": step.picture[0]}
-    found["error"] = _error(step.picture[0], step.target[0])
-    found["error_reuse"] = _error(step.reuse()[0], step.target[0])
-    for number, seen in enumerate(step.predictions):
-        branch = f"_{number}" if len(step.predictions) > 1 else ""
+    found = {} if shown.input is None or shown.input.shape[1] not in (1, 3) else {"frame": shown.input[0]}
+    found |= {"teacher": shown.target[0], "shortcut": shown.picture[0]}
+    found["error"] = _error(shown.picture[0], shown.target[0])
+    found["error_reuse"] = _error(shown.reuse()[0], shown.target[0])
+    for number, seen in enumerate(shown.predictions):
+        branch = f"_{number}" if len(shown.predictions) > 1 else ""
         found[f"offset{branch}"] = _length(seen.local_offset[0])
         found[f"offset_global{branch}"] = _length(seen.global_offset[0])
         if seen.mask is not None:

@@ -6,7 +6,7 @@ import contextlib
 import logging
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytorch_lightning as pl
@@ -14,29 +14,14 @@ from pytorch_lightning.trainer.states import TrainerFn
 
 from shortcutv2v.bar import bar, say
 
-__all__ = ["Progress", "Speed", "counting", "quiet_lightning"]
+__all__ = ["RARELY", "Progress", "Speed", "quiet_lightning"]
 
 _SHOWN = {"val/psnr": "PSNR", "val/psnr_reuse": "reuse", "val/psnr_repeat": "repeat"}
 _SHAPE = "{desc}{percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}"
-_RARELY = {"mininterval": 0.5, "miniters": 0}
-"""A line each time in a log file."""
+RARELY = {"mininterval": 0.5, "miniters": 0}
+"""Options of bars: every refresh is a line in a log file."""
 _SMOOTH = 0.95
 """Share of the shown loss that stays at each step: crops differ more than steps do."""
-
-
-@contextlib.contextmanager
-def counting(what: str, total: int, shown: bool) -> Iterator[Callable[[int], Any]]:
-    """Show a bar; call the function with every number of things done.
-
-    Examples:
-        >>> with counting("frames", 3, shown=False) as done:
-        ...     done(3)
-    """
-    found = bar(total=total, desc=what, disable=not shown, **_RARELY)
-    try:
-        yield found.update
-    finally:
-        found.close()
 
 
 class Progress(pl.Callback):
@@ -52,7 +37,7 @@ class Progress(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Draw the empty bar."""
-        self._bar = bar(total=100, unit="%", bar_format=_SHAPE, disable=not trainer.is_global_zero, **_RARELY)
+        self._bar = bar(total=100, unit="%", bar_format=_SHAPE, disable=not trainer.is_global_zero, **RARELY)
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, *_: Any) -> None:
         """Move the bar."""
@@ -67,7 +52,7 @@ class Progress(pl.Callback):
         """Draw a bar of its own for the last validation; during training, say so in front of the bar."""
         if trainer.state.fn != TrainerFn.FITTING:
             windows = int(min(trainer.num_val_batches)) if trainer.num_val_batches else 0
-            self._validation = bar(total=windows, desc="validating", disable=not trainer.is_global_zero, **_RARELY)
+            self._validation = bar(total=windows, desc="validating", disable=not trainer.is_global_zero, **RARELY)
         elif self._bar is not None:
             self._bar.set_description("validating")
 

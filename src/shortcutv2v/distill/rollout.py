@@ -20,7 +20,7 @@ from shortcutv2v.model import ShortcutV2V
 from shortcutv2v.player import Player
 from shortcutv2v.types import Carry, Reference
 
-__all__ = ["FEEDBACKS", "Rollout", "Step", "TeacherFrame", "frozen"]
+__all__ = ["FEEDBACKS", "Rollout", "ShortcutFrame", "TeacherFrame", "frozen"]
 
 FEEDBACKS = ("teacher", "own")
 """Choices of the outputs that a recurrent teacher gets back on shortcut frames in training."""
@@ -47,7 +47,7 @@ class TeacherFrame:
 
 
 @dataclass(repr=False)
-class Step:
+class ShortcutFrame:
     """One shortcut frame of a training batch. Pictures are drawn when they are first asked for.
 
     Attributes:
@@ -56,8 +56,8 @@ class Step:
         reference: the `Reference` that the blocks predict from.
         carry: the head's result for the current frame; differs from `teacher.carry` if own outputs are fed back.
         predictions: one per branch, see `Prediction`.
-        frame: the current frame, (B, C, H, W); None if features come from a cache.
-        rollout: the rollout that this step belongs to.
+        input: the current frame, (B, C, H, W); None if features come from a cache.
+        rollout: the rollout that it belongs to.
     """
 
     teacher: TeacherFrame
@@ -65,7 +65,7 @@ class Step:
     reference: Reference
     carry: Carry
     predictions: tuple[Prediction, ...]
-    frame: Tensor | None
+    input: Tensor | None
     rollout: Rollout
 
     @property
@@ -142,7 +142,7 @@ class Rollout:
         """True if shortcut frames are made from the outputs of others, which cannot be cached."""
         return self.feedback == "own" and self.adapter.recurrent
 
-    def steps(self, frames: Tensor) -> list[Step]:
+    def shortcut_frames(self, frames: Tensor) -> list[ShortcutFrame]:
         """Return the shortcut frames of a batch; the first frame and every `interval`-th after it is a reference.
 
         Frames that the adapter opens with are left out.
@@ -158,8 +158,8 @@ class Rollout:
             follow = self._own if self.feeds_itself else self._follow
             return _not_empty(list(follow(work)), frames.shape[1])
 
-    def steps_from(self, features: Sequence[Features]) -> list[Step]:
-        """Do as `steps`, from cached features, one `Features` per frame.
+    def shortcut_frames_from(self, features: Sequence[Features]) -> list[ShortcutFrame]:
+        """Do as `shortcut_frames`, from cached features, one `Features` per frame.
 
         Raises:
             InputError: no shortcut frame is among them, or `feedback` asks for other inputs than the cached ones.
@@ -187,7 +187,7 @@ class Rollout:
                 found.append((frame, work))
         return found
 
-    def _follow(self, frames: Sequence[tuple[Tensor | None, TeacherFrame | None]]) -> Iterator[Step]:
+    def _follow(self, frames: Sequence[tuple[Tensor | None, TeacherFrame | None]]) -> Iterator[ShortcutFrame]:
         """Yield shortcut passes on the teacher's own inputs."""
         at_reference: TeacherFrame | None = None
         distance = 0
@@ -200,9 +200,9 @@ class Rollout:
                 reference = self.model.make_reference(work.carry, work.f)
             else:
                 predictions = self.model.analyse(reference, work.carry)
-                yield Step(work, at_reference, reference, work.carry, predictions, frame, self)
+                yield ShortcutFrame(work, at_reference, reference, work.carry, predictions, frame, self)
 
-    def _own(self, frames: Sequence[tuple[Tensor, TeacherFrame | None]]) -> Iterator[Step]:
+    def _own(self, frames: Sequence[tuple[Tensor, TeacherFrame | None]]) -> Iterator[ShortcutFrame]:
         """Yield shortcut passes on their own outputs, as a stream runs; targets are the teacher's own generation."""
         run = _OwnPasses(self)
         player = Player(self.adapter, run)
@@ -211,15 +211,15 @@ class Rollout:
             player(frame)
             if run.depth == 0 or (self.truncate is not None and run.depth % self.truncate == 0):
                 player.state = _detached(player.state)
-            if run.step is not None:
-                yield run.step
+            if run.shown is not None:
+                yield run.shown
 
 
 class _OwnPasses:
     """Full and shortcut passes on a recurrent teacher's own outputs, for a `Player`.
 
     Attributes:
-        step: the last shortcut frame; None after a full pass.
+        shown: the last shortcut frame; None after a full pass.
         depth: shortcut frames since the reference.
     """
 
@@ -227,13 +227,13 @@ class _OwnPasses:
         self.rollout = rollout
         self.frame: Tensor | None = None
         self.teacher: TeacherFrame | None = None
-        self.step: Step | None = None
+        self.shown: ShortcutFrame | None = None
         self.depth = 0
         self._reference: tuple[TeacherFrame, Reference] | None = None
 
     def prepare(self, frame: Tensor, teacher: TeacherFrame | None) -> None:
         """Take the next frame, and the teacher's work on it."""
-        self.frame, self.teacher, self.step = frame, teacher, None
+        self.frame, self.teacher, self.shown = frame, teacher, None
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         assert self.teacher is not None  # noqa: S101  (the teacher runs on exactly these frames)
@@ -242,9 +242,11 @@ class _OwnPasses:
         if self._reference is not None and self.depth + 1 < self.rollout.interval:
             at_reference, reference = self._reference
             predictions = model.analyse(reference, carry)
-            self.step = Step(self.teacher, at_reference, reference, carry, predictions, self.frame, self.rollout)
+            self.shown = ShortcutFrame(
+                self.teacher, at_reference, reference, carry, predictions, self.frame, self.rollout
+            )
             self.depth += 1
-            return self.step.output
+            return self.shown.output
         carry = _detached(carry)
         with torch.no_grad():
             f = model.middle(carry)
@@ -270,7 +272,7 @@ def _detached(tree: Any) -> Any:
     return pytree.tree_map_only(Tensor, Tensor.detach, tree)
 
 
-def _not_empty(steps: list[Step], frames: int) -> list[Step]:
-    if not steps:
+def _not_empty(found: list[ShortcutFrame], frames: int) -> list[ShortcutFrame]:
+    if not found:
         raise InputError(f"{frames} frames hold no shortcut frame: give the reference and at least one more")
-    return steps
+    return found

@@ -14,7 +14,7 @@ from .info import info
 from .structure import Structure
 from .traced import Traced
 
-__all__ = ["describe_leaks", "layer_of", "leak_text", "output_names"]
+__all__ = ["describe_leaks", "layer_of", "leak_text", "output_names", "returned_names"]
 
 
 def output_names(result: Structure) -> list[str]:
@@ -33,6 +33,14 @@ def output_names(result: Structure) -> list[str]:
         elif depth < 8:
             queue.extend((path + (w if w.startswith("[") else f".{w}"), item, depth + 1) for w, _, item in parts(value))
     return [names[id(mark)] for mark in marks]
+
+
+def returned_names(traced: Traced) -> dict[Node, list[str]]:
+    """Return the nodes that are outputs, each with the names of these outputs."""
+    found: dict[Node, list[str]] = {}
+    for node, name in zip(traced.outputs, output_names(traced.result), strict=True):
+        found.setdefault(node, []).append(name)
+    return found
 
 
 def layer_of(node: Node, within: set[Node] | None = None) -> str:
@@ -62,10 +70,7 @@ def describe_leaks(traced: Traced, leaks: Iterable[Node], within: set[Node], aro
         within: the nodes that depend on `a`.
         around: the nodes that the tail needs, other than those that only feed `f`.
     """
-    names = output_names(traced.result)
-    returned: dict[Node, list[str]] = {}
-    for node, name in zip(traced.outputs, names, strict=True):
-        returned.setdefault(node, []).append(name)
+    returned = returned_names(traced)
     phrases = []
     for node in leaks:
         needs = [f"returned as {' and '.join(returned[node])}"] if node in returned else []

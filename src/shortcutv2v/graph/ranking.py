@@ -12,7 +12,7 @@ from torch.fx import Node
 
 from .cut import Layer
 from .info import info
-from .leaks import layer_of, output_names
+from .leaks import layer_of, returned_names
 from .partition import downstream, upstream
 from .reach import Reach
 from .traced import Traced
@@ -98,10 +98,7 @@ class Ranking:
         self.working = self.bits(n for n in self.nodes if info(n).macs)
         self.total = max(1.0, float(self.macs.sum()))
         self.pictures = downstream(n for n in traced.inputs if len(info(n).shape) == 4)
-        self.returned: dict[int, list[str]] = {}
-        for node, name in zip(traced.outputs, output_names(traced.result), strict=True):
-            if node in self.index:
-                self.returned.setdefault(self.index[node], []).append(name)
+        self.returned = returned_names(traced)
         self.phrases: dict[tuple[int, int], str] = {}
 
     def bits(self, nodes: Iterable[Node]) -> int:
@@ -235,9 +232,10 @@ class Ranking:
     def phrase(self, leak: int, f: int) -> str:
         """The layer of a leak, and who needs it."""
         if (leak, f) not in self.phrases:
-            layer = layer_of(self.nodes[leak], self.pictures)
-            if leak in self.returned:
-                self.phrases[leak, f] = f"{layer}, returned as {' and '.join(self.returned[leak])}"
+            node = self.nodes[leak]
+            layer = layer_of(node, self.pictures)
+            if node in self.returned:
+                self.phrases[leak, f] = f"{layer}, returned as {' and '.join(self.returned[node])}"
             else:
                 around = self.after[leak] & ~(self.before[f] | 1 << f) & self.live & self.heavy
                 reader = next((info(self.nodes[i]).owner for i in _ones(around)), "the tail")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -55,11 +54,6 @@ class Job:
         """The names of the cut's layers."""
         return {layer.name for layer in self.cut.layers}
 
-    def inputs(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """Fresh copies of the inputs."""
-        args, kwargs = self.structure.rebuild([t.clone() for t in self.tensors])
-        return args, kwargs
-
 
 def attempt(name: str, job: Job, on_leak: str) -> Split:
     """Capture with one strategy and verify the result.
@@ -109,7 +103,8 @@ def follow(name: str, twin: Twin, tensors: list[Tensor], structure: Structure) -
 
 def _verified(strategy: Callable[[Job, str], Split], job: Job, on_leak: str) -> Split:
     try:
-        split = strategy(job, on_leak)
+        with untouched(job.teacher):
+            split = strategy(job, on_leak)
         verify(job.teacher, split, job.structure, job.expected)
     except (ShortcutError, Untraceable):
         raise
@@ -135,9 +130,8 @@ def _fine_fx(job: Job, on_leak: str) -> Split:
 
 
 def _recorded(job: Job, *, fine: bool) -> Traced:
-    args, kwargs = job.inputs()
-    with untouched(job.teacher):
-        return record(job.twin, args, kwargs, job.marked, fine=fine)
+    args, kwargs = job.structure.rebuild([t.clone() for t in job.tensors])
+    return record(job.twin, args, kwargs, job.marked, fine=fine)
 
 
 def _graph_split(job: Job, traced: Traced, on_leak: str) -> Split:
@@ -153,14 +147,11 @@ def _divided(job: Job, traced: Traced, on_leak: str) -> tuple[Partition, Maps]:
 
 
 def _export(job: Job, on_leak: str) -> Split:
-    with untouched(job.teacher):
-        traced = export(job.twin, [t.clone() for t in job.tensors], job.structure, job.marked)
-    return _graph_split(job, traced, on_leak)
+    return _graph_split(job, export(job.twin, [t.clone() for t in job.tensors], job.structure, job.marked), on_leak)
 
 
 def _hooks(job: Job, on_leak: str) -> Split:
-    with untouched(job.teacher):
-        plan = watch(job.teacher, job.tensors, job.structure, job.marked)
+    plan = watch(job.teacher, job.tensors, job.structure, job.marked)
     part, maps = _divided(job, plan.traced, on_leak)
     return HookSplit(job.teacher, plan, part, maps, job.structure, job.key)
 
