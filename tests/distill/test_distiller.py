@@ -182,7 +182,7 @@ def test_folders_of_videos_and_of_frames_and_tensors_mix(chain: nn.Module, tmp_p
                 writer.write(frame)
     sources = [tmp_path / "videos", tmp_path / "frames", moving(3)]
     distiller = fit(model_of(chain), sources, minutes=None, max_steps=1, crop=8, progress=False)
-    assert len(distiller.trainer.datamodule.pairs.clips) == 4
+    assert len(distiller.trainer.datamodule.pairs.source.clips) == 4
 
 
 def test_an_end_is_needed(chain: nn.Module) -> None:

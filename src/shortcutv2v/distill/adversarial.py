@@ -74,12 +74,12 @@ class Adversary(nn.Module):
         self.spatial = made(PatchDiscriminator, spatial)
         self.temporal = made(TemporalDiscriminator, temporal)
 
-    def generator(self, picture: Tensor, reference: Tensor) -> dict[str, Tensor]:
+    def generator(self, picture: Tensor, reference_picture: Tensor) -> dict[str, Tensor]:
         """Return the block's losses. The discriminators get no gradient and do not change.
 
         Args:
             picture: O_hat_t, from the shortcut pass.
-            reference: O_ref, the teacher's picture of the reference frame.
+            reference_picture: O_ref, the teacher's picture of the reference frame.
 
         Returns:
             "gan" and "temporal_gan", those that are judged.
@@ -87,22 +87,22 @@ class Adversary(nn.Module):
         with _held(self):
             return {
                 name: gan_generator_loss(discriminator(seen), self.form)
-                for name, discriminator, seen in self._views("gan", picture, reference)
+                for name, discriminator, seen in self._views("gan", picture, reference_picture)
             }
 
-    def discriminator(self, picture: Tensor, target: Tensor, reference: Tensor) -> dict[str, Tensor]:
+    def discriminator(self, picture: Tensor, target: Tensor, reference_picture: Tensor) -> dict[str, Tensor]:
         """Return the discriminators' losses. Pictures are detached; all parameters of discriminators get a gradient.
 
         Args:
             picture: O_hat_t, from the shortcut pass.
             target: O_t, the teacher's own.
-            reference: O_ref, the teacher's picture of the reference frame.
+            reference_picture: O_ref, the teacher's picture of the reference frame.
 
         Returns:
             "discriminator" and "temporal_discriminator", those that judge.
         """
         # One call for both kinds: a step of the power iteration of spectral norm per training step.
-        pictures, references = torch.cat((target, picture)).detach(), torch.cat((reference, reference))
+        pictures, references = torch.cat((target, picture)).detach(), torch.cat((reference_picture, reference_picture))
         found = {}
         for name, discriminator, seen in self._views("discriminator", pictures, references):
             scores = discriminator(seen)
