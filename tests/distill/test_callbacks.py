@@ -14,8 +14,7 @@ from torch.utils.data import DataLoader
 
 import shortcutv2v
 from shortcutv2v.distill import Distiller, LossWeights, Pairs, Windows
-from shortcutv2v.distill.callbacks import EMA, NaNGuard, PictureLog, StepSeed
-from shortcutv2v.distill.pictures import pictures_of
+from shortcutv2v.distill.callbacks import EMA, NaNGuard, PictureLog, StepSeed, pictures_of
 from shortcutv2v.distill.progress import Progress, quiet_lightning
 from shortcutv2v.distill.verdict import Plateau
 from shortcutv2v.errors import InputError, NonFiniteLossError

@@ -18,9 +18,9 @@ from torch import Tensor, nn
 
 import shortcutv2v
 from shortcutv2v.distill import Distiller, LossWeights, fit, pace
+from shortcutv2v.distill.clips import hold_out
 from shortcutv2v.distill.pace import StepCost, choose_plan, validation_pace
 from shortcutv2v.distill.plan import Plan, WithoutPictures, Work
-from shortcutv2v.distill.sources import hold_out
 from shortcutv2v.distill.verdict import Deadline, Verdict
 from shortcutv2v.errors import InputError
 

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from shortcutv2v import video
+from shortcutv2v.distill.clips import open_clips
 from shortcutv2v.distill.data import Pairs
-from shortcutv2v.distill.sources import open_clips
 from shortcutv2v.errors import InputError, VideoError
 
 

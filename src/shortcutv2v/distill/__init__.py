@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from shortcutv2v.distill.adversarial import Adversary
 from shortcutv2v.distill.cache import FeatureCache, collate
-from shortcutv2v.distill.clips import FrameSource, Mirrored, Part
+from shortcutv2v.distill.clips import FrameSource, Mirrored, Part, open_clips
 from shortcutv2v.distill.data import Pairs, Sequences, Windows
 from shortcutv2v.distill.discriminators import load_authors
 from shortcutv2v.distill.losses import LossWeights
@@ -21,7 +21,6 @@ from shortcutv2v.distill.perceptual import FeaturePerceptual, LPIPSPerceptual, V
 from shortcutv2v.distill.presets import PRESETS, Preset
 from shortcutv2v.distill.rollout import Rollout, ShortcutFrame
 from shortcutv2v.distill.settings import Settings, TrainerSettings
-from shortcutv2v.distill.sources import open_clips
 
 _WITH_LIGHTNING = {
     **dict.fromkeys(("EMA", "NaNGuard", "PictureLog", "StepSeed"), "callbacks"),

@@ -16,13 +16,12 @@ from torch.utils.data import DataLoader, Dataset, DistributedSampler, Subset
 from shortcutv2v.adapter import Adapter
 from shortcutv2v.bar import bar, say
 from shortcutv2v.distill.cache import FeatureCache
-from shortcutv2v.distill.clips import FrameSource
+from shortcutv2v.distill.clips import FrameSource, Source, open_clips
 from shortcutv2v.distill.data import Pairs, Sequences, Windows
 from shortcutv2v.distill.pace import ValidationPace, choose_plan, frame_cost, validation_pace
 from shortcutv2v.distill.plan import BATCHES, Batches, Plan
 from shortcutv2v.distill.progress import RARELY
 from shortcutv2v.distill.settings import Settings, settings_of
-from shortcutv2v.distill.sources import Source, open_clips
 from shortcutv2v.distill.verdict import Deadline
 from shortcutv2v.errors import InputError
 from shortcutv2v.model import ShortcutV2V

@@ -15,12 +15,11 @@ from shortcutv2v.adapter_check import check_adapter
 from shortcutv2v.bar import say
 from shortcutv2v.distill.cache.store import drop_features
 from shortcutv2v.distill.checks import check_end, check_kind, check_path, checked_folder, only_run_in
-from shortcutv2v.distill.clips import FrameSource
+from shortcutv2v.distill.clips import FrameSource, Source, hold_out
 from shortcutv2v.distill.datamodule import ClipData
 from shortcutv2v.distill.module import Distiller
 from shortcutv2v.distill.pace import caching_seconds, frame_cost
 from shortcutv2v.distill.settings import Settings, settings_of
-from shortcutv2v.distill.sources import Source, hold_out
 from shortcutv2v.distill.trainer import check_readable, make_trainer, run
 from shortcutv2v.errors import InputError
 from shortcutv2v.model import ShortcutV2V, placement
