@@ -204,55 +204,33 @@ class Rollout:
 
     def _own(self, frames: Sequence[tuple[Tensor, TeacherFrame | None]]) -> Iterator[ShortcutFrame]:
         """Yield shortcut passes on their own outputs, as a stream runs; targets are the teacher's own generation."""
-        run = _OwnPasses(self)
+        latest: tuple[TeacherFrame, Reference] | None = None
+        distance = 0  # from the latest reference
+        made: list[ShortcutFrame] = []
+
+        def run(*args: Any, **kwargs: Any) -> Any:
+            nonlocal latest, distance
+            frame, work = current
+            assert work is not None  # noqa: S101  (the teacher runs on exactly these frames)
+            carry = self.model.head(*args, **kwargs)
+            distance += 1
+            if latest is not None and distance < self.interval:
+                made.append(ShortcutFrame(work, *latest, carry, self.model.analyse(latest[1], carry), frame, self))
+                return made[-1].output
+            carry = _detached(carry)
+            with torch.no_grad():
+                f = self.model.middle(carry)
+                output = self.model.tail(carry, f)
+            latest, distance = (work, self.model.make_reference(carry, f)), 0
+            return output
+
         player = Player(self.adapter, run)
-        for frame, work in frames:
-            run.prepare(frame, work)
-            player(frame)
-            if run.depth == 0 or (self.truncate is not None and run.depth % self.truncate == 0):
+        for current in frames:
+            player(current[0])
+            if distance == 0 or (self.truncate is not None and distance % self.truncate == 0):
                 player.state = _detached(player.state)
-            if run.shown is not None:
-                yield run.shown
-
-
-class _OwnPasses:
-    """Full and shortcut passes on a recurrent teacher's own outputs, for a `Player`.
-
-    Attributes:
-        shown: the last shortcut frame; None after a full pass.
-        depth: shortcut frames since the reference.
-    """
-
-    def __init__(self, rollout: Rollout) -> None:
-        self.rollout = rollout
-        self.frame: Tensor | None = None
-        self.teacher: TeacherFrame | None = None
-        self.shown: ShortcutFrame | None = None
-        self.depth = 0
-        self._reference: tuple[TeacherFrame, Reference] | None = None
-
-    def prepare(self, frame: Tensor, teacher: TeacherFrame | None) -> None:
-        """Take the next frame, and the teacher's work on it."""
-        self.frame, self.teacher, self.shown = frame, teacher, None
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        assert self.teacher is not None  # noqa: S101  (the teacher runs on exactly these frames)
-        model = self.rollout.model
-        carry = model.head(*args, **kwargs)
-        if self._reference is not None and self.depth + 1 < self.rollout.interval:
-            at_reference, reference = self._reference
-            predictions = model.analyse(reference, carry)
-            self.shown = ShortcutFrame(
-                self.teacher, at_reference, reference, carry, predictions, self.frame, self.rollout
-            )
-            self.depth += 1
-            return self.shown.output
-        carry = _detached(carry)
-        with torch.no_grad():
-            f = model.middle(carry)
-            output = model.tail(carry, f)
-        self._reference, self.depth = (self.teacher, model.make_reference(carry, f)), 0
-        return output
+            yield from made
+            made.clear()
 
 
 @contextlib.contextmanager
