@@ -156,6 +156,12 @@ COMMANDS = {
     "no such setting": "profile --adapter real_esrgan --set nothing=9",
     "no such file": "measure --adapter no.py no.mp4 --block no",
     "a number is none": "demo --minutes soon",
+    "a number is out of range": "demo --minutes -1",
+    "no such file to look at": "inspect --adapter no.py",
+    "help of train": "train --help",
+    "no such clip to train on": "train no.mp4 --adapter no.py --out block",
+    "an option of train is out of range": "train . --adapter no.py --out block --batch-size 0",
+    "no such option of train": "train . --adapter no.py --out block --learning-rate 0",
 }
 
 
