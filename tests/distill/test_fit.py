@@ -292,7 +292,7 @@ def test_writes_nothing_without_a_folder(chain: nn.Module, tmp_path: Path, monke
     run(chain, validation=clip(), max_steps=1)
     assert list(tmp_path.iterdir()) == []
     run(chain, validation=clip(), max_steps=1, folder="out")
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["last.ckpt", "logs"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["last.ckpt", "logs", "training.html"]
 
 
 def test_own_callbacks_fit_a_plain_trainer(chain: nn.Module) -> None:
