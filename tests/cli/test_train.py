@@ -13,7 +13,7 @@ import pytest
 import pytorch_lightning as pl
 import torch
 import yaml
-from command_line import refused
+from command_line import CHAIN, refused
 from safetensors.torch import load_file
 
 import shortcutv2v
@@ -23,6 +23,7 @@ from shortcutv2v.distill.verdict import Deadline
 from shortcutv2v.errors import InputError
 
 FRAMES = 6
+ADAPTER = CHAIN.replace('adapter.cuts = {"small": ("0", "1")}', "pass")
 
 
 @pytest.fixture
@@ -79,7 +80,7 @@ def test_logs_and_checkpoints_lie_under_out(common: list[str], tmp_path: Path) -
     options = ["--validation", common[0], "--trainer.val_check_interval", "1", "--trainer.log_every_n_steps", "1"]
     assert main(["train", *common, *options, "--out", str(out), "--ema", "0.9"]) == 0
     assert {path.name for path in out.iterdir()} == {
-        *("block.safetensors", "shortcut.json", "last.ckpt", "train.yaml", "logs")
+        *("block.safetensors", "shortcut.json", "last.ckpt", "train.yaml", "logs", "training.html")
     }
     logs = EventAccumulator(str(out / "logs"))
     logs.Reload()

@@ -115,9 +115,9 @@ def test_nan_is_named_and_its_batch_saved(chain: nn.Module, tmp_path: Path) -> N
 
 def test_nan_in_a_gradient_never_reaches_the_weights(chain: nn.Module, tmp_path: Path) -> None:
     distiller, watch = distiller_of(chain), Watch()
-    weight = distiller.model.blocks[0].reduce_a.weight
+    weight = distiller.model.blocks[0].reduce_a[1].weight
     weight.register_hook(lambda gradient: gradient * float("inf") if len(watch.steps) == 2 else gradient)
-    message = r"not the gradient of model\.blocks\.0\.reduce_a\.weight at step 2; the batch is in "
+    message = r"not the gradient of model\.blocks\.0\.reduce_a\.1\.weight at step 2; the batch is in "
     with pytest.raises(NonFiniteLossError, match=message):
         train(trainer_of(NaNGuard(tmp_path), watch), distiller)
     torch.testing.assert_close(weights(distiller), watch.steps[1], rtol=0, atol=0)
