@@ -27,13 +27,20 @@ class Times:
         pixel: seconds of the teacher for a pixel, as a probe has measured them.
         predicts: whether a block can predict.
         device: type of the device.
+
+    Attributes:
+        refresh: seconds of a refreshed window.
+        predict: seconds of a predicted window.
+        full: seconds of the teacher on a whole frame.
+        seconds: what the windows of the last frame took.
+        rest: whole frames to come before windows are looked for again.
     """
 
     def __init__(self, grid: Grid, pixel: float, predicts: bool, device: str) -> None:
         self.refresh = pixel * math.prod(grid.crop)
         self.predict = _PREDICTS * self.refresh
         self._predicts, self._device = predicts, device
-        self._full, self._shortcut = pixel * math.prod(grid.size), math.inf
+        self.full, self._shortcut = pixel * math.prod(grid.size), math.inf
         self._warm: set[tuple[str, int]] = set()
         self._wholes = self._rests = 0
         self.rest = 0
@@ -42,7 +49,7 @@ class Times:
     @property
     def whole(self) -> float:
         """Seconds of a frame as a whole: of a shortcut frame if a block can predict."""
-        return min(self._shortcut, _SHORTCUT * self._full) if self._predicts else self._full
+        return min(self._shortcut, _SHORTCUT * self.full) if self._predicts else self.full
 
     def pay(self, refreshed: int, predicted: int) -> bool:
         """Return True if so many windows take less time than a whole frame; if not, rest, longer each time."""
@@ -58,9 +65,9 @@ class Times:
         self._wholes += 1
         self.rest = max(0, self.rest - 1)
         if self._wholes == 1:
-            self._full = min(seconds, self._full)
+            self.full = min(seconds, self.full)
         elif full:
-            self._full = _NEW * seconds + (1 - _NEW) * self._full
+            self.full = _NEW * seconds + (1 - _NEW) * self.full
         else:
             self._shortcut = seconds if self._shortcut == math.inf else _NEW * seconds + (1 - _NEW) * self._shortcut
 
