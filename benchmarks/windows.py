@@ -50,6 +50,7 @@ def main() -> None:
     parser.add_argument("--clips", nargs="*", choices=CLIPS, default=CLIPS)
     parser.add_argument("--height", type=int, default=360, help="of the frames (default: %(default)s)")
     parser.add_argument("--frames", type=int, default=24, help="per clip, at most 32 (default: %(default)s)")
+    parser.add_argument("--modes", nargs="*", help="run these modes only, by name in the table")
     options = parser.parse_args()
     RESULTS.mkdir(parents=True, exist_ok=True)
     keep_freed_memory()
@@ -67,7 +68,7 @@ def speeds(options: argparse.Namespace, adapter: Adapter) -> None:
     found = load("speed")
     for name in options.clips:
         frames = list(clip(name, options.height, options.frames))
-        found[name] = measure(adapter, options.block, frames)
+        found[name] = measure(adapter, options, frames)
         save("speed", found)
 
 
@@ -122,12 +123,14 @@ def modes(adapter: Adapter, block: Path | None) -> Iterator[tuple[str, ShortcutV
 
 
 @torch.no_grad()
-def measure(adapter: Adapter, block: Path | None, frames: list[Tensor]) -> dict[str, Any]:
+def measure(adapter: Adapter, options: argparse.Namespace, frames: list[Tensor]) -> dict[str, Any]:
     """The teacher and every mode on one clip."""
     run = timed(adapter.teacher, frames, [])
     truth = run.pop("outputs")
     found = {"size": list(frames[0].shape[-2:]), "frames": len(frames), "teacher": run}
-    for name, model, goal in modes(adapter, block):
+    for name, model, goal in modes(adapter, options.block):
+        if options.modes and name not in options.modes:
+            continue
         stream = model.stream(**goal)
         found[name] = timed(stream, frames, truth) | about(stream)
         del found[name]["outputs"]

@@ -21,12 +21,12 @@ from shortcutv2v.windows.worth import Gains
 if TYPE_CHECKING:
     from shortcutv2v.model import ShortcutV2V
 
-__all__ = ["Guess", "Patches", "Predictor", "batches"]
+__all__ = ["AUDITED", "Guess", "Patches", "Predictor", "batches"]
 
 _SIZES = {"cpu": (4, 1)}
 _ELSEWHERE = (64, 16, 4, 1)
 """Sizes of a batch: few, because a capture serves one size; small where a window alone keeps the device busy."""
-_FIRST_AUDITS, _AUDITED = 3, 4
+_FIRST_AUDITS, AUDITED = 3, 4
 """Audits before a prediction is shown, and windows that are predicted for them."""
 _LONGEST_WAIT = 16
 
@@ -112,11 +112,11 @@ class Predictor:
         if self.patches is None:
             return list(todo), []
         guessed = [w for w in todo if self._lags[w] + 1 < self.interval and not self._waits[w]]
-        guessed = guessed if self._known else guessed[:_AUDITED]
+        guessed = guessed if self.known else guessed[:AUDITED]
         return [w for w in todo if w not in set(guessed)], guessed
 
     @property
-    def _known(self) -> bool:
+    def known(self) -> bool:
         """True once audits have shown what the signal means."""
         return self.gains.seen >= _FIRST_AUDITS
 
@@ -144,7 +144,7 @@ class Predictor:
 
     def refused(self, found: Sequence[Guess], over: Sequence[int]) -> list[int]:
         """Return the predicted windows that need the teacher after all: those in `over`; at the beginning all."""
-        known = self._known
+        known = self.known
         refused = [guess.window for guess in found if not known or guess.window in set(over)]
         self._waits = [max(0, wait - 1) for wait in self._waits]
         for guess in found:

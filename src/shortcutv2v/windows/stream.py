@@ -25,7 +25,7 @@ from shortcutv2v.stream import Stream
 from shortcutv2v.summary import KEPT, Summary
 from shortcutv2v.types import Carry
 from shortcutv2v.windows.locality import Call, Locality, probe
-from shortcutv2v.windows.parts import Guess, Patches, Predictor
+from shortcutv2v.windows.parts import AUDITED, Guess, Patches, Predictor
 from shortcutv2v.windows.settings import Windows
 from shortcutv2v.windows.shown import Shown
 from shortcutv2v.windows.tiles import Grid
@@ -166,6 +166,9 @@ class WindowStream(Stream):
         due = sorted(
             range(len(errors)), key=lambda w: (ages[w] >= oldest, w in set(over), worth[w], ages[w]), reverse=True
         )
+        if predicts and not self._predictor.known:
+            audited = min(AUDITED, count)
+            return due[audited:count], due[:audited]
         return due[:count], [window for window in over if predicts and window not in due[:count]]
 
     def _over(self, shown: Shown, errors: Sequence[float]) -> list[int]:

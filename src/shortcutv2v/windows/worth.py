@@ -19,14 +19,16 @@ _AROUND = 8
 _HUGE = 1e3
 """Stands for NaN and infinity: such a window is never kept."""
 _FORGET = 0.98
-_PRIOR = 1e-5
+_SMALL = 1e-5
+"""Signals below this one say less and less: 50 dB."""
 
 
 class Gains:
     """Mean square error of an output per unit of several signals, learnt from pairs of signals and true errors.
 
-    The gain of a signal is a ratio of sums over the pairs in which it weighs most. So large errors count most, as they
-    do in a PSNR, and old pairs are forgotten slowly.
+    The gain of a signal is the mean ratio over the pairs in which it weighs most. Small signals count as much as large
+    ones, because errors grow more slowly than signals, and windows of small signals are those that are kept. Old pairs
+    are forgotten slowly.
 
     Args:
         count: number of signals.
@@ -34,14 +36,14 @@ class Gains:
 
     Examples:
         >>> gains = Gains(1)
-        >>> for _ in range(9):
+        >>> for _ in range(200):
         ...     gains.learn((0.01,), 0.04)
         >>> round(gains.estimate((0.01,)), 3)
         0.04
     """
 
     def __init__(self, count: int, gain: float = 1.0) -> None:
-        self.errors, self.signals = [gain * _PRIOR] * count, [_PRIOR] * count
+        self.errors, self.signals = [gain] * count, [1.0] * count
         self.seen = 0
 
     @property
@@ -60,8 +62,9 @@ class Gains:
         rest = sum(shares) - shares[first]
         if not error < _HUGE or not signals[first] < _HUGE:
             return
-        self.errors[first] = _FORGET * self.errors[first] + max(error - rest, 0.0)
-        self.signals[first] = _FORGET * self.signals[first] + signals[first]
+        weight = 1 / (signals[first] + _SMALL)
+        self.errors[first] = _FORGET * self.errors[first] + weight * max(error - rest, 0.0)
+        self.signals[first] = _FORGET * self.signals[first] + weight * signals[first]
         self.seen += 1
 
 
