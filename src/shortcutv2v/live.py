@@ -1,8 +1,7 @@
 """Live video: never behind the source. Reading, network and encoding run in threads of their own.
 
 The newest frame waits in a box that holds one. If the network is slower than the source, frames are replaced there and
-counted as dropped. If the encoder is slower, the network waits for it. So memory stays flat, and a picture is late by
-the time of its own frame and of the one before it at most.
+counted as dropped. If the encoder is slower, the network waits for it. So memory and delay stay small.
 """
 
 from __future__ import annotations
@@ -25,12 +24,10 @@ __all__ = ["TICKS", "Figures", "Governor", "Live", "Sink"]
 
 TICKS = 90_000
 """Time stamps of pictures are whole multiples of so many a second."""
-_KEPT = 1000
 _WINDOW, _CALM, _LONGEST_CALM = 20, 3, 96
 """Frames of which the governor takes the 95th percentile; windows without haste before it shifts up, and at most."""
 _EARLY = 0.6
 """Share of the deadline below which the governor shifts back up."""
-_ABOUT_TO_WRITE = 2
 
 
 class Sink(Protocol):
@@ -62,7 +59,7 @@ class Figures:
     shown: int = 0
     refreshes: int = 0
     punctual: int = 0
-    latencies: deque[float] = field(default_factory=lambda: deque(maxlen=_KEPT))
+    latencies: deque[float] = field(default_factory=lambda: deque(maxlen=1000))
     estimate: float | None = None
     seconds: float = 0.0
     gear: str = ""
@@ -232,7 +229,7 @@ class Live:
         self._step, self._sink, self._noted, self._told = step, sink, noted, told
         self.figures = Figures(deadline)
         self._box = _Newest()
-        self._pictures: queue.Queue[tuple[float, Tensor] | None] = queue.Queue(_ABOUT_TO_WRITE)
+        self._pictures: queue.Queue[tuple[float, Tensor] | None] = queue.Queue(2)
         self._latencies: queue.SimpleQueue[float] = queue.SimpleQueue()
         self._over = threading.Event()
 

@@ -76,7 +76,7 @@ def _open(options: argparse.Namespace, stack: contextlib.ExitStack) -> tuple[Any
     """Return frame rate and frames of the source."""
     [name], size = options.source, frame_size(options.size)
     if name in INPUT:
-        clip = stack.enter_context(video.open(video.StandardInput(), size=size, raw=options.raw))
+        clip = video.open(video.StandardInput(), size=size, raw=options.raw)  # a thread may wait in it to the end
         return clip.rate, iter(clip)
     if Path(name).is_file() or Path(name).is_dir():
         clip = stack.enter_context(video.open(name, size=size))

@@ -183,6 +183,12 @@ def _add_translate(verb: argparse.ArgumentParser, preset: str | None) -> None:
         verb,
         "auto takes bfloat16 if it is faster on the first frames and within 45 dB of float32 (default: the teacher's)",
     )
+    _add_many(verb)
+    verb.set_defaults(run=_lazily("translate"))
+
+
+def _add_many(verb: argparse.ArgumentParser) -> None:
+    """Add the options of live sources and of folders of films."""
     live = verb.add_argument_group("live", "a camera, a stream, or a file at its own pace, never behind it")
     live.add_argument(
         "--live", action="store_true", help="SOURCE is camera:0, an address, - or a file; drop late frames"
@@ -194,7 +200,6 @@ def _add_translate(verb: argparse.ArgumentParser, preset: str | None) -> None:
     live.add_argument("--fast-block", type=Path, metavar="FOLDER", help="another block for when time is short")
     verb.add_argument("--shard", metavar="I/N", help="of a folder of films, do the I-th of N parts, such as 2/4")
     verb.add_argument("--ray", metavar="ADDRESS", help="share films out on a Ray cluster: auto, local or HOST:PORT")
-    verb.set_defaults(run=_lazily("translate"))
 
 
 def _add_measure(verb: argparse.ArgumentParser, preset: str | None) -> None:

@@ -8,11 +8,11 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from shortcutv2v.errors import VideoError
-from shortcutv2v.video._av import PathLike, load
+from shortcutv2v.video._av import PathLike, load, reason
 from shortcutv2v.video._shape import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from shortcutv2v.video.clip import list_frames
 from shortcutv2v.video.frames import Frames
-from shortcutv2v.video.picture import check_image
+from shortcutv2v.video.picture import MAGIC, codec_of
 
 __all__ = ["films_in", "find_clips"]
 
@@ -79,7 +79,20 @@ def _trouble(clip: Path, min_frames: int) -> str:
     try:
         count = len(Frames(clip))
         for file in list_frames(clip) if clip.is_dir() else ():
-            check_image(file)
+            _check_image(file)
     except VideoError as error:
         return str(error)
     return f"{clip}: {count} frames, fewer than {min_frames}" if count < min_frames else ""
+
+
+def _check_image(path: Path) -> None:
+    """Check the first bytes of an image file.
+
+    Raises:
+        VideoError: the file cannot be opened, or it is no image of a known kind.
+    """
+    try:
+        with path.open("rb") as file:
+            codec_of(path, file.read(max(map(len, MAGIC))))
+    except OSError as error:
+        raise VideoError(f"{path}: cannot be read ({reason(error)})") from error

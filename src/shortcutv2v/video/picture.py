@@ -26,11 +26,12 @@ if TYPE_CHECKING:
     from av.video.frame import VideoFrame
 
 __all__ = [
+    "MAGIC",
     "ImageEncoder",
     "Size",
     "ToTensor",
     "check_frame",
-    "check_image",
+    "codec_of",
     "fit",
     "new_scaler",
     "quarter_turns",
@@ -47,7 +48,7 @@ _BICUBIC, _FULL_CHROMA_OUT, _FULL_CHROMA_IN, _ACCURATE = 4, 0x2000, 0x4000, 0x40
 _FLAGS = _BICUBIC | _FULL_CHROMA_OUT | _FULL_CHROMA_IN | _ACCURATE
 _BT709, _BT601, _UNSPECIFIED, _LIMITED = 1, 5, 2, 1
 
-_MAGIC = {
+MAGIC = {
     b"\x89PNG": "png",
     b"\xff\xd8\xff": "mjpeg",
     b"RIFF": "webp",
@@ -227,22 +228,13 @@ def to_frame(picture: Tensor, pixel_format: str = "rgb24", scaler: Any = None, c
     return converted
 
 
-def check_image(path: Path) -> None:
-    """Check the first bytes of an image file.
+def codec_of(path: Path, data: bytes) -> str:
+    """Return the codec of an image that begins with `data`.
 
     Raises:
-        VideoError: the file cannot be opened, or it is no image of a known kind.
+        VideoError: it is no image of a known kind.
     """
-    try:
-        with path.open("rb") as file:
-            _codec(path, file.read(max(map(len, _MAGIC))))
-    except OSError as error:
-        raise VideoError(f"{path}: cannot be read ({reason(error)})") from error
-
-
-def _codec(path: Path, data: bytes) -> str:
-    """Return the codec of an image that begins with `data`."""
-    codec = next((codec for magic, codec in _MAGIC.items() if data.startswith(magic)), None)
+    codec = next((codec for magic, codec in MAGIC.items() if data.startswith(magic)), None)
     if codec is None:
         raise VideoError(f"{path}: not an image; expected one of {', '.join(sorted(IMAGE_SUFFIXES))}")
     return codec
@@ -261,7 +253,7 @@ def read_image(path: Path) -> VideoFrame:
         raise VideoError(f"{path}: cannot be read ({reason(error)})") from error
     if animated_webp(data[:21]):
         raise unsupported_webp(path)
-    codec = _codec(path, data)
+    codec = codec_of(path, data)
     decoder = av.CodecContext.create(codec, "r")
     decoder.thread_count = 1
     if codec == "mjpeg":  # else the missing part of a truncated file would be grey
