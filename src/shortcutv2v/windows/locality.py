@@ -27,6 +27,8 @@ __all__ = ["Call", "Locality", "probe"]
 _STRIDES = (1, 2, 4, 8, 16, 32)
 _EXACT = 1e-10
 """Mean square error of pictures in [0, 1] that rounding alone may cause: 100 dB."""
+_SHARES = 30
+"""A halo may cost a tenth of the allowed error in windows, which have three times as much edge as the probe's crop."""
 _LOCAL = 1e-6
 """The most that a crop may differ in its middle: 60 dB."""
 
@@ -106,7 +108,7 @@ class Locality:
 
         Wider ones do not cost more. Returns the widest halo of the probe if none is good enough.
         """
-        cost = [max(10 * price, edge) for price, edge in zip(self.prices, self.edges, strict=True)]
+        cost = [max(_SHARES * price, edge) for price, edge in zip(self.prices, self.edges, strict=True)]
         return next((halo for halo in range(len(cost)) if max(cost[halo:]) <= allowed), len(cost) - 1)
 
     def __str__(self) -> str:

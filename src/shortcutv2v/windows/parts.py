@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["AUDITED", "Guess", "Patches", "Predictor", "batches"]
 
-_SIZES = {"cpu": (4, 1)}
+_SIZES = {"cpu": (16, 4, 1)}
 _ELSEWHERE = (64, 16, 4, 1)
 """Sizes of a batch: few, because a capture serves one size; small where a window alone keeps the device busy."""
 _FIRST_AUDITS, AUDITED = 3, 4
@@ -36,7 +36,7 @@ def batches(windows: Sequence[int], device: str) -> Iterator[list[int]]:
 
     Examples:
         >>> [len(batch) for batch in batches(range(22), "cpu")]
-        [4, 4, 4, 4, 4, 1, 1]
+        [16, 4, 1, 1]
     """
     rest = list(windows)
     for size in _SIZES.get(device, _ELSEWHERE):

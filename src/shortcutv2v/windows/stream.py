@@ -44,6 +44,8 @@ _CAP = 4.0
 _AUDIT_EVERY = 4
 """Frames from one refresh of the oldest kept window to the next."""
 _DEFAULT_QUALITY = 40.0
+_PROBED = 64
+"""Side of the windows of a probe, unless the user gives one."""
 
 
 class WindowStream(Stream):
@@ -132,10 +134,11 @@ class WindowStream(Stream):
     def _prepare(self, call: Call) -> None:
         """Divide pictures of this size into windows; probe the teacher before the first frame."""
         if self.locality is None:
-            self.locality = probe(self.model.teacher, call, self.picture, self.windows.size)
+            self.locality = probe(self.model.teacher, call, self.picture, self.windows.size or _PROBED)
         if self._grid is None or self._grid.size != call.size:
             self.halo = self.locality.halo(self._allowed) if self.windows.halo is None else self.windows.halo
-            self._grid, self._shown = Grid.of(call.size, self.windows.size, self.halo, self.locality.align), None
+            side = self.windows.side(call.size[0], self.halo)
+            self._grid, self._shown = Grid.of(call.size, side, self.halo, self.locality.align), None
             device = call.tensors[call.pictures[0]].device.type
             self._times = Times(self._grid, self.locality.seconds, self._guesses, device)
 
