@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -156,12 +155,8 @@ def _advice(known: dict[str, str], wanted: str) -> str:
     close = near_matches(wanted, known)
     if close:
         return f"Did you mean {' or '.join(map(repr, close))}?"
-    top = ", ".join(repr(n) for n in _shallow(known))
+    top = ", ".join(repr(name) for name in [name for name in known if "." not in name][:20])
     return f"Its outermost modules are {top or '(none)'}; list all with [n for n, _ in teacher.named_modules()]"
-
-
-def _shallow(known: dict[str, str]) -> Iterator[str]:
-    yield from [name for name in known if "." not in name][:20]
 
 
 def _check_layout(layout: str) -> str:
