@@ -299,8 +299,8 @@ def test_a_minute_with_a_source_that_is_too_fast() -> None:
     live.run(frames())
     assert live.figures.read == 1800 == screen.count + live.figures.dropped
     assert live.figures.dropped > 400
-    assert live.figures.latency(0.99) < 2 * deadline
     assert max(sizes[2:]) < 1.05 * sizes[2]
+    assert live.figures.latency(0.99) < 2 * deadline  # fails where other processes take the processor away
 
 
 @pytest.mark.parametrize("number", range(3))
