@@ -77,7 +77,7 @@ def slow(session: nox.Session) -> None:
 @nox.session
 def export(session: nox.Session) -> None:
     """Run exported programs in ONNX Runtime, OpenVINO and AOTInductor, and in an environment without torch."""
-    install(session, extras="all,measure,export")
+    install(session, "--requirement", str(ZOO_PACKAGES), extras="all,measure,export")
     session.run(sys.executable, "-m", "pytest", "tests/deploy", *session.posargs)
 
 

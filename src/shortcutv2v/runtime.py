@@ -1,288 +1,198 @@
-"""Run exported programs without torch: this file imports numpy, and the engine when a program is opened.
+"""Run exported programs without torch: numpy, this package's policies, and the engine when a program is opened.
 
-    runner = Runner("programs/")
+    runner = Runner("programs/")        # or Runner("programs/", quality=40)
     for frame in video:                 # uint8 (H, W, 3)
         picture = runner(frame)         # uint8 (H', W', 3)
     runner.reset()                      # before the next video
 
-`shortcutv2v.export()` writes the folder, and a copy of this file into it as `runner.py`.
+`shortcutv2v.export()` writes the folder, and this module with the policies into it, as the package `runner`.
 """
 
 from __future__ import annotations
 
 import functools
-import hashlib
-import json
-import math
+import time
+import warnings
+from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from statistics import median
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 
-__all__ = ["FORMAT", "MANIFEST", "Runner", "RunnerError", "file_hash"]
+from shortcutv2v.engines import Arrays, RunnerError, open_programs
+from shortcutv2v.quality import Calibration, policy_for
+from shortcutv2v.refresh import Look, RefreshPolicy, as_policy, from_recipe, own_copy
 
-FORMAT = 1
-MANIFEST = "shortcutv2v.json"
-Array = np.ndarray[Any, np.dtype[Any]]
-Program = Callable[[Mapping[str, Any]], dict[str, Any]]
-Due = Callable[[int, Mapping[str, float]], bool]
-
-
-class RunnerError(ValueError):
-    """A folder of programs cannot be run, or a frame does not fit them."""
+__all__ = ["Runner", "RunnerError"]
 
 
 class Runner:
-    """One video that goes through exported programs: full passes at reference frames, shortcut passes between.
+    """One video, or a batch whose rows refresh together, on its way through exported programs; as `Stream` in torch.
 
     Args:
-        folder: a folder that `shortcutv2v.export()` wrote.
-        engine: "onnxruntime", "openvino" or "torch"; default: the one that the programs were written for. OpenVINO
-            runs ONNX programs, too.
-        refresh: the interval, or a function `due(distance, signals) -> bool`, instead of the exported policy. `signals`
-            are the numbers that the shortcut program gives beside its output, by name.
-        options: passed to the engine: `providers`, `provider_options` and `sess_options` of an
-            `onnxruntime.InferenceSession`, `device_name` and `config` of OpenVINO's `compile_model`.
+        folder: that `shortcutv2v.export()` wrote.
+        engine: "onnxruntime", "openvino" (which runs ONNX programs, too) or "torch"; default: that of the format.
+        options: `refresh`, `quality`, `speed`, `guarantee`, as `ShortcutV2V.stream()` takes them, instead of the
+            exported policy; a function `policy(look)` sees `distance`, `times` and `predictions[branch].unexplained`
+            alone. The others are the engine's: `providers`, `provider_options` and `sess_options` of ONNX Runtime's
+            `InferenceSession`, `device_name` and `config` of OpenVINO's `compile_model`.
 
     Attributes:
         manifest: the content of `shortcutv2v.json`.
+        policy: the refresh policy, which has seen this video.
         distance: frames since the last refresh, 0 at a reference frame.
-        refreshes: how many frames were reference frames since the last `reset()`.
+        refreshes: refreshes since the last `reset()`, by reason; see `Stream.refreshes`.
 
     Raises:
-        RunnerError: files are missing, belong to another export, or are of a newer format; or the policy is unknown.
+        RunnerError: files are missing, belong to another export, or are of a newer format.
+        InputError: the policy is unknown, or a value of it is out of range.
     """
 
-    def __init__(
-        self, folder: str | Path, *, engine: str | None = None, refresh: int | Due | None = None, **options: Any
-    ) -> None:
-        self.manifest = _read(Path(folder))
-        name = engine or self.manifest["engine"]
-        if name not in _ENGINES:
-            raise RunnerError(f"engine={engine!r}: expected one of {', '.join(_ENGINES)}")
-        self._programs = {
-            kind: _ENGINES[name](Path(folder) / program["file"], program["inputs"], program["outputs"], options)
-            for kind, program in self.manifest["programs"].items()
-        }
-        self._interval, self._due = _policy(self.manifest["refresh"], refresh)
-        self._shapes: dict[str, tuple[int, ...]] = {}
+    def __init__(self, folder: str | Path, *, engine: str | None = None, **options: Any) -> None:
+        goal = {name: options.pop(name) for name in ("refresh", "quality", "speed", "guarantee") if name in options}
+        self.manifest, self._programs = open_programs(Path(folder), engine, options)
+        self.policy = own_copy(_policy(self.manifest, **goal))
+        self._shapes: list[tuple[int, ...]] = []
         self.reset()
 
     def reset(self) -> None:
         """Begin a new video."""
-        self.distance = self.refreshes = 0
-        self._reference: dict[str, Any] = {}
-        self._recurrent = {
-            pair["input"]: np.full(pair["shape"], pair["initial"], pair["dtype"]) for pair in self.manifest["recurrent"]
-        }
+        self.policy.reset()
+        self.distance = self._frames = 0
+        self.refreshes: Counter[str] = Counter()
+        self._times: tuple[deque[float], deque[float]] = deque(maxlen=101), deque(maxlen=101)
+        self._reference: Arrays = {}
+        pairs = self.manifest["recurrent"]
+        self._state = {pair["input"]: np.full(pair["shape"], pair["initial"], pair["dtype"]) for pair in pairs}
 
-    def __call__(self, *frames: Array) -> Any:
-        """Return the output for the next frame.
+    def __call__(self, *frames: Any) -> Any:
+        """Return the output for the next frame; a new size begins a new video.
 
         Args:
-            frames: the inputs named under "inputs" in the manifest, in that order. A picture may also be given as uint8
-                (H, W, 3); then the output is one, too.
+            frames: the inputs named under "inputs" in the manifest, in that order. A picture may also be uint8
+                (H, W, 3) or (B, H, W, 3); then the output is one, too.
 
         Returns:
             An array, or arrays by name if the programs have several outputs.
 
         Raises:
-            RunnerError: the programs do not take this number of inputs, or an input of this shape.
+            RunnerError: the programs do not take so many inputs, or not of this shape.
         """
-        pixels = len(frames) == 1 and frames[0].dtype == np.uint8 and self._takes_pixels
-        given = self._checked((_to_range(frames[0]),) if pixels and not self._holds_pixels else frames)
-        shapes = {name: value.shape for name, value in given.items()}
-        if shapes != self._shapes:
+        specs, arrays = self.manifest["inputs"], [np.asarray(frame) for frame in frames]
+        if len(arrays) != len(specs):
+            names = ", ".join(spec["name"] for spec in specs)
+            raise RunnerError(f"got {len(arrays)} inputs; the programs take {len(specs)}: {names}")
+        given = {spec["name"]: self._fitted(spec, x) for spec, x in zip(specs, arrays, strict=True)}
+        if self._shapes != (shapes := [x.shape for x in given.values()]):
             self.reset()
         self._shapes = shapes
-        found = self._next({**given, **self._recurrent})
-        self._recurrent = {pair["input"]: found[pair["output"]] for pair in self.manifest["recurrent"]}
-        outputs = {spec["name"]: np.asarray(found[spec["name"]]) for spec in self.manifest["outputs"]}
-        if pixels:
-            picture = next(iter(outputs.values()))
-            if not self._holds_pixels:
-                return _to_pixels(picture)
-            return picture[0] if frames[0].ndim == 3 else picture
-        return outputs if len(outputs) > 1 else next(iter(outputs.values()))
+        found = self._next({**given, **self._state})
+        pairs = self.manifest["recurrent"]
+        self._state = {pair["input"]: found[pair["output"]] for pair in pairs if pair["output"] in found}
+        outputs = {spec["name"]: found[spec["name"]] for spec in self.manifest["outputs"]}
+        first = next(iter(outputs.values()))
+        if "picture" in specs[0] and arrays[0].dtype == "uint8":
+            return _pixels(first)[0] if arrays[0].ndim == 3 else _pixels(first)
+        return outputs if len(outputs) > 1 else first
 
-    def _next(self, given: dict[str, Any]) -> dict[str, Any]:
-        """All that the programs give for this frame, and a reference if one is due."""
-        show = self.manifest["show_shortcut"]
-        horizon = self.distance + 1 >= self._interval
-        if not self._reference or (horizon and not show):
-            return self._full(given)
-        found = self._programs["shortcut"](given | self._reference)
-        signals = {name: float(np.max(np.asarray(found[name]))) for name in self.manifest["signals"]}
-        if not self._finite(found):
-            return self._full(given)
-        if horizon or self._due(self.distance + 1, signals):
-            full = self._full(given)
-            return full | found if show else full
-        self.distance += 1
-        return found
+    def _fitted(self, spec: Mapping[str, Any], value: Any) -> Any:
+        """The input as the programs take it."""
+        wanted, step = spec["shape"], self.manifest["multiple"]
+        if "picture" in spec and value.ndim == len(wanted) - 1:
+            value = value[None]
+        if "picture" in spec and value.ndim == 4 and value.dtype == "uint8" != spec["dtype"]:
+            value = value.transpose(0, 3, 1, 2) / np.float32(255)
+        pairs = list(zip(wanted, spec.get("example", wanted), strict=True))
+        sizes = zip(value.shape, pairs, strict=False)
+        fits = all((n - example) % step == 0 if size is None else n == size for n, (size, example) in sizes)
+        if not fits or value.ndim != len(wanted) or value.dtype != spec["dtype"]:
+            expected = "x".join(str(n) if size is not None else f"({n}+{step}n)" for size, n in pairs)
+            raise RunnerError(
+                f"{spec['name']} is {value.dtype} {'x'.join(map(str, value.shape))}; the programs were exported for "
+                f"{spec['dtype']} {expected}: resize the frame, or export programs for its size"
+            )
+        return np.ascontiguousarray(value)
 
-    def _full(self, given: dict[str, Any]) -> dict[str, Any]:
+    def _next(self, given: Arrays) -> Arrays:
+        """Everything that the programs give for this frame."""
+        opening, begun = f"opening_{self._frames}", time.perf_counter()
+        self._frames += 1
+        if opening in self._programs:
+            return self._programs[opening](given)
+        if not self._reference:
+            return self._full(given, "first")
+        run = functools.cache(functools.partial(self._programs["shortcut"], {**given, **self._reference}))
+        look = Look(self.distance + 1, None, predict=lambda: self._predictions(run()))  # type: ignore[arg-type]
+        look.times = tuple(median(times) if times else None for times in self._times)  # type: ignore[assignment]
+        reason, show = self._reason(look, run), self.manifest["show_shortcut"]
+        found = run() if show or look.looked or not reason else {}
+        if not reason and self._finite(found):
+            self.distance += 1
+            self._times[1].append(time.perf_counter() - begun)
+            return found
+        full = self._full(given, reason or "not finite")
+        if self.policy.audits and look.looked and self._reference and reason:
+            name = self.manifest["outputs"][0]["name"]
+            self.policy.audit(look, _psnr(found[name], full[name]))
+        return {**full, **found} if reason and show else full
+
+    def _reason(self, look: Look, run: Callable[[], Arrays]) -> str:
+        """Why to refresh now; empty for a shortcut frame. Compare `Stream`."""
+        ends, names = look.distance >= self.policy.interval, self.manifest["conditions"]
+        if not ends and not all(np.array_equal(run()[name], self._reference[name]) for name in names):
+            return "condition"
+        found = self.policy(look)
+        return found if found and isinstance(found, str) else "distance" if ends else "policy" if found else ""
+
+    def _predictions(self, found: Arrays) -> Any:
+        """What the shortcut program gives of the blocks' predictions: per branch, the worst row's signal."""
+        if not self.manifest["signals"]:
+            raise RunnerError("these programs give no signals for a policy: calibrate the model, and export it again")
+        return tuple(SimpleNamespace(unexplained=np.max(found[name])) for name in self.manifest["signals"])
+
+    def _full(self, given: Arrays, reason: str) -> Arrays:
+        begun = time.perf_counter()
         found = self._programs["reference"](given)
-        kept = {name: found[name] for name in self.manifest["reference"]}
-        # A reference that is not finite would spoil all frames up to the next one.
-        self._reference = kept if self._finite(found) else {}
-        self.distance, self.refreshes = 0, self.refreshes + 1
+        self._times[0].append(time.perf_counter() - begun)
+        usable = self._finite(found)  # else the reference would spoil all frames up to the next one
+        names = (*self.manifest["reference"], *self.manifest["conditions"]) if usable else ()
+        self._reference = {name: found[name] for name in names}
+        self.refreshes[reason if usable else "not finite"] += 1
+        self.distance = 0
         return found
 
-    def _finite(self, found: Mapping[str, Any]) -> bool:
-        arrays = [np.asarray(found[spec["name"]]) for spec in self.manifest["outputs"]]
-        return all(bool(np.isfinite(x).all()) for x in arrays if x.dtype.kind == "f")
-
-    @property
-    def _takes_pixels(self) -> bool:
-        return bool(self.manifest["inputs"][0].get("picture"))
-
-    @property
-    def _holds_pixels(self) -> bool:
-        return bool(self.manifest["inputs"][0]["dtype"] == "uint8")
-
-    def _checked(self, frames: tuple[Array, ...]) -> dict[str, Array]:
-        """The inputs by name, if the programs take them."""
-        specs = self.manifest["inputs"]
-        if len(frames) != len(specs):
-            names = ", ".join(spec["name"] for spec in specs)
-            raise RunnerError(f"got {len(frames)} inputs; the programs take {len(specs)}: {names}")
-        given = {}
-        for spec, frame in zip(specs, frames, strict=True):
-            value = np.ascontiguousarray(frame)
-            if value.ndim == len(spec["shape"]) - 1 and spec.get("picture"):
-                value = value[None]
-            if not self._fits(value.shape, spec) or value.dtype != spec["dtype"]:
-                step = f"+{self.manifest['multiple']}n"
-                example = zip(spec["shape"], spec.get("example", spec["shape"]), strict=True)
-                expected = "x".join(f"({n}{step})" if want is None else str(want) for want, n in example)
-                raise RunnerError(
-                    f"{spec['name']} is {value.dtype} {'x'.join(map(str, value.shape))}; the programs were exported "
-                    f"for {spec['dtype']} {expected}: resize the frame, or export programs for its size"
-                )
-            given[spec["name"]] = value
-        return given
-
-    def _fits(self, shape: tuple[int, ...], spec: Mapping[str, Any]) -> bool:
-        """True if a shape is the program's, or differs from it by a multiple where it may."""
-        wanted = spec["shape"]
-        if len(shape) != len(wanted):
-            return False
-        sizes = zip(shape, wanted, spec.get("example", wanted), strict=True)
-        step = self.manifest["multiple"]
-        return all((size - example) % step == 0 if want is None else size == want for size, want, example in sizes)
+    def _finite(self, found: Arrays) -> bool:
+        return all(bool(np.isfinite(found[spec["name"]]).all()) for spec in self.manifest["outputs"])
 
 
-def _to_range(frame: Array) -> Array:
-    """A picture as uint8 (H, W, 3) -> float32 (1, 3, H, W) in [0, 1]."""
-    if frame.ndim != 3:
-        raise RunnerError(f"a picture is uint8 (H, W, 3), got {frame.shape}")
-    scaled: Array = np.ascontiguousarray(frame.transpose(2, 0, 1)[None], np.float32) / np.float32(255)
-    return scaled
+def _pixels(picture: Any) -> Any:
+    """(B, 3, H, W) in [0, 1] as uint8 (B, H, W, 3)."""
+    if picture.dtype == "uint8":
+        return picture
+    return (picture.clip(0, 1) * 255).round().astype(np.uint8).transpose(0, 2, 3, 1)
 
 
-def _to_pixels(picture: Array) -> Array:
-    pixels: Array = (picture[0].clip(0, 1) * 255).round().astype(np.uint8).transpose(1, 2, 0)
-    return pixels
+def _psnr(made: Any, target: Any) -> float:
+    """As `summary.psnr`; of a batch, the worst row's."""
+    most = 255 if made.dtype == "uint8" else 1
+    error = np.square(made.clip(0, most) / most - target.clip(0, most) / most).reshape(len(made), -1).mean(1)
+    return float(-10 * np.log10(max(error.max(), 1e-10)))
 
 
-def _policy(saved: Mapping[str, Any], given: int | Due | None) -> tuple[int, Due]:
-    """The horizon, and what decides before it is reached."""
-    interval = int(saved["interval"])
-    if isinstance(given, int):
-        return given, _never
-    if given is not None:
-        return interval, given
-    if saved["name"] in ("Every", "Function"):
-        return interval, _never
-    if saved["name"] == "Quality" and saved["level"] is not None:
-        return interval, functools.partial(_below, saved)
-    raise RunnerError(
-        f"the refresh policy {saved['name']!r} does not run here (Quality does, once it is calibrated): give refresh=, "
-        "an interval or a function due(distance, signals) -> bool"
-    )
-
-
-def _never(distance: int, signals: Mapping[str, float]) -> bool:
-    return False
-
-
-def _below(saved: Mapping[str, Any], distance: int, signals: Mapping[str, float]) -> bool:
-    """True if a prediction's estimated PSNR, less the margin, is below the target of `shortcutv2v.quality.Quality`."""
-    size = max(sum(signals.values()), 1e-12)
-    estimate = saved["level"] + saved["slope"] * 10 * math.log10(size)
-    return bool(estimate - saved["margin"] < saved["target"])
-
-
-def file_hash(path: Path) -> str:
-    """SHA-256 of a file."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def _read(folder: Path) -> dict[str, Any]:
-    """The manifest, after a look whether the files beside it are those that it was written with."""
-    path = folder / MANIFEST
-    if not path.is_file():
-        raise RunnerError(f"{folder} holds no {MANIFEST}: expected a folder that shortcutv2v.export() wrote")
-    try:
-        manifest: dict[str, Any] = json.loads(path.read_text())
-        version = int(manifest["format"])
-    except (ValueError, TypeError, KeyError) as error:
-        raise RunnerError(f"{path} is damaged: {error}") from None
-    if version != FORMAT:
-        raise RunnerError(f"{path} has format {version}, this runner reads format {FORMAT}: upgrade shortcutv2v")
-    for name, expected in manifest["files"].items():
-        if not (folder / name).is_file():
-            raise RunnerError(f"{folder} holds no {name}: copy the whole folder that was exported")
-        if file_hash(folder / name) != expected:
-            raise RunnerError(f"{folder / name} belongs to another export than {MANIFEST}: export again")
-    return manifest
-
-
-def _onnxruntime(path: Path, inputs: list[str], outputs: list[str], options: dict[str, Any]) -> Program:
-    import onnxruntime
-
-    session = onnxruntime.InferenceSession(path, **{"providers": onnxruntime.get_available_providers(), **options})
-
-    def run(given: Mapping[str, Any]) -> dict[str, Any]:
-        return dict(zip(outputs, session.run(outputs, {name: given[name] for name in inputs}), strict=True))
-
-    return run
-
-
-def _openvino(path: Path, inputs: list[str], outputs: list[str], options: dict[str, Any]) -> Program:
-    import openvino
-
-    # Without the hint it computes in bfloat16 wherever the CPU can.
-    usual = {"device_name": "CPU", "config": {"INFERENCE_PRECISION_HINT": "f32"}}
-    request = openvino.compile_model(path, **{**usual, **options}).create_infer_request()
-
-    def run(given: Mapping[str, Any]) -> dict[str, Any]:
-        found = request.infer({name: given[name] for name in inputs}, share_inputs=True, share_outputs=False)
-        return dict(zip(outputs, found.values(), strict=True))
-
-    return run
-
-
-def _torch(path: Path, inputs: list[str], outputs: list[str], options: dict[str, Any]) -> Program:
-    import torch
-
-    program: Any
-    if path.name.endswith(".aoti.pt2"):
-        program = torch._inductor.aoti_load_package(str(path), **options)
-    else:
-        program = torch.export.load(path).module(**options)
-
-    def run(given: Mapping[str, Any]) -> dict[str, Any]:
-        with torch.no_grad():
-            return dict(program(*(torch.as_tensor(given[name]) for name in inputs)))
-
-    return run
-
-
-_ENGINES: dict[str, Callable[[Path, list[str], list[str], dict[str, Any]], Program]] = {
-    "onnxruntime": _onnxruntime,
-    "openvino": _openvino,
-    "torch": _torch,
-}
+def _policy(
+    manifest: Arrays, refresh: Any = None, quality: Any = None, speed: float | None = None, guarantee: int = 0
+) -> RefreshPolicy:
+    if quality is not None or speed is not None:
+        if refresh is not None:
+            raise RunnerError("give one of refresh=, quality= and speed=")
+        calibration = Calibration.from_recipe(manifest["calibration"])
+        return policy_for(quality, speed, manifest["horizon"], calibration, guarantee)
+    if refresh is not None:
+        return as_policy(refresh, usual=manifest["refresh"]["interval"])
+    policy, warning = from_recipe(manifest["refresh"])
+    if warning is not None:
+        warnings.warn(warning, stacklevel=3)
+    return policy

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-import ast
 import json
+import shutil
+import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +20,12 @@ import shortcutv2v
 from shortcutv2v import Adapter
 from shortcutv2v.cli import main
 from shortcutv2v.deploy.writers import halved
+from shortcutv2v.engines import MANIFEST, RunnerError
 from shortcutv2v.errors import ExportError, InputError
 from shortcutv2v.player import Player
-from shortcutv2v.quality import Quality
-from shortcutv2v.refresh import Function
-from shortcutv2v.runtime import MANIFEST, Runner, RunnerError
+from shortcutv2v.quality import Speed
+from shortcutv2v.refresh import Every, Function, Look
+from shortcutv2v.runtime import Runner
 from shortcutv2v.translate import Translator
 
 # torch 2.6 takes the weights for constants of the program and warns of each.
@@ -63,7 +66,7 @@ def test_a_stream_of_frames_equals_the_models(teacher: str, variant: str, tmp_pa
         close(found, expected)
         blocks.add(runner.distance)
     assert blocks == {0, 1, 2, 3}
-    assert runner.refreshes == 3
+    assert runner.refreshes == stream.refreshes == {"first": 1, "distance": 2}
 
 
 def test_the_shortcuts_program_holds_no_weight_of_the_middle(tmp_path: Path) -> None:
@@ -125,7 +128,7 @@ def test_one_export_serves_several_sizes(variant: str, multiple: int, tmp_path: 
     for size in ((16, 24), (22, 40), (22, 40), (22, 40), (12, 14)):
         frame = torch.rand(1, 3, *size)
         close(runner(frame.numpy()), stream(frame))
-    assert runner.refreshes == 1, "a new size begins a new video"
+    assert runner.refreshes == {"first": 1}, "a new size begins a new video"
     if multiple > 1:
         with pytest.raises(RunnerError, match=r"exported for float32 1x3x\(16\+2n\)x\(24\+2n\)"):
             runner(np.zeros((1, 3, 17, 24), np.float32))
@@ -197,15 +200,42 @@ def test_state_that_grows_is_refused(tmp_path: Path) -> None:
         shortcutv2v.export(model, torch.rand(1, 3, 8, 12), tmp_path, format="torch", adapter=adapter)
 
 
-def test_frames_that_the_adapter_paints_are_refused(tmp_path: Path) -> None:
-    class Opening(Feedback):
-        def opening(self, frame: Tensor, state: Any) -> Any:
-            return frame if not state["past"] else None
+class Opening(Feedback):
+    """Paints the first two frames by a network of its own; the state grows meanwhile."""
 
+    full = False
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.painter = nn.Conv2d(3, 3, 3, padding=1)
+
+    def opening(self, frame: Tensor, state: Any) -> Any:
+        return self.painter(frame) if len(state["past"]) < 2 else None
+
+
+@torch.no_grad()
+def test_frames_that_the_adapter_paints_are_programs_of_their_own(tmp_path: Path) -> None:
+    adapter = Opening(Recurrent().eval(), "0", "2")
+    model = randomised(adapter.wrap(torch.rand(1, 3, 8, 12)))
+    shortcutv2v.export(model, torch.rand(1, 3, 8, 12), tmp_path, format="torch", adapter=adapter)
+    runner, stream = Runner(tmp_path), model.stream()
+    assert list(runner.manifest["programs"]) == ["reference", "shortcut", "opening_0", "opening_1"]
+    for _ in range(2):
+        player = Player(adapter, stream)
+        for frame in torch.rand(7, 1, 3, 8, 12):
+            close(runner(frame.numpy()), player(frame).output)
+        assert runner.refreshes == stream.refreshes
+        runner.reset()
+        stream.reset()
+
+
+def test_an_adapter_that_paints_every_frame_is_refused(tmp_path: Path) -> None:
     adapter = Opening(Recurrent().eval(), "0", "2")
     model = adapter.wrap(torch.rand(1, 3, 8, 12))
-    with pytest.raises(ExportError, match="Opening paints the first frames"):
+    adapter.opening = lambda frame, state: frame
+    with pytest.raises(ExportError, match="Opening paints more than 8 frames"):
         shortcutv2v.export(model, torch.rand(1, 3, 8, 12), tmp_path, format="torch", adapter=adapter)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_leak_and_a_shown_shortcut_go_through_the_programs(tmp_path: Path) -> None:
@@ -231,43 +261,105 @@ def test_a_policy_of_the_hosts_sees_the_signals(tmp_path: Path) -> None:
     model = wrapped()
     model.refresh = Function(lambda look: False, interval=9)
     shortcutv2v.export(model, torch.rand(1, 3, 16, 24), tmp_path, format="torch")
-    frames = torch.rand(3, 1, 3, 16, 24)
-    with torch.no_grad():
-        reference = model.reference(frames[0])[1]
-        expected = [model.analyse(reference, model.head(frame))[0].unexplained.item() for frame in frames[1:]]
-    seen = []
+    seen: dict[str, list[Any]] = {"model": [], "programs": []}
 
-    def due(distance: int, signals: dict[str, float]) -> bool:
-        seen.append((distance, signals["unexplained_0"]))
-        return distance == 2
+    def policy(look: Look, who: str) -> bool:
+        seen[who].append((look.distance, float(look.predictions[0].unexplained)))
+        return look.distance == 2
 
-    runner = Runner(tmp_path, refresh=due)
-    outputs = [runner(frame.numpy()) for frame in frames]
-    assert [distance for distance, _ in seen] == [1, 2]
-    np.testing.assert_allclose([signal for _, signal in seen], expected, rtol=1e-3)
-    close(outputs[2], model.reference(frames[2])[0].detach())
-    assert runner.refreshes == 2
+    runner = Runner(tmp_path, refresh=partial(policy, who="programs"))
+    stream = model.stream(refresh=partial(policy, who="model"))
+    for frame in torch.rand(6, 1, 3, 16, 24):
+        close(runner(frame.numpy()), stream(frame))
+    assert runner.refreshes == stream.refreshes == {"first": 1, "policy": 2}
+    np.testing.assert_allclose(seen["programs"], seen["model"], rtol=1e-3)
+    with pytest.warns(UserWarning, match="refreshes every 9 frames"):
+        assert Runner(tmp_path).policy == Every(9)
 
 
-def test_a_quality_holds_without_torch(tmp_path: Path) -> None:
+def moving_clip() -> Tensor:
+    """A pan, a scene that stands still, and another scene."""
+    one, other = torch.rand(2, 3, 4, 12)
+    wide = torch.nn.functional.interpolate(torch.stack((one, other)), size=(16, 60), mode="bicubic").clamp(0, 1)
+    left = [0, 1, 2, 3, 5, 7, 9, 12, 15, 15, 15, 15, 15, 16, 17, 18]
+    return torch.stack([wide[i : i + 1, ..., x : x + 24] for i in (0, 1) for x in left])
+
+
+GOALS = {
+    "quality 30": {"quality": 30},
+    "quality 36, checked": {"quality": "36dB@90%", "guarantee": 3},
+    "out of reach": {"quality": 70},
+    "lossless": {"quality": "lossless"},
+    "interval": {"refresh": 4},
+}
+
+
+@pytest.mark.parametrize("teacher", ["chain", "unet"])
+def test_goals_by_name_decide_as_the_models_stream_does(teacher: str, tmp_path: Path) -> None:
+    model, clip = wrapped(teacher), moving_clip()
+    nn.init.normal_(model.teacher[5].weight if teacher == "chain" else model.teacher.last.weight, std=0.02)
+    randomised(model, std=0.02)
+    model.calibrate(clip.mul(255).byte().flatten(0, 1))
+    shortcutv2v.export(model, clip[0], tmp_path, format="torch")
+    for name, goal in GOALS.items():
+        runner, stream, shortcuts = Runner(tmp_path, **goal), model.stream(**goal), 0
+        for number, frame in enumerate(clip):
+            close(runner(frame.numpy()), stream(frame))
+            assert runner.refreshes == stream.refreshes, (name, number)
+            shortcuts += runner.distance > 0
+        assert (shortcuts > 0) == (name != "lossless"), (name, stream.refreshes)
+        assert stream.refreshes.total() > 1, name
+
+
+def test_a_speed_is_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = wrapped()
-    still, moved = torch.rand(2, 1, 3, 16, 24)
-    with torch.no_grad():
-        reference = model.reference(still)[1]
-        size = model.analyse(reference, model.head(moved))[0].unexplained.item()
-    target = 40.0
-    level = target + Quality(target, level=0.0).margin - Quality(target, level=0.0).estimate(size)
-    for shift, refreshes in ((0.5, 1), (-0.5, 2)):
-        model.refresh = Quality(target, level=level + shift, interval=9)
-        shortcutv2v.export(model, still, tmp_path, format="torch")
-        runner = Runner(tmp_path)
-        for frame in (still, still, moved):
-            runner(frame.numpy())
-        assert runner.refreshes == refreshes
-    model.refresh = Quality(target)
-    shortcutv2v.export(model, still, tmp_path / "uncalibrated", format="torch")
-    with pytest.raises(RunnerError, match="once it is calibrated"):
-        Runner(tmp_path / "uncalibrated")
+    model.refresh = Speed(3.0, interval=50)
+    shortcutv2v.export(model, torch.rand(1, 3, 16, 24), tmp_path, format="torch")
+    runner, seconds, now = Runner(tmp_path), {"reference": 0.8, "shortcut": 0.1}, [0.0]
+
+    def timed(name: str, program: Any, given: Any) -> Any:
+        now[0] += seconds[name]
+        return program(given)
+
+    monkeypatch.setattr(runner, "_programs", {name: partial(timed, name, of) for name, of in runner._programs.items()})
+    monkeypatch.setattr("shortcutv2v.runtime.time.perf_counter", lambda: now[0])
+    for frame in torch.rand(60, 1, 3, 16, 24).numpy():
+        runner(frame)
+    assert 2.5 < 60 * 0.8 / now[0] < 4
+    assert runner.refreshes["budget"] > 5
+
+
+def test_goals_that_the_programs_cannot_serve_are_refused(tmp_path: Path) -> None:
+    model = wrapped()
+    shortcutv2v.export(model, torch.rand(1, 3, 16, 24), tmp_path, format="torch")
+    runner, frame = Runner(tmp_path, quality=40), np.zeros((1, 3, 16, 24), np.float32)
+    runner(frame)
+    with pytest.raises(RunnerError, match="these programs give no signals for a policy: calibrate the model"):
+        runner(frame)
+    with pytest.raises(RunnerError, match="give one of refresh=, quality= and speed="):
+        Runner(tmp_path, quality=40, refresh=3)
+    with pytest.raises(InputError, match="quality='good'"):
+        Runner(tmp_path, quality="good")
+
+
+def test_a_condition_that_changes_refreshes(tmp_path: Path) -> None:
+    class Styled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.enc, self.mid, self.dec, self.out = (nn.Conv2d(3, 3, 3, padding=1) for _ in range(4))
+
+        def forward(self, x: Tensor, style: Tensor) -> Tensor:
+            return self.out(self.dec(self.mid(self.enc(x)) * style[:, :, None, None]))
+
+    given = torch.rand(1, 3, 8, 12), torch.rand(1, 3)
+    model = randomised(shortcutv2v.wrap(Styled(), "enc", "dec", example_inputs=given, max_interval=4))
+    shortcutv2v.export(model, given, tmp_path, format="torch")
+    runner, stream = Runner(tmp_path), model.stream()
+    styles = torch.rand(3, 1, 3)
+    for number, frame in enumerate(torch.rand(9, 1, 3, 8, 12)):
+        style = styles[number // 3]
+        close(runner(frame.numpy(), style.numpy()), stream(frame, style))
+    assert runner.refreshes == stream.refreshes == {"first": 1, "condition": 2}
 
 
 def test_a_frame_that_is_not_finite_leaves_no_reference(tmp_path: Path) -> None:
@@ -308,8 +400,7 @@ def test_frames_that_do_not_fit_are_refused(folder: Path, frames: list[Any], mes
 
 
 def damaged(folder: Path, tmp_path: Path, **changes: Any) -> Path:
-    for path in folder.iterdir():
-        (tmp_path / path.name).write_bytes(path.read_bytes())
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
     manifest = json.loads((folder / MANIFEST).read_text())
     (tmp_path / MANIFEST).write_text(json.dumps({**manifest, **changes}))
     return tmp_path
@@ -323,7 +414,7 @@ def test_damaged_folders_are_refused(folder: Path, tmp_path: Path) -> None:
         Runner(tmp_path)
     with pytest.raises(RunnerError, match="has format 99, this runner reads format 1"):
         Runner(damaged(folder, tmp_path, format=99))
-    with pytest.raises(RunnerError, match="the refresh policy 'Mine' does not run here"):
+    with pytest.raises(InputError, match="no refresh policy 'Mine'.*import the module that defines it first"):
         Runner(damaged(folder, tmp_path, refresh={"name": "Mine", "interval": 3}))
     with pytest.raises(RunnerError, match="expected one of onnxruntime, openvino, torch"):
         Runner(damaged(folder, tmp_path), engine="tflite")
@@ -398,29 +489,25 @@ def test_arguments_are_checked_first(tmp_path: Path, monkeypatch: pytest.MonkeyP
         shortcutv2v.export(model, frame, tmp_path, format="onnx")
 
 
-def test_the_runner_is_beside_the_programs(folder: Path) -> None:
-    source = (folder / "runner.py").read_text()
-    assert source == Path(shortcutv2v.runtime.__file__).read_text()
-    assert "torch" not in {name.split(".")[0] for name in imported(source)}
-    assert len(code_of(source)) < 200
+ALONE = """
+import sys
+sys.modules["torch"] = sys.modules["shortcutv2v" if sys.argv[1] == "runner" else "runner"] = None
+sys.path.insert(0, sys.argv[2])
+runtime = __import__(sys.argv[1], fromlist=["Runner"])
+try:
+    runtime.Runner(sys.argv[2], quality=40)
+except ModuleNotFoundError as error:
+    print(error)
+known = ("numpy", "shortcutv2v", "runner", *sys.stdlib_module_names)
+modules = ((name.partition(".")[0], module) for name, module in sys.modules.items() if module is not None)
+print({name for name, module in modules if name not in known and getattr(module, "__file__", None)})
+"""
 
 
-def imported(source: str) -> set[str]:
-    """Modules that a file imports on top level."""
-    found: set[str] = set()
-    for node in ast.parse(source).body:
-        if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            found.add(str(node.module))
-    return found
-
-
-def code_of(source: str) -> list[str]:
-    """The lines of a file that are neither empty, nor comments, nor part of a docstring."""
-    told: set[int] = set()
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node):
-            told |= set(range(node.body[0].lineno, (node.body[0].end_lineno or 0) + 1))
-    lines = enumerate(source.splitlines(), 1)
-    return [line for number, line in lines if line.strip() and number not in told and not line.strip().startswith("#")]
+@pytest.mark.parametrize("module", ["runner", "shortcutv2v.runtime"])
+def test_the_runner_imports_numpy_and_the_engine_alone(module: str, folder: Path) -> None:
+    run = [sys.executable, "-S", "-c", "import sys; sys.path += sys.argv.pop(1).split(':')\n" + ALONE]
+    where = f"{Path(np.__file__).parents[1]}:{Path(shortcutv2v.__file__).parents[1]}"
+    done = subprocess.run([*run, where, module, folder], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == ["import of torch halted; None in sys.modules", "set()"]
+    assert len(Path(shortcutv2v.runtime.__file__).read_text().splitlines()) < 200

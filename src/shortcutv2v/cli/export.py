@@ -24,4 +24,4 @@ def run(options: argparse.Namespace) -> None:
     model = load_model(options.block, adapter, options.interval)
     chosen = {name: getattr(options, name) for name in ("format", "pixels", "dynamic")}
     for path in sorted(export(model, frame, options.out, adapter=adapter, **chosen).iterdir()):
-        print(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
+        print(f"{path}: {path.stat().st_size / 1e6:.1f} MB" if path.is_file() else path)

@@ -1,30 +1,38 @@
-"""`export()`: capture both passes, write them, describe them, and compare them with the model."""
+"""`export()`: capture the passes, write them, describe them, and compare them with the model."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from safetensors.torch import save
 from torch import Tensor
 
-from shortcutv2v import checkpoint, runtime
+from shortcutv2v import checkpoint, engines
 from shortcutv2v.adapter import Adapter
 from shortcutv2v.deploy.passes import Program, capture
-from shortcutv2v.deploy.steps import AdapterStep, Step, TeacherStep
+from shortcutv2v.deploy.steps import AdapterStep, Named, TeacherStep
 from shortcutv2v.deploy.writers import ENGINES, write
 from shortcutv2v.errors import ExportError, InputError
 from shortcutv2v.model import ShortcutV2V
+from shortcutv2v.player import Player
 from shortcutv2v.refresh import Every
+from shortcutv2v.runtime import Runner
+from shortcutv2v.stream import Stream
 
 __all__ = ["export"]
 
-RUNNER = "runner.py"
+RUNNER = "runner"
+MODULES = {"__init__": "runtime", **{name: name for name in ("engines", "errors", "look", "quality", "refresh")}}
+"""Module of the package `runner` -> the module of this package that it is a copy of."""
 MULTIPLES = (1, 2, 4, 8, 16, 32)
 TOLERANCE = 1e-3
 """Largest difference allowed between a program's outputs and the model's, relative to the largest value."""
@@ -43,9 +51,9 @@ def export(
 ) -> Path:
     """Write a full pass and a shortcut pass as two programs for an engine outside of Python.
 
-    The folder then holds `reference` and `shortcut`, `shortcutv2v.json` that describes them, and `runner.py`, a copy of
-    `shortcutv2v.runtime` that runs them with numpy and the engine alone. The shortcut program holds no weight of the
-    middle. Both are compared with the model before this returns.
+    The folder then holds `reference` and `shortcut`, `shortcutv2v.json` that describes them, and the package `runner`,
+    a copy of `shortcutv2v.runtime` that runs them with numpy and the engine alone. The shortcut program holds no weight
+    of the middle. The programs are compared with the model first; if they differ, nothing is written.
 
     Args:
         model: trained, its teacher in eval mode and on the CPU.
@@ -54,7 +62,7 @@ def export(
         folder: is made if it is not there; files of the same names are replaced.
         format: "onnx", "openvino", "torch" (`torch.export`) or "aoti" (AOTInductor).
         adapter: then the programs take frames and return pictures, and a recurrent teacher's state is an input and an
-            output of them.
+            output of them. Frames that the adapter paints itself (`opening`) are programs, too.
         pixels: with an adapter: uint8 (B, H, W, 3) in and out, instead of (B, 3, H, W) in [0, 1].
         dynamic: leave height and width open, instead of binding the programs to the size of `inputs`. The programs are
             then compared with the model at three sizes; the runner takes sizes that differ from the example's by a
@@ -71,118 +79,118 @@ def export(
         raise InputError("pixels=True needs an adapter: without one the programs take the teacher's own inputs")
     if format not in ENGINES:
         raise ExportError(f"format={format!r}: expected one of {', '.join(ENGINES)}")
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    training = model.training
+    folder, training = Path(folder), model.training
+    args = inputs if isinstance(inputs, tuple) else (inputs,)
+
+    def make(args: Sequence[Any]) -> TeacherStep:
+        return TeacherStep(model.teacher, tuple(args)) if adapter is None else AdapterStep(adapter, args[0], pixels)
+
+    folder.parent.mkdir(parents=True, exist_ok=True)
     try:
         model.eval()
-        args = inputs if isinstance(inputs, tuple) else (inputs,)
-
-        def make(args: tuple[Any, ...]) -> Step:
-            return TeacherStep(model.teacher, args) if adapter is None else AdapterStep(adapter, args[0], pixels)
-
-        step = make(args)
-        _check(step, dynamic)
-        reference, shortcut = capture(model, step, signals=not isinstance(model.refresh, Every), dynamic=dynamic)
-        programs = {"reference": reference, "shortcut": shortcut}
-        files = write(programs, folder, format)
-        manifest = describe(model, step, programs, files, dynamic) | {"engine": ENGINES[format]}
-        _finish(folder, manifest)
-        _compare(model, step, folder)
-        if dynamic:
-            _finish(folder, manifest | {"multiple": _multiple(model, make, args, folder)})
+        with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
+            _export(model, make, args, Path(temporary), format, dynamic)
+            folder.mkdir(exist_ok=True)
+            shutil.rmtree(folder / RUNNER, ignore_errors=True)
+            for path in Path(temporary).iterdir():
+                os.replace(path, folder / path.name)
     finally:
         model.train(training)
     return folder
 
 
-def describe(
-    model: ShortcutV2V, step: Step, programs: dict[str, Program], files: dict[str, str], dynamic: bool
-) -> dict[str, Any]:
-    """Return all that a host must know to run the programs, as JSON-ready values."""
-    recipe = checkpoint.recipe(model)
-    reference, shortcut = programs["reference"], programs["shortcut"]
-    frames = {name: x for name, x in step.examples.items() if name not in step.recurrent}
-    states = [name for name in shortcut.inputs if name not in step.examples]
-    others = {*states, *shortcut.signals, *step.recurrent.values()}
-    return {
-        "format": runtime.FORMAT,
-        "shortcutv2v": recipe["shortcutv2v"],
-        "programs": {
-            name: {"file": files[name], "inputs": list(program.inputs), "outputs": program.outputs}
-            for name, program in programs.items()
-        },
-        "inputs": [_tensor(name, x) | _open(step, x, dynamic) | _picture(step, name) for name, x in frames.items()],
-        "multiple": 1,
-        "outputs": [{"name": name} | _picture(step, name) for name in reference.outputs if name not in others],
-        "reference": {name: _tensor(name, shortcut.inputs[name]) for name in states},
-        "recurrent": [
-            {"input": name, "output": output, "initial": float(name == "begins"), **_tensor(name, step.examples[name])}
-            for name, output in step.recurrent.items()
-        ],
-        "signals": shortcut.signals,
-        "refresh": recipe["refresh"],
-        "show_shortcut": model.show_shortcut,
-        "trained_interval": model.trained_interval,
-        "blocks": recipe["blocks"],
-        "blocks_sha256": _weights_hash(model),
-        "teacher": recipe["teacher"],
-    }
-
-
-def _tensor(name: str, x: Tensor) -> dict[str, Any]:
-    return {"name": name, "dtype": str(x.dtype).removeprefix("torch."), "shape": list(x.shape)}
-
-
-def _open(step: Step, x: Tensor, dynamic: bool) -> dict[str, Any]:
-    """The shape with null for what may change, and the example's."""
-    if not dynamic:
-        return {}
-    sides = step.sides(x)
-    return {"shape": [None if axis in sides else n for axis, n in enumerate(x.shape)], "example": list(x.shape)}
-
-
-def _picture(step: Step, name: str) -> dict[str, Any]:
-    """Meaning of a picture's numbers."""
-    if step.picture is None or name not in ("frame", "picture"):
-        return {}
-    pixels = step.picture == "pixels"
-    layout, values = ("NHWC", [0, 255]) if pixels else ("NCHW", [0, 1])
-    return {"picture": {"colours": "RGB", "layout": layout, "range": values}}
-
-
-def _weights_hash(model: ShortcutV2V) -> str:
-    digest = hashlib.sha256()
-    for name, value in model.blocks.state_dict().items():
-        digest.update(name.encode() + value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
-
-
-def _finish(folder: Path, manifest: dict[str, Any]) -> None:
-    """Write the manifest with the hashes of the programs' files, and the runner."""
-    shutil.copyfile(runtime.__file__, folder / RUNNER)
-    own = {program["file"] for program in manifest["programs"].values()}
-    own |= {Path(name).with_suffix(".bin").name for name in own} | {"weights.bin"}
-    manifest["files"] = {name: runtime.file_hash(folder / name) for name in sorted(own) if (folder / name).is_file()}
-    (folder / runtime.MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
-
-
-def _check(step: Step, dynamic: bool) -> None:
+def _export(
+    model: ShortcutV2V,
+    make: Callable[[Sequence[Any]], TeacherStep],
+    args: Sequence[Any],
+    folder: Path,
+    form: str,
+    dynamic: bool,
+) -> None:
+    """Write everything, and compare it with the model."""
+    step = make(args)
     if dynamic and step.recurrent:
         raise ExportError(
             "dynamic=True does not go with an adapter that has a state from frame to frame, because the state before "
             "the first frame has a size: leave it out, and export programs for each size"
         )
+    signals = model.calibration is not None or not isinstance(model.refresh, Every)
+    programs = capture(model, step, signals=signals, dynamic=dynamic)
+    files = write(programs, folder, form)
+    (folder / RUNNER).mkdir()
+    for name, source in MODULES.items():
+        text = Path(engines.__file__).with_name(f"{source}.py").read_text()
+        (folder / RUNNER / f"{name}.py").write_text(text.replace("from shortcutv2v.", "from ."))
+    manifest = describe(model, step, programs, dynamic) | {"engine": ENGINES[form]}
+    for name, file in files.items():
+        manifest["programs"][name]["file"] = file
+    hashed = [path for path in sorted(folder.iterdir()) if path.is_file()]
+    manifest["files"] = {path.name: engines.file_hash(path) for path in hashed}
+    target = folder / engines.MANIFEST
+    target.write_text(json.dumps(manifest, indent=2) + "\n")
+    _compare(model, step, folder)
+    if dynamic:
+        manifest["multiple"] = _multiple(model, make, args, folder)
+        target.write_text(json.dumps(manifest, indent=2) + "\n")
 
 
-def _multiple(model: ShortcutV2V, make: Callable[[Any], Step], args: tuple[Any, ...], folder: Path) -> int:
+def describe(model: ShortcutV2V, step: TeacherStep, programs: dict[str, Program], dynamic: bool) -> dict[str, Any]:
+    """Return all that a host must know to run the programs beside their files, as JSON-ready values."""
+    reference, shortcut = programs["reference"], programs["shortcut"]
+    signals = [name for name in shortcut.outputs if name.startswith("unexplained_")]
+    conditions = [name for name in shortcut.outputs if name.startswith("condition_")]
+    states = {name: x for name, x in shortcut.inputs.items() if name not in step.examples}
+    others = {*states, *conditions, *step.recurrent.values()}
+    weights = {name: value.detach().contiguous() for name, value in model.blocks.state_dict().items()}
+    return checkpoint.recipe(model) | {
+        "format": engines.FORMAT,
+        "programs": {name: {"inputs": list(of.inputs), "outputs": of.outputs} for name, of in programs.items()},
+        "inputs": [_input(step, name, dynamic) for name in step.examples if name not in step.recurrent],
+        "multiple": 1,
+        "outputs": [{"name": name} | _picture(step, name) for name in reference.outputs if name not in others],
+        "reference": {name: _tensor(x) for name, x in states.items()},
+        "conditions": conditions,
+        "recurrent": [
+            {"input": name, "output": output, "initial": float(name == "begins"), **_tensor(step.examples[name])}
+            for name, output in step.recurrent.items()
+        ],
+        "signals": signals,
+        "horizon": model.horizon,
+        "blocks_sha256": hashlib.sha256(save(weights)).hexdigest(),  # the hash of a saved block's file
+    }
+
+
+def _tensor(x: Tensor) -> dict[str, Any]:
+    return {"dtype": str(x.dtype).removeprefix("torch."), "shape": list(x.shape)}
+
+
+def _input(step: TeacherStep, name: str, dynamic: bool) -> dict[str, Any]:
+    """An input; null in the shape for sizes that may change, which `example` gives."""
+    x = step.examples[name]
+    described = {"name": name, **_tensor(x), **_picture(step, name)}
+    if dynamic:
+        shape = [None if axis in step.sides(x) else n for axis, n in enumerate(x.shape)]
+        described |= {"shape": shape, "example": list(x.shape)}
+    return described
+
+
+def _picture(step: TeacherStep, name: str) -> dict[str, Any]:
+    """Meaning of a picture's numbers."""
+    if step.picture is None or name not in ("frame", "picture"):
+        return {}
+    layout, values = ("NHWC", [0, 255]) if step.picture == "pixels" else ("NCHW", [0, 1])
+    return {"picture": {"colours": "RGB", "layout": layout, "range": values}}
+
+
+def _multiple(
+    model: ShortcutV2V, make: Callable[[Sequence[Any]], TeacherStep], args: Sequence[Any], folder: Path
+) -> int:
     """The smallest step in height and width at which the programs give what the model gives."""
     reason: Exception | None = None
     for multiple in MULTIPLES:
         try:
             for height, width in ((1, 2), (3, 1)):
-                larger = [_enlarged(x, height * multiple, width * multiple) for x in args]
-                _compare(model, make(tuple(larger)), folder)
+                _compare(model, make([_enlarged(x, height * multiple, width * multiple) for x in args]), folder)
         except Exception as error:  # of any engine
             reason = error
         else:
@@ -202,35 +210,34 @@ def _enlarged(x: Any, rows: int, columns: int) -> Any:
     return x[:, :, down][:, :, :, across]
 
 
-def _compare(model: ShortcutV2V, step: Step, folder: Path) -> None:
+def _compare(model: ShortcutV2V, step: TeacherStep, folder: Path) -> None:
     """Play a few frames through the programs and through the model.
 
     Raises:
         ExportError: they differ.
     """
-    stream = model.stream(refresh=2)
-    runner = runtime.Runner(folder, refresh=2)
-    recurrent = {
-        name: torch.full_like(x, name == "begins") for name, x in step.examples.items() if name in step.recurrent
-    }
-    for number in range(3):
+    play, runner = _player(step, model.stream(refresh=2)), Runner(folder, refresh=2)
+    for number in range(len(step.openings) + 3):
         # Rolled, so that frames differ and values stay what they mean: labels, for example.
-        given = {
-            name: x.roll(number, -2) if x.dim() > 3 else x for name, x in step.examples.items() if name not in recurrent
-        }
-        args, kwargs = step.inputs(given | recurrent)
-        expected = step.results(given | recurrent, stream(*args, **kwargs))
+        frames = {name: x for name, x in step.examples.items() if name not in step.recurrent}
+        given = {name: x.roll(number, -2) if x.dim() > 3 else x for name, x in frames.items()}
         found = runner(*(x.numpy() for x in given.values()))
-        recurrent = {name: expected.pop(output) for name, output in step.recurrent.items()}
-        arrays = found if isinstance(found, dict) else dict.fromkeys(expected, found)
-        for name, wanted in expected.items():
-            error = _distance(arrays[name], wanted.numpy())
+        program = "shortcut" if runner.distance else "reference" if number >= len(step.openings) else "opening"
+        for name, wanted in play(given).items():
+            error = _distance(found[name] if isinstance(found, dict) else found, wanted.numpy())
             if not error <= TOLERANCE:
                 raise ExportError(
-                    f"frame {number}: the {'shortcut' if number % 2 else 'reference'} program's {name} differs by "
-                    f"{error:.1g} of the largest value from the model's: the engine computes something else, try "
-                    "another format"
+                    f"frame {number}: the {program} program's {name} differs by {error:.1g} of the largest value from "
+                    "the model's: the engine computes something else, try another format"
                 )
+
+
+def _player(step: TeacherStep, stream: Stream) -> Callable[[Named], Named]:
+    """What the programs should give for the next frame."""
+    if not isinstance(step, AdapterStep):
+        return lambda given: step.results(given, stream(*step.inputs(given)[0]))
+    player = Player(step.adapter, stream)
+    return lambda given: {"picture": step.shown(player.picture(player(step.frame(given)).output))}
 
 
 def _distance(found: Any, expected: Any) -> float:

@@ -1,8 +1,8 @@
-"""The two programs as modules from named tensors to named tensors, and as `torch.export` captures them."""
+"""The programs as modules from named tensors to named tensors, and as `torch.export` captures them."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -11,7 +11,7 @@ from torch.export import Dim, ExportedProgram
 from torch.utils import _pytree as pytree
 
 from shortcutv2v import ops
-from shortcutv2v.deploy.steps import Named, Step, named_leaves
+from shortcutv2v.deploy.steps import AdapterStep, Named, TeacherStep, named_leaves
 from shortcutv2v.errors import ExportError
 from shortcutv2v.graph import Split
 from shortcutv2v.model import ShortcutV2V
@@ -22,87 +22,89 @@ __all__ = ["Program", "capture"]
 
 @dataclass
 class Program:
-    """One of the two programs, with the names of what goes in and out."""
+    """One of the programs, with the names of what goes in and out."""
 
     exported: ExportedProgram
     inputs: Named
     outputs: list[str]
-    signals: list[str] = field(default_factory=list)
 
 
 class _Pass(nn.Module):
-    """Positional tensors in, tensors by name out."""
+    """One of the model's passes: positional tensors in, tensors by name out; `kept` names the reference's tensors."""
 
-    def __init__(self, model: ShortcutV2V, step: Step, split: Split) -> None:
+    def __init__(self, model: ShortcutV2V, step: TeacherStep, split: Split, kept: list[str]) -> None:
         super().__init__()
-        self.model, self.step, self.split = model, step, split
+        self.model, self.step, self.split, self.kept = model, step, split, kept
 
-    def head(self, tensors: tuple[Tensor, ...]) -> tuple[Named, Carry]:
-        """Name the inputs, and run the head on what the teacher gets of them."""
+    def head(self, tensors: tuple[Tensor, ...]) -> tuple[Named, Carry, Named]:
+        """Name the inputs, run the head on what the teacher gets of them, and name the conditions of the reference."""
         given = dict(zip(self.step.examples, tensors, strict=False))
         args, kwargs = self.step.inputs(given)
-        return given, self.split.head(*args, **kwargs)  # not the model's: sizes may be symbols here
+        carry = self.split.head(*args, **kwargs)  # not the model's: sizes may be symbols here
+        return given, carry, {f"condition_{i}": x.clone() for i, x in enumerate(self.split.conditions(carry))}
 
 
 class _ReferencePass(_Pass):
-    """A full pass: the output, and those tensors of the reference that `kept` names."""
-
-    def __init__(self, model: ShortcutV2V, step: Step, split: Split, kept: list[str]) -> None:
-        super().__init__(model, step, split)
-        self.kept = kept
+    """A full pass: the output, and what the shortcut program reads of the reference."""
 
     def forward(self, *tensors: Tensor) -> Named:
         """Run the program."""
-        given, carry = self.head(tensors)
+        given, carry, conditions = self.head(tensors)
         f = self.model.middle(carry)
         results = self.step.results(given, self.model.tail(carry, f))
-        reference = dict(_reference_leaves(self.model, self.model.make_reference(carry, f)))
+        reference = dict(_leaves(self.model, self.model.make_reference(carry, f)))
         # A copy, because formats do not agree on what two outputs in one memory are.
-        return results | {name: x.clone() for name, x in reference.items() if name in self.kept}
+        return results | {name: reference[name].clone() for name in self.kept} | conditions
 
 
 class _ShortcutPass(_Pass):
-    """A shortcut pass from the reference's tensors. It reads those that `kept` names; no weight of the middle."""
+    """A shortcut pass from the tensors of the reference, and the signals for policies. No weight of the middle."""
 
-    def __init__(
-        self, model: ShortcutV2V, step: Step, split: Split, kept: list[str], reference: Reference, signals: bool
-    ) -> None:
-        super().__init__(model, step, split)
-        self.kept, self.reference, self.signals = kept, reference, signals
+    reference: Reference
+    signals: bool
 
     def forward(self, *tensors: Tensor) -> Named:
         """Run the program."""
-        given, carry = self.head(tensors)
+        given, carry, conditions = self.head(tensors)
         reference = self._rebuilt(dict(zip(self.kept, tensors[len(self.step.examples) :], strict=True)), carry)
-        signals: Named = {}
-        if self.signals:
-            predictions = self.model.analyse(reference, carry)
-            f = self.model.compose(reference, carry, predictions)
-            signals = {f"unexplained_{i}": seen.unexplained for i, seen in enumerate(predictions)}
-        else:
-            f = self.model.predict(reference, carry)
-        return self.step.results(given, self.model.tail(carry, f)) | signals
+        if not self.signals:
+            output = self.model.tail(carry, self.model.predict(reference, carry))
+            return self.step.results(given, output) | conditions
+        predictions = self.model.analyse(reference, carry)
+        output = self.model.tail(carry, self.model.compose(reference, carry, predictions))
+        signals = {f"unexplained_{i}": seen.unexplained for i, seen in enumerate(predictions)}
+        return self.step.results(given, output) | signals | conditions
 
     def _rebuilt(self, given: Named, carry: Carry) -> Reference:
         """The reference, with something of the right shape where the pass reads nothing."""
         branches = len(carry.a)
-        leaves = {
-            name: given[name] if name in given else torch.empty(x.shape, dtype=x.dtype, device=x.device)
-            for name, x in _reference_leaves(self.model, self.reference)
-        }
+        own = _leaves(self.model, self.reference)
+        leaves = [given[name] if name in given else torch.empty(x.shape, dtype=x.dtype) for name, x in own]
         spec = pytree.tree_structure((self.reference.f[branches:], self.reference.state))
-        leaks, state = pytree.tree_unflatten(list(leaves.values()), spec)
+        leaks, state = pytree.tree_unflatten(leaves, spec)
         return Reference(carry.a, (*carry.a, *leaks), state)
 
 
-def _reference_leaves(model: ShortcutV2V, reference: Reference) -> list[tuple[str, Tensor]]:
+class _Opening(nn.Module):
+    """A frame that the adapter paints itself."""
+
+    def __init__(self, step: AdapterStep, index: int) -> None:
+        super().__init__()
+        self.step, self.index, self.names = step, index, list(step.opening_examples(index))
+
+    def forward(self, *tensors: Tensor) -> Named:
+        """Run the program."""
+        return self.step.opening(self.index, dict(zip(self.names, tensors, strict=True)))
+
+
+def _leaves(model: ShortcutV2V, reference: Reference) -> list[tuple[str, Tensor]]:
     """The tensors of a reference that a block may read, by name."""
     branches = len(reference.a)
     return list(named_leaves("reference", {"leak": reference.f[branches:], "block": reference.state}))
 
 
-def capture(model: ShortcutV2V, step: Step, *, signals: bool, dynamic: bool) -> tuple[Program, Program]:
-    """Export both passes.
+def capture(model: ShortcutV2V, step: TeacherStep, *, signals: bool, dynamic: bool) -> dict[str, Program]:
+    """Return the programs `reference` and `shortcut`, and `opening_0` and so on for frames that the adapter paints.
 
     Args:
         model: in eval mode.
@@ -122,20 +124,27 @@ def capture(model: ShortcutV2V, step: Step, *, signals: bool, dynamic: bool) -> 
             "export become programs; print(model.cut) says why those did not serve"
         )
     reference = model.make_reference(carry, model.middle(carry))
-    leaves = dict(_reference_leaves(model, reference))
+    leaves = dict(_leaves(model, reference))
+
+    def shortcut(kept: Named, dynamic: bool) -> Program:
+        module = _ShortcutPass(model, step, split, list(kept))
+        module.reference, module.signals = reference, signals
+        return _export(module, {**step.examples, **kept}, dynamic)
+
     with ops.use("grid"):
-        every = _ShortcutPass(model, step, split, list(leaves), reference, signals)
-        first = _export(every, {**step.examples, **leaves}, False)
-        kept = {name: leaves[name] for name in _read(first) if name in leaves}
-        names = list(kept)
-        short = _ShortcutPass(model, step, split, names, reference, signals)
-        shortcut = _export(short, {**step.examples, **kept}, dynamic)
-        full = _export(_ReferencePass(model, step, split, names), dict(step.examples), dynamic)
-    shortcut.signals = [name for name in shortcut.outputs if name.startswith("unexplained_")]
-    return full, shortcut
+        read = _read(shortcut(leaves, False))
+        kept = {name: x for name, x in leaves.items() if name in read}
+        found = {
+            "reference": _export(_ReferencePass(model, step, split, list(kept)), dict(step.examples), dynamic),
+            "shortcut": shortcut(kept, dynamic),
+        }
+        if isinstance(step, AdapterStep):
+            for i in range(len(step.openings)):
+                found[f"opening_{i}"] = _export(_Opening(step, i), step.opening_examples(i), False)
+    return found
 
 
-def _export(module: _Pass, inputs: Named, dynamic: bool) -> Program:
+def _export(module: _Pass | _Opening, inputs: Named, dynamic: bool) -> Program:
     shapes = tuple(dict.fromkeys(module.step.sides(x), Dim.AUTO) for x in inputs.values()) if dynamic else None
     try:
         exported = torch.export.export(
@@ -151,8 +160,8 @@ def _export(module: _Pass, inputs: Named, dynamic: bool) -> Program:
     return Program(exported, inputs, list(exported.call_spec.out_spec.context))
 
 
-def _read(program: Program) -> list[str]:
+def _read(program: Program) -> set[str]:
     """The inputs that the program reads."""
     nodes: dict[str, Any] = {node.name: node for node in program.exported.graph.nodes}
     pairs = zip(program.inputs, program.exported.graph_signature.user_inputs, strict=True)
-    return [name for name, node in pairs if nodes[str(node)].users]
+    return {name for name, node in pairs if nodes[str(node)].users}

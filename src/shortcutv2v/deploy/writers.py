@@ -28,36 +28,46 @@ Programs = Mapping[str, Program]
 
 
 def write(programs: Programs, folder: Path, form: str) -> dict[str, str]:
-    """Write the programs to `folder`.
-
-    Returns:
-        The name of each program's file.
+    """Write the programs to `folder`, and return the name of each one's file.
 
     Raises:
         ExportError: a package is missing, or the program holds an operator that the format lacks.
     """
+    suffix, writer = _WRITERS[form]
     try:
-        return _WRITERS[form](programs, folder)
+        writer(programs, folder)
     except ImportError as error:
         raise ExportError(f"format={form!r} needs the package {error.name}: pip install shortcutv2v[export]") from error
+    return {name: name + suffix for name in programs}
 
 
-def _torch(programs: Programs, folder: Path) -> dict[str, str]:
+def _torch(programs: Programs, folder: Path) -> None:
     for name, program in programs.items():
         torch.export.save(program.exported, folder / f"{name}.pt2")
-    return {name: f"{name}.pt2" for name in programs}
 
 
-def _aoti(programs: Programs, folder: Path) -> dict[str, str]:
+def _aoti(programs: Programs, folder: Path) -> None:
     import torch._inductor
 
     for name, program in programs.items():
         path = str(folder / f"{name}.aoti.pt2")
         torch._inductor.aoti_compile_and_package(program.exported, package_path=path)
-    return {name: f"{name}.aoti.pt2" for name in programs}
 
 
-def _onnx(programs: Programs, folder: Path) -> dict[str, str]:
+def _openvino(programs: Programs, folder: Path) -> None:
+    import openvino
+
+    with tempfile.TemporaryDirectory() as temporary:
+        _onnx(programs, Path(temporary))
+        for name in programs:
+            try:
+                model = openvino.convert_model(Path(temporary) / f"{name}.onnx")
+            except Exception as error:
+                raise ExportError(f"OpenVINO does not take the {name} program: {_cause(error)}") from error
+            openvino.save_model(model, folder / f"{name}.xml", compress_to_fp16=False)
+
+
+def _onnx(programs: Programs, folder: Path) -> None:
     import onnx_ir
     import onnxscript  # noqa: F401  (torch wants it, and says so less clearly)
 
@@ -70,7 +80,6 @@ def _onnx(programs: Programs, folder: Path) -> dict[str, str]:
                     value.const_value = _shared(value.const_value, file, written, folder)
     for name, model in models.items():
         onnx_ir.save(model, folder / f"{name}.onnx")
-    return {name: f"{name}.onnx" for name in programs}
 
 
 def _converted(name: str, program: Program) -> Any:
@@ -88,6 +97,20 @@ def _converted(name: str, program: Program) -> Any:
     except Exception as error:
         raise ExportError(f"the {name} program is no ONNX of opset {OPSET}: {_cause(error)}") from error
     return cast("Any", made).model
+
+
+def _shared(tensor: Any, file: Any, written: dict[bytes, tuple[int, int]], folder: Path) -> Any:
+    """The tensor, its values in the file of weights; equal values stand there once, whatever program they are of."""
+    import onnx_ir
+
+    values = tensor.tobytes()
+    digest = hashlib.sha256(values).digest()
+    if digest not in written:
+        file.write(b"\0" * (-file.tell() % _ALIGNED))
+        written[digest] = file.tell(), len(values)
+        file.write(values)
+    place = written[digest]
+    return onnx_ir.ExternalTensor(_WEIGHTS, *place, tensor.dtype, shape=tensor.shape, name=tensor.name, base_dir=folder)
 
 
 def halved(x: Tensor, size: list[int] | None, align_corners: bool, scales: list[float] | None) -> Any:
@@ -116,38 +139,9 @@ def _cause(error: BaseException) -> str:
     return str(error).strip().partition("\n")[0]
 
 
-def _shared(tensor: Any, file: Any, written: dict[bytes, tuple[int, int]], folder: Path) -> Any:
-    """The tensor, its values in the file of weights; equal values stand there once, whatever program they are of."""
-    import onnx_ir
-
-    values = tensor.tobytes()
-    digest = hashlib.sha256(values).digest()
-    if digest not in written:
-        file.write(b"\0" * (-file.tell() % _ALIGNED))
-        written[digest] = file.tell(), len(values)
-        file.write(values)
-    offset, length = written[digest]
-    return onnx_ir.ExternalTensor(
-        _WEIGHTS, offset, length, tensor.dtype, shape=tensor.shape, name=tensor.name, base_dir=folder
-    )
-
-
-def _openvino(programs: Programs, folder: Path) -> dict[str, str]:
-    import openvino
-
-    with tempfile.TemporaryDirectory() as temporary:
-        for name, file in _onnx(programs, Path(temporary)).items():
-            try:
-                model = openvino.convert_model(Path(temporary) / file)
-            except Exception as error:
-                raise ExportError(f"OpenVINO does not take the {name} program: {_cause(error)}") from error
-            openvino.save_model(model, folder / f"{name}.xml", compress_to_fp16=False)
-    return {name: f"{name}.xml" for name in programs}
-
-
-_WRITERS: dict[str, Callable[[Programs, Path], dict[str, str]]] = {
-    "onnx": _onnx,
-    "openvino": _openvino,
-    "torch": _torch,
-    "aoti": _aoti,
+_WRITERS: dict[str, tuple[str, Callable[[Programs, Path], None]]] = {
+    "onnx": (".onnx", _onnx),
+    "openvino": (".xml", _openvino),
+    "torch": (".pt2", _torch),
+    "aoti": (".aoti.pt2", _aoti),
 }
