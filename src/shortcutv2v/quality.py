@@ -128,7 +128,8 @@ class Quality(RefreshPolicy):
         self._lost = 0.0
         self._best: float | None = None
         self._last = -math.inf
-        self._cut, self._needed = False, 1
+        self._cut, self._needed, self._former = False, 1, math.nan
+        self._asleep = False
 
     def estimate(self, unexplained: float) -> float:
         """Return the expected PSNR in dB of a prediction, by the latest audits."""
@@ -151,6 +152,7 @@ class Quality(RefreshPolicy):
         self._frames += 1
         if self._lost + _LOOK > _CREDIT + _SLACK * self._frames:
             self._waited += 1
+            self._asleep = True
             return "unreachable"
         size = unexplained(look.predictions)
         look.estimate = self.estimate(size)
@@ -161,17 +163,19 @@ class Quality(RefreshPolicy):
         return reason
 
     def _reason(self, distance: int, expected: float) -> str:
-        if len(self._levels) < self._needed:
+        if len(self._levels) < self._needed or self._asleep:
+            self._asleep = False  # the scene may have changed meanwhile
             return "audit"
+        before, self._last = self._last, expected
+        falls = expected - self._margin < self.target
+        if falls and before - expected > _NEAR:
+            # Another scene: its level is another, which this frame, predicted from the old scene, says nothing of.
+            self._settle(0.0)
+            self._former, self._levels, self._seen, self._cut, self._needed = self._level(), [], [], True, 2
+            return "cut"
         if distance >= self.interval:
             return "distance"
-        before, self._last = self._last, expected
-        if expected - self._margin < self.target:
-            if before - expected > _NEAR:
-                # Another scene: its level is another, which this frame, predicted from the old scene, says nothing of.
-                self._settle(0.0)
-                self._levels, self._seen, self._cut, self._needed = [], [], True, 2
-                return "cut"
+        if falls:
             return "estimate"
         self._shown += 1
         return "audit" if self.guarantee and self._shown % self.guarantee == 0 else ""
@@ -195,8 +199,12 @@ class Quality(RefreshPolicy):
         if self._seen:  # the frames since the last audit lie between two audits: take the mean of what both say
             self._settle((psnr - part - fmean(self._seen)) / 2)
         self._seen = [*self._seen, psnr - part][-_LEVELS:]
+        if not self._levels and abs(psnr - part - self._former) < _AGREE:
+            self._needed = 1  # after a cut, one audit will do if it finds the level of before
         if counts or len(self._levels) < self._needed:
             self._levels = [*self._levels, psnr - part][-_LEVELS:]
+        if psnr - self._margin >= self.target:
+            self._lost = 0.0  # it would have held: looking pays here
         if look.distance == 1:
             self._best = psnr if self._best is None else max(self._best, psnr)
 
