@@ -197,3 +197,14 @@ def test_figures_command(files: Path, tmp_path: Path, capsys: pytest.CaptureFixt
     out = capsys.readouterr().out
     assert "no blending mask" in out  # the default block has none
     assert "1: correlation" in out
+
+
+def test_the_sample_in_the_docs_is_small_and_names_no_machine() -> None:
+    sample = Path(__file__).parents[2] / "docs" / "report.html"
+    assert sample.stat().st_size < 1_000_000
+    data = Written(sample, None).data
+    command = data["about"]["command"]
+    assert command.startswith("shortcutv2v report bigbuckbunny.mp4 --adapter real_esrgan --block demo_output/block")
+    assert command.replace(" --intervals", " \\\n    --intervals") in (sample.parent / "quality.md").read_text()
+    assert not re.search(r"/(?:home|root|tmp|Users|work)/", sample.read_text())
+    assert len(data["pictures"]["ours"]) == len(data["times"]) == 15

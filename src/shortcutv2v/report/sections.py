@@ -120,14 +120,15 @@ class Report:
             '<div class="controls"><input type="range" id="frame" min="0" '
             f'max="{len(self.scores.frames) - 1}" value="0" aria-label="frame"><div class="row">'
             '<button id="play">Play</button><button id="back" aria-label="one frame back">&larr;</button>'
-            '<button id="next" aria-label="one frame on">&rarr;</button><output id="says"></output>'
-            '<fieldset><label><input type="checkbox" id="arrows"> where features come from</label>'
-            f"{radios}</fieldset></div></div>"
+            '<button id="next" aria-label="one frame on">&rarr;</button><output id="says"></output></div></div>'
+            "<fieldset><legend>On our picture</legend>"
+            f'<label><input type="checkbox" id="arrows"> where features come from</label>{radios}</fieldset>'
         )
+        masked = " The mask is bright where the block takes the current frame." if "mask" in data else ""
         hint = (
-            '<p class="note">Arrow keys step through the frames, the space bar plays. On our picture, arrows point to '
-            "the place in the reference that the block takes features from. The mask is bright where the block takes "
-            "the current frame, the correction where motion explained little.</p>"
+            '<p class="note">Arrow keys step through the frames, the space bar plays. Lines lead from a cross to the '
+            "place in the reference that the block takes features from. The correction is bright where motion "
+            f"explained little.{masked}</p>"
         )
         return section("Frame by frame", f'<div id="player"><div class="players">{figures}</div>{controls}</div>', hint)
 
@@ -138,8 +139,9 @@ class Report:
         label = f"PSNR per frame of {', '.join(METHODS.values())}, and the refreshes; the numbers are in the player"
         plots = [curve(series, marks, "PSNR, dB", label, width, self.start) for width in WIDTHS]
         drawn = "".join(
-            f'<div class="{name}" data-ends="{left:.4f} {right:.4f}">{svg}<div class="cursor"></div></div>'
-            for name, (svg, left, right) in zip(("wide", "narrow"), plots, strict=True)
+            f'<div class="{name}" data-ends="{left:.4f} {right:.4f}">{svg}'
+            f'<div class="cursor" style="top:{top:.1%};bottom:{bottom:.1%}"></div></div>'
+            for name, (svg, (left, right), (top, bottom)) in zip(("wide", "narrow"), plots, strict=True)
         )
         reasons = Counter(reason for _, reason in marks)
         counts = ", ".join(f"{reason} {count}" for reason, count in reasons.most_common())

@@ -48,13 +48,17 @@ def table(caption: str, rows: Sequence[Sequence[str]]) -> str:
     """Return a table: headings in the first row and the first column; it scrolls sideways where it is too wide."""
     head = "".join(f'<th scope="col">{html.escape(cell)}</th>' for cell in rows[0])
     body = "".join(
-        f'<tr><th scope="row">{html.escape(row[0])}</th>{"".join(f"<td>{html.escape(c)}</td>" for c in row[1:])}</tr>'
-        for row in rows[1:]
+        f'<tr><th scope="row">{html.escape(row[0])}</th>{"".join(map(_cell, row[1:]))}</tr>' for row in rows[1:]
     )
     return (
         f'<div class="scroll" tabindex="0" role="region" aria-label="{html.escape(caption)}"><table>'
         f"<caption>{html.escape(caption)}</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
     )
+
+
+def _cell(text: str) -> str:
+    bar = set(text) == {"\N{FULL BLOCK}"}
+    return '<td class="bar" aria-hidden="true">' + text + "</td>" if bar else f"<td>{html.escape(text)}</td>"
 
 
 def standalone(svg: str) -> str:

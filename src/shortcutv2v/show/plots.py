@@ -91,7 +91,7 @@ def curve(
     label: str,
     width: float,
     start: int = 0,
-) -> tuple[str, float, float]:
+) -> tuple[str, tuple[float, float], tuple[float, float]]:
     """Draw one line per series over the frames, and the refreshes below by their reason.
 
     Args:
@@ -103,7 +103,8 @@ def curve(
         start: number of the first frame.
 
     Returns:
-        The SVG, and the places of the first and the last frame in it, as shares of its width.
+        The SVG; the places of the first and the last frame in it, as shares of its width; and the upper and the lower
+        edge of the lines, as shares of its height from above and from below.
     """
     length = max(map(len, series.values()))
     with style(width, 3.4) as (figure, axes):
@@ -132,7 +133,7 @@ def curve(
         svg = markup(figure, label)
         box = axes.get_position()
         share = box.width / length
-        return svg, box.x0 + share / 2, box.x1 - share / 2
+        return svg, (box.x0 + share / 2, box.x1 - share / 2), (1 - box.y1, box.y0)
 
 
 def scatter(

@@ -64,7 +64,7 @@
   play.addEventListener("click", () => (timer ? stop() : start()));
   $("back").addEventListener("click", () => go(now - 1));
   $("next").addEventListener("click", () => go(now + 1));
-  for (const box of document.querySelectorAll(".controls input:not([type=range])")) box.addEventListener("change", () => show(now));
+  for (const box of document.querySelectorAll("#player fieldset input")) box.addEventListener("change", () => show(now));
   for (const plot of document.querySelectorAll(".plot.click > div")) {
     plot.addEventListener("click", (event) => {
       const box = plot.getBoundingClientRect(), [left, right] = plot.dataset.ends.split(" ").map(Number);
