@@ -67,6 +67,7 @@ def test_a_long_run_keeps_few_points(tmp_path: Path) -> None:
 def test_a_page_that_cannot_be_written_does_not_end_the_run(chain: nn.Module, tmp_path: Path) -> None:
     (tmp_path / PAGE).mkdir()
     assert run(chain, folder=tmp_path, validation=None).trainer.global_step == 4
+    assert not list(tmp_path.glob("*.part"))
 
 
 def test_the_bar_shows_the_quality_beside_reuse(chain: nn.Module, capsys: pytest.CaptureFixture[str]) -> None:

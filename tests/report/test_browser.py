@@ -106,7 +106,9 @@ def test_playing_moves_all_players_together(page: Any, written: Written) -> None
     page.locator("#play").focus()
     page.keyboard.press("Space")
     page.wait_for_function("Number(document.getElementById('frame').value) >= 3")
+    assert page.locator("#says").get_attribute("aria-live") == "off"
     page.keyboard.press("Space")
+    assert page.locator("#says").get_attribute("aria-live") == "polite"
     number = frame_of(page)
     page.wait_for_timeout(150)
     assert frame_of(page) == number

@@ -11,12 +11,14 @@ from torch import Tensor
 
 from shortcutv2v import video
 from shortcutv2v.adapter_check import check_adapter
+from shortcutv2v.cli.measure import check_target
 from shortcutv2v.cli.setup import frame_range, frame_size, open_adapter
 from shortcutv2v.errors import InputError
 from shortcutv2v.graph import Suggestion
 from shortcutv2v.measure import Inspection, inspect
 from shortcutv2v.measure.stages import stage_rows
 from shortcutv2v.model import placement
+from shortcutv2v.show.page import save
 from shortcutv2v.translate import from_uint8
 
 __all__ = ["run"]
@@ -33,12 +35,13 @@ def run(options: argparse.Namespace) -> None:
     """Print stages, cuts and a recommendation, on a clip or for a frame of `--size`."""
     if options.count < 1:
         raise InputError(f"--count {options.count}: expected a number of lines, at least 1")
+    check_target(options.json)
     frames = _frames(options)
     adapter = open_adapter(options)
     check_adapter(adapter, from_uint8(frames[0]).to(*placement(adapter.teacher)))
     found = inspect(adapter, frames)
     if options.json:
-        options.json.write_text(json.dumps(found.to_dict(), indent=1))
+        save(json.dumps(found.to_dict(), indent=1), options.json)
     print(*lines(found, options.count), _NOTE, sep="\n")
 
 

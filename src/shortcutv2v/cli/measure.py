@@ -20,6 +20,7 @@ from shortcutv2v.measure.compare import METHODS
 from shortcutv2v.measure.scores import Scores
 from shortcutv2v.precision import beside
 from shortcutv2v.report import about
+from shortcutv2v.show.page import save
 
 __all__ = [
     "Frames",
@@ -67,7 +68,7 @@ def run(options: argparse.Namespace) -> None:
     print(*scores.remarks(), sep="\n")
     if options.json:
         runs = {name: each.to_dict() for name, each in found.items()}
-        options.json.write_text(json.dumps({**about(model), "clip": str(options.source), "runs": runs}, indent=1))
+        save(json.dumps({**about(model), "clip": str(options.source), "runs": runs}, indent=1), options.json)
     if options.csv:
         scores.write_csv(options.csv, start, map(float, frames.times))
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import html
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -69,12 +68,10 @@ class TrainingPage(pl.Callback):
         if not trainer.is_global_zero or trainer.sanity_checking:
             return
         with contextlib.suppress(ImportError, OSError):  # a picture of a run never ends it
-            from shortcutv2v.show.page import page
+            from shortcutv2v.show.page import page, save
 
             text = page(f"Training in {self.folder.name}", self._parts(trainer, pl_module))
-            part = self.folder / f"{PAGE}.part"
-            part.write_text(text, encoding="utf-8")
-            os.replace(part, self.folder / PAGE)
+            save(text, self.folder / PAGE)
 
     def _parts(self, trainer: pl.Trainer, pl_module: Any) -> Iterator[str]:
         from shortcutv2v.show.page import data_uri, section

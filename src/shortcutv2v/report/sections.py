@@ -12,7 +12,7 @@ from typing import Any
 from shortcutv2v.measure import METHODS, Inspection, Scores
 from shortcutv2v.measure.stages import Stage, stage_rows
 from shortcutv2v.report.collect import LARGEST, Reel
-from shortcutv2v.show.page import page, section, table
+from shortcutv2v.show.page import page, save, section, table
 from shortcutv2v.show.plots import WIDTHS, bars, both, curve, scatter
 
 __all__ = ["Report"]
@@ -82,7 +82,7 @@ class Report:
             self._about(),
             "</main>",
         ]
-        Path(path).write_text(page(f"{self.title}: shortcutv2v report", parts, data, "report.js"), encoding="utf-8")
+        save(page(f"{self.title}: shortcutv2v report", parts, data, "report.js"), path)
 
     def _facts(self) -> str:
         psnr, reuse = self.scores.spread("psnr", "ours"), self.scores.spread("psnr", "reuse")

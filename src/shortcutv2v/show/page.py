@@ -9,11 +9,12 @@ import json
 import re
 from collections.abc import Iterable, Sequence
 from importlib import resources
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-__all__ = ["data_uri", "page", "section", "standalone", "table"]
+__all__ = ["data_uri", "page", "save", "section", "standalone", "table"]
 
 
 def page(title: str, parts: Iterable[str], data: Any = None, script: str | None = None) -> str:
@@ -54,6 +55,16 @@ def table(caption: str, rows: Sequence[Sequence[str]]) -> str:
         f'<div class="scroll" tabindex="0" role="region" aria-label="{html.escape(caption)}"><table>'
         f"<caption>{html.escape(caption)}</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
     )
+
+
+def save(text: str, path: str | Path) -> None:
+    """Write a text whole or not at all: a reader, and a killed process, leave no half of it."""
+    part = Path(f"{path}.part")
+    try:
+        part.write_text(text, encoding="utf-8")
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def _cell(text: str) -> str:

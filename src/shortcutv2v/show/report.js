@@ -53,9 +53,10 @@
     }
   };
 
-  const stop = () => { clearInterval(timer); timer = null; play.textContent = "Play"; };
+  const stop = () => { clearInterval(timer); timer = null; play.textContent = "Play"; says.ariaLive = "polite"; };
   const start = () => {
     play.textContent = "Pause";
+    says.ariaLive = "off"; // a screen reader need not follow every frame
     timer = setInterval(() => show(now + 1 < count ? now + 1 : 0), 1000 / data.rate);
   };
   const go = (n) => { stop(); show(n); };
