@@ -26,6 +26,8 @@ __all__ = ["Cut", "Inspection", "inspect"]
 
 _APART = 0.03
 """Cuts whose savings differ by less, at one resolution, count as one; the better is tried."""
+_ALIKE = 0.05
+"""Differences in dB that are none. In a plain chain, `f` of the frame before gives one picture wherever it is taken."""
 _WITHIN = 3.0
 """The recommended cut's reuse is at most so many dB below that of the best cut."""
 
@@ -151,7 +153,13 @@ def _reason(cut: Cut | None, tried: Sequence[Cut]) -> str:
     saves = f"it saves {cut.suggestion.net:.0%} of a shortcut frame's multiply-adds, the block already subtracted"
     if cut.reuse is None:
         return f"{saves}, more than any other without leaks; give a clip to see how well its features can be reused"
-    best = max(other.reuse for other in tried if other.reuse is not None)
+    found = [other.reuse for other in tried if other.reuse is not None]
+    best = max(found)
+    if len(found) > 1 and best - min(found) < _ALIKE:
+        return (
+            f"{saves}; all cuts hold {cut.reuse:.1f} dB with features of the frame before, so without training none is "
+            "easier; the later the cut ends, the less of the teacher is left to repair errors: train two and compare"
+        )
     near = "the best of all" if best == cut.reuse else f"at most {_WITHIN:g} dB below the easiest cut ({best:.1f} dB)"
     return f"{saves}; features of the frame before hold {cut.reuse:.1f} dB without any training, {near}"
 
