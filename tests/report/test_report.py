@@ -187,6 +187,8 @@ def test_translate_writes_a_report_of_its_run(files: Path, tmp_path: Path, capsy
     assert distances == [0, 1, 2, 3, 3, 2, 1, 0, 1, 2]  # from both sides, as translate does
     assert main(["translate", *given, "--report", str(page)]) == 2
     assert "--report needs --block" in capsys.readouterr().err
+    assert main(["translate", *given, *block[:2], "--report", str(page), "--windows"]) == 2
+    assert "leave out --windows" in capsys.readouterr().err
 
 
 def test_figures_command(files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

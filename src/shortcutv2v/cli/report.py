@@ -54,6 +54,8 @@ def check_report(options: argparse.Namespace) -> None:
     """Raise `InputError` before any work if `translate --report` cannot write its page."""
     if options.report is not None and options.block is None:
         raise InputError("--report needs --block: it compares the block with the teacher")
+    if options.report is not None and options.windows:
+        raise InputError("--report shows a run on whole frames: leave out --windows")
     check_target(options.report)
 
 
