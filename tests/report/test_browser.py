@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from report_page import COUNT, START, Written
+from report_page import COUNT, START, Written, write_once  # noqa: F401 (a fixture)
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: nox -s browser")
 PROGRAM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from report_page import COUNT, START, Written, moving
+from report_page import COUNT, START, Written, moving, write_once  # noqa: F401 (a fixture)
 
 from shortcutv2v.cli import main
 from shortcutv2v.measure import METHODS, FrameScore, Pictures
