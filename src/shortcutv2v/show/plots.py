@@ -126,6 +126,7 @@ def curve(
             axes.plot(places, [low] * len(places), label=f"refresh: {reason}", **style_)
         axes.set_xlim(start - 0.5, start + length - 0.5)
         axes.grid(axis="y")
+        axes.locator_params(axis="x", integer=True)
         axes.set_xlabel("frame")
         axes.set_ylabel(unit)
         columns = 4 if width > 6 else 2
@@ -199,6 +200,7 @@ def lines(series: Mapping[str, Sequence[tuple[float, float]]], x: str, y: str, l
                 [p[0] for p in points], [p[1] for p in points], ".-", color=COLOURS[f"c{number % 6}"], label=title
             )
         axes.grid()
+        axes.locator_params(axis="x", integer=True)  # steps
         axes.set_xlabel(x)
         axes.set_ylabel(y)
         figure.legend(loc="outside upper left", ncols=3, fontsize=9)
