@@ -41,7 +41,7 @@ _MARGIN = 0.7
 """Share of the allowed error that is planned for: 1.5 dB of reserve, because windows are chosen by estimates."""
 _CAP = 4.0
 """Largest error of one window, in errors that the picture may have: 6 dB."""
-_AUDIT_EVERY = 4
+_AUDIT_EVERY = 2
 """Frames from one refresh of the oldest kept window to the next."""
 _DEFAULT_QUALITY = 40.0
 _PROBED = 64
@@ -93,7 +93,8 @@ class WindowStream(Stream):
         """Forget the video."""
         super().reset()
         self._shown: Shown | None = None
-        self._gains = Gains(2)
+        self._gains, self._trust = Gains(2), Gains(1)
+        self._audited: int | None = None
         self._predictor = Predictor(self.model, self.refresh.interval)
         self._frames = 0
         self.counts: Counter[str] = Counter()
@@ -121,7 +122,7 @@ class WindowStream(Stream):
         if shown is None or not shown.serves(call) or not self._teacher.holds():
             return self._whole(call, args, kwargs)
         signals = shown.changes(call, self.halo)
-        errors = [known + self._gains.estimate(signal) for known, signal in zip(shown.errors, signals, strict=True)]
+        errors = [self._kept(known, signal) for known, signal in zip(shown.errors, signals, strict=True)]
         plan = self._rolled(shown, errors) if self.windows.rolling else self._planned(shown, errors)
         if plan is None or not self._run(call, shown, plan, signals, errors):
             return self._whole(call, args, kwargs)
@@ -130,6 +131,10 @@ class WindowStream(Stream):
         self.note(max(1, self._predictor.distance), None, seconds, None)
         self.estimates.append(shown.estimate)
         return output
+
+    def _kept(self, known: float, signal: tuple[float, float]) -> float:
+        """Return the error to expect of a kept window, larger by what audits have found estimates to be too low."""
+        return max(1.0, self._trust.gains[0]) * (known + self._gains.estimate(signal))
 
     def _prepare(self, call: Call) -> None:
         """Divide pictures of this size into windows; probe the teacher before the first frame."""
@@ -154,8 +159,10 @@ class WindowStream(Stream):
         """Return the windows to refresh, and those to predict, given the errors of keeping; None if that is slow."""
         todo = self._over(shown, errors)
         kept = [window for window in range(len(errors)) if window not in set(todo)]
+        self._audited = None
         if kept and self._frames % _AUDIT_EVERY == 0:
-            todo.append(max(kept, key=shown.ages.__getitem__))
+            self._audited = max(kept, key=shown.ages.__getitem__)
+            todo.append(self._audited)
         direct, guessed = self._predictor.divided(todo)
         return (direct, guessed) if self._times.pay(len(direct), len(guessed)) else None
 
@@ -223,6 +230,8 @@ class WindowStream(Stream):
             after = self.picture(shown.rebuilt(leaves))
             for window, core in zip(windows, grid.inner(after, before, windows), strict=True):
                 error = _error(core, grid.core(before, window, after))
+                if window == self._audited:
+                    self._trust.learn((shown.errors[window] + self._gains.estimate(signals[window]),), error)
                 self._gains.learn(signals[window], max(error - shown.errors[window], 0.0))
                 if window in found:
                     guess = self.picture(shown.rebuilt(found[window].leaves))
