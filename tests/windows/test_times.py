@@ -13,7 +13,7 @@ WINDOW, FRAME = 32 * 32 * PIXEL, 96 * 128 * PIXEL
 
 
 def times(predicts: bool = False) -> Times:
-    return Times(GRID, PIXEL, predicts, "cpu")
+    return Times(GRID, PIXEL, predicts, "cuda")  # where the sizes of a batch do not depend on threads
 
 
 def test_few_windows_pay_and_all_do_not() -> None:

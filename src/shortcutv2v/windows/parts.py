@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor
 
 from shortcutv2v.blocks import Prediction
@@ -23,9 +24,9 @@ if TYPE_CHECKING:
 
 __all__ = ["AUDITED", "Guess", "Patches", "Predictor", "batches"]
 
-_SIZES = {"cpu": (16, 4, 1)}
-_ELSEWHERE = (64, 16, 4, 1)
-"""Sizes of a batch: few, because a capture serves one size; small where a window alone keeps the device busy."""
+_FEW, _MANY, _ELSEWHERE = (1,), (16, 4, 1), (64, 16, 4, 1)
+"""Sizes of a batch: few, because a capture serves one size. A window alone keeps two threads busy."""
+_FEW_THREADS = 2
 _FIRST_AUDITS, AUDITED = 3, 4
 """Audits before a prediction is shown, and windows that are predicted for them."""
 _LONGEST_WAIT = 16
@@ -35,11 +36,12 @@ def batches(windows: Sequence[int], device: str) -> Iterator[list[int]]:
     """Divide windows into batches of the few sizes that programs are made for.
 
     Examples:
-        >>> [len(batch) for batch in batches(range(22), "cpu")]
+        >>> [len(batch) for batch in batches(range(22), "cuda")]
         [16, 4, 1, 1]
     """
     rest = list(windows)
-    for size in _SIZES.get(device, _ELSEWHERE):
+    on_cpu = _FEW if torch.get_num_threads() <= _FEW_THREADS else _MANY
+    for size in on_cpu if device == "cpu" else _ELSEWHERE:
         while len(rest) >= size:
             yield rest[:size]
             del rest[:size]

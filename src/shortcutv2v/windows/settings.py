@@ -23,7 +23,8 @@ class Windows:
         halo: pixels that a window shows around its core; None for the smallest whose measured error is a tenth of what
             the quality allows.
         quality: PSNR in dB to the teacher that the pictures shall hold; None for that of a `Quality` policy, else 40.
-        predict: predict windows with the block, if it is trained; False keeps and refreshes only.
+        predict: predict windows with the block, if it is trained; False uses no block, and whole frames are
+            the teacher's.
         rolling: share of the windows that is refreshed on every frame, no more and no fewer, so that all frames take
             about as long; 0 refreshes what the quality needs.
 

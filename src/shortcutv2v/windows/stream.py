@@ -87,7 +87,8 @@ class WindowStream(Stream):
         self.quality = asked if self.windows.quality is None else self.windows.quality
         self.locality: Locality | None = None
         self._grid: Grid | None = None
-        super().__init__(model, refresh if model.trained_interval is not None else Every(1), show_shortcut, picture)
+        predicts = self.windows.predict and model.trained_interval is not None
+        super().__init__(model, refresh if predicts else Every(1), show_shortcut, picture)
 
     def reset(self) -> None:
         """Forget the video."""
