@@ -28,3 +28,6 @@ def test_demo_writes_all_it_promises(tmp_path: Path, capsys: pytest.CaptureFixtu
         assert len(list(clip)) == 52
     assert (tmp_path / "contact_sheet.png").stat().st_size > 100_000
     assert (tmp_path / "block" / "block.safetensors").exists()
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "bigbuckbunny.mp4: shortcutv2v report" in page
+    assert "quality 40 dB" in page
