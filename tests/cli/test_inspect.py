@@ -42,13 +42,6 @@ def build_adapter():
 """
 
 
-@pytest.fixture
-def adapter(tmp_path: Path) -> str:
-    path = tmp_path / "mine.py"
-    path.write_text(ADAPTER)
-    return str(path)
-
-
 HEADINGS = ["saves", "enc_layer", "dec_layer", "channels", "resolution", "reach", "remarks"]
 
 

@@ -28,12 +28,6 @@ def build_adapter():
 RAW = 3 * 32 * 64
 
 
-@pytest.fixture
-def adapter(tmp_path: Path) -> str:
-    (tmp_path / "identity.py").write_text(ADAPTER)
-    return str(tmp_path / "identity.py")
-
-
 def command(adapter: str, *options: str) -> list[str]:
     return [sys.executable, "-m", "shortcutv2v", "translate", *options, "--adapter", adapter]
 

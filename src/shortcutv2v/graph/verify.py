@@ -135,13 +135,8 @@ class _SeedEach(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-@contextlib.contextmanager
-def _tamed(random: bool) -> Iterator[None]:
-    if not random:
-        yield
-        return
-    with _SeedEach():
-        yield
+def _tamed(random: bool) -> contextlib.AbstractContextManager[Any]:
+    return _SeedEach() if random else contextlib.nullcontext()
 
 
 @contextlib.contextmanager
