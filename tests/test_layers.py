@@ -238,7 +238,7 @@ def test_import_needs_no_extra() -> None:
 def test_names_used_in_the_docs_need_no_import_of_their_own() -> None:
     pages = [*SOURCE.parents[1].glob("docs/**/*.md"), SOURCE.parents[1] / "README.md"]
     used = {name for page in pages for name in re.findall(r"\bshortcutv2v\.([a-z]\w+)[.(]", page.read_text())}
-    assert {"wrap", "fit", "memory"} <= used
+    assert {"wrap", "fit", "measure"} <= used
     code = f"import shortcutv2v\nfor name in {sorted(used)}: getattr(shortcutv2v, name)\nshortcutv2v.__version__"
     subprocess.run([sys.executable, "-c", code], check=True)
 
