@@ -40,20 +40,27 @@ __all__ = [
     "wrap",
 ]
 
-_LAZY = {"blocks", "deploy", "distill", "examples", "graph", "labels", "measure", "memory", "ops", "runtime", "video"}
+_LAZY = {
+    *("batch", "blocks", "deploy", "distill", "examples", "graph", "labels", "live"),
+    *("measure", "memory", "ops", "report", "runtime", "show", "video"),
+}
 _FUNCTIONS = {"export": "deploy", "fit": "distill"}
 
 if TYPE_CHECKING:
+    from shortcutv2v import batch as batch
     from shortcutv2v import blocks as blocks
     from shortcutv2v import deploy as deploy
     from shortcutv2v import distill as distill
     from shortcutv2v import examples as examples
     from shortcutv2v import graph as graph
     from shortcutv2v import labels as labels
+    from shortcutv2v import live as live
     from shortcutv2v import measure as measure
     from shortcutv2v import memory as memory
     from shortcutv2v import ops as ops
+    from shortcutv2v import report as report
     from shortcutv2v import runtime as runtime
+    from shortcutv2v import show as show
     from shortcutv2v import video as video
     from shortcutv2v.deploy import export as export
     from shortcutv2v.distill import fit as fit
