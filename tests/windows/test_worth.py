@@ -68,3 +68,10 @@ def test_gains_follow_the_errors_that_were_found() -> None:
     gains.learn((float("nan"), 0.0), 1.0)
     gains.learn((1e3, 0.0), 1.0)
     assert gains.gains == pytest.approx([4, 0.5], rel=0.05)
+
+
+def test_a_gain_that_nothing_is_known_of_comes_from_the_first_pairs() -> None:
+    gains = Gains(1, weight=1e-6)
+    for _ in range(3):
+        gains.learn((0.02,), 1e-4)
+    assert gains.estimate((0.02,)) == pytest.approx(1e-4, rel=0.01)

@@ -94,7 +94,7 @@ class Predictor:
     def __init__(self, model: ShortcutV2V, interval: int) -> None:
         self.model, self.interval = model, interval
         self.slope = (model.calibration or Calibration()).slope
-        self.gains = Gains(1)
+        self.gains = Gains(1, weight=1e-6)  # the unit of features differs from teacher to teacher: audits alone tell
         self.patches: Patches | None = None
 
     def begin(self, count: int, patches: Patches | None, distance: int) -> None:

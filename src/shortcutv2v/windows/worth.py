@@ -33,6 +33,7 @@ class Gains:
     Args:
         count: number of signals.
         gain: of every signal before anything is learnt.
+        weight: of this gain, in pairs.
 
     Examples:
         >>> gains = Gains(1)
@@ -42,8 +43,8 @@ class Gains:
         0.04
     """
 
-    def __init__(self, count: int, gain: float = 1.0) -> None:
-        self.errors, self.signals = [gain] * count, [1.0] * count
+    def __init__(self, count: int, gain: float = 1.0, weight: float = 1.0) -> None:
+        self.errors, self.signals = [gain * weight] * count, [weight] * count
         self.seen = 0
 
     @property
