@@ -95,7 +95,7 @@ class FlowBlock(ShortcutBlock):
         self.thin = thin
         self.reduce_f = nn.Sequential(_Even(), nn.Conv2d(f_channels, wide, 2, stride=2))
         self.reduce_a = nn.Sequential(_Even(), nn.Conv2d(a_channels, wide, 2, stride=2))
-        self.detail = nn.Conv2d(a_channels, thin, 1)
+        self.detail = nn.Conv2d(a_channels, thin, 1, bias=False)  # a bias would cancel
         self.global_generator = MotionGenerator(wide, depth=2)
         self.local_generator = MotionGenerator(wide, depth=3)
         self.context = nn.Conv2d(2 * wide, wide, 3, padding=1)
