@@ -20,10 +20,10 @@ from torch import Tensor, nn
 
 import shortcutv2v
 from shortcutv2v import graph, ops
-from shortcutv2v.blocks import ShortcutBlock
+from shortcutv2v.blocks import DEFAULT_VARIANT, ShortcutBlock
 from shortcutv2v.model import ShortcutV2V
 
-__all__ = ["CASES", "Case", "Setting", "Work", "case_work", "operator_work", "step_work", "warp_work"]
+__all__ = ["CASES", "Case", "Setting", "Work", "alike_work", "case_work", "operator_work", "step_work", "warp_work"]
 
 Work = Callable[[], Any]
 
@@ -37,12 +37,26 @@ class Setting:
         dtype: of weights and inputs.
         channels_last: whether weights and inputs lie in that memory format.
         compiled: mode of `torch.compile` for additional, compiled lines; None: none.
+        small: tiny networks and frames, and a compiler that compiles nothing; for tests.
     """
 
     device: torch.device
     dtype: torch.dtype = torch.float32
     channels_last: bool = False
     compiled: str | None = None
+    small: bool = False
+
+    def frame(self, channels: int, height: int, width: int) -> Tensor:
+        """Return a frame, (1, C, H, W) in [0, 1]; a small one has an eighth of the sides."""
+        part = 8 if self.small else 1
+        return torch.rand(1, channels, height // part, width // part)
+
+    @property
+    def compiler(self) -> dict[str, Any]:
+        """The options of `torch.compile` for the compiled lines."""
+        if self.small:
+            return {"backend": "eager"}
+        return {} if self.compiled == "default" else {"mode": self.compiled}
 
     @property
     def implementations(self) -> tuple[str, ...]:
@@ -66,6 +80,7 @@ class Setting:
 
     def __str__(self) -> str:
         parts = [str(self.dtype).removeprefix("torch."), "batch 1", *(["channels_last"] if self.channels_last else [])]
+        parts += ["tiny networks and frames"] if self.small else []
         return ", ".join([*parts, *([f"compiled lines: mode {self.compiled}"] if self.compiled else [])])
 
 
@@ -80,7 +95,8 @@ class Case:
 
 def _unsup(setting: Setting) -> Case:
     cuts = {level: unsup.published_cut(6, level) for level in ("medium", "low", "high")}
-    return Case(unsup.build_teacher({}), cuts, (torch.rand(1, 3, 256, 512) * 2 - 1,))
+    teacher = unsup.build_teacher({"ngf": 4} if setting.small else {})
+    return Case(teacher, cuts, (setting.frame(3, 256, 512) * 2 - 1,))
 
 
 def _vid2vid(setting: Setting) -> Case:
@@ -89,15 +105,17 @@ def _vid2vid(setting: Setting) -> Case:
     The full net takes 1.3 T multiply-adds without that branch, a good part of a minute on two cores; the paper leaves
     the branch out of its shortcut frames, and here the teacher does without it too.
     """
-    width = 128 if setting.device.type == "cuda" else 32
+    width = 2 if setting.small else 128 if setting.device.type == "cuda" else 32
     config = {"input_nc": 45, "prev_output_nc": 6, "ngf": width, "n_downsampling": 3, "n_blocks": 9, "no_flow": True}
     cuts: dict[str, tuple[Any, Any]] = {level: vid2vid.published_cut(3, level) for level in ("medium", "low", "high")}
-    return Case(vid2vid.build_teacher(config), cuts, (torch.rand(1, 45, 512, 512), torch.rand(1, 6, 512, 512)))
+    return Case(vid2vid.build_teacher(config), cuts, (setting.frame(45, 512, 512), setting.frame(6, 512, 512)))
 
 
 def _real_esrgan(setting: Setting) -> Case:
-    teacher = real_esrgan.build_teacher({"arch": "compact", "scale": 2}).eval()
-    return Case(teacher, dict(RealESRGANAdapter(teacher).cuts), (torch.rand(1, 3, 180, 320),))
+    """Return Real-ESRGAN; with a GPU on frames of 640x360, without one on 320x180."""
+    teacher = real_esrgan.build_teacher({"arch": "compact", "scale": 2, "width": 8 if setting.small else 64}).eval()
+    large = 2 if setting.device.type == "cuda" else 1
+    return Case(teacher, dict(RealESRGANAdapter(teacher).cuts), (setting.frame(3, 180 * large, 320 * large),))
 
 
 CASES: dict[str, Callable[[Setting], Case]] = {"unsup": _unsup, "vid2vid": _vid2vid, "real_esrgan": _real_esrgan}
@@ -122,7 +140,7 @@ def case_work(case: Case, setting: Setting) -> dict[str, Work]:
             work |= _frames(f"medium, paper, {name}", medium, case, implementation=name)
     work |= _parts(medium, case)
     if setting.compiled is not None:
-        work |= _compiled(case, setting.compiled)
+        work |= _compiled(case, setting)
     return work
 
 
@@ -217,22 +235,40 @@ def _parts(model: ShortcutV2V, case: Case) -> dict[str, Work]:
     }
 
 
-def _compiled(case: Case, mode: str) -> dict[str, Work]:
+def _compiled(case: Case, setting: Setting) -> dict[str, Work]:
     """Return teacher and model, both compiled in the same mode."""
-    options = {} if mode == "default" else {"mode": mode}
-    teacher = torch.compile(case.teacher, **options)  # type: ignore[call-overload]
+    work = {"teacher frame, compiled": _compiled_teacher(case, setting)}
+    for variant in ("paper", "flow"):
+        model = _wrap(case, "medium", variant)
+        model.compile(**setting.compiler)
+        work |= _frames(f"medium, {variant}, compiled", model, case)
+    return work
+
+
+def _compiled_teacher(case: Case, setting: Setting) -> Work:
+    teacher = torch.compile(case.teacher, **setting.compiler)
 
     def run() -> None:
-        if graph.replays(options):
+        if graph.replays(setting.compiler):
             graph.begin_pass()
         teacher(*case.inputs)
 
-    work: dict[str, Work] = {"teacher frame, compiled": run}
-    for variant in ("paper", "flow"):
-        model = _wrap(case, "medium", variant)
-        model.compile(**options)
-        work |= _frames(f"medium, {variant}, compiled", model, case)
-    return work
+    return run
+
+
+def alike_work(case: Case, setting: Setting, level: str) -> dict[str, Work]:
+    """Return a teacher's frame and those of the default block at one cut; all compiled, or none."""
+    case = setting.case(case)
+    model = _wrap(case, level, DEFAULT_VARIANT)
+    key = f"{level}, {DEFAULT_VARIANT}"
+    if setting.compiled is not None:
+        model.compile(**setting.compiler)
+        return {"teacher frame": _compiled_teacher(case, setting), **_frames(key, model, case)}
+    (block,) = model.blocks
+    half = _sibling(model, block.channels // 2, DEFAULT_VARIANT)
+    half.blocks.eval()
+    frames = _frames(key, model, case) | _frames(f"{key}, half the width", half, case)
+    return {"teacher frame": lambda: case.teacher(*case.inputs), **frames}
 
 
 def operator_work(setting: Setting) -> dict[str, Work]:

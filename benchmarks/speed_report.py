@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 __all__ = ["INTERVALS", "Line", "Video", "draw", "load", "points", "render", "save", "table", "videos"]
 
 INTERVALS = {"unsup": 3, "vid2vid": 6, "real_esrgan": 3}
-"""Frames from one refresh to the next: the paper's number, or 3 if it gives none."""
+"""Frames from one refresh to the next, by the first word of a case: the paper's number, or 3 if it gives none."""
 
 _SHORTCUT, _REFERENCE = ": shortcut frame", ": reference frame"
 
@@ -85,7 +85,7 @@ def render(path: Path) -> str:
 def videos(found: Sequence[Line], case: str) -> Iterator[Video]:
     """Return an entry for every shortcut frame of the case whose reference frame was measured, too."""
     lines = {line.name: line for line in found if line.case == case}
-    teacher, interval = lines["teacher frame"], INTERVALS.get(case, 3)
+    teacher, interval = lines["teacher frame"], INTERVALS.get(case.partition(",")[0], 3)
     for name, short in lines.items():
         full = lines.get(name.replace(_SHORTCUT, _REFERENCE))
         if not name.endswith(_SHORTCUT) or full is None:
