@@ -1,13 +1,18 @@
-"""Tiny teachers: each has one trait of the real ones."""
+"""Tiny teachers, each with one trait of the real ones; an adapter file and a clip for the command line."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import settings
+from tests.cli.command_line import CHAIN
 from torch import Tensor, nn
+
+from shortcutv2v import video
 
 # A run repeats what the one before did; for a search, `--hypothesis-profile=default --hypothesis-seed=random`.
 settings.register_profile("repeatable", derandomize=True)
@@ -91,3 +96,21 @@ def chain() -> nn.Module:
 def unet() -> nn.Module:
     torch.manual_seed(0)
     return UNet()
+
+
+@pytest.fixture
+def adapter(tmp_path: Path, request: pytest.FixtureRequest) -> str:
+    """An adapter file; the test module may give its text as `ADAPTER`."""
+    path = tmp_path / "tiny.py"
+    path.write_text(getattr(request.module, "ADAPTER", CHAIN))
+    return str(path)
+
+
+@pytest.fixture
+def clip(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
+    """A clip of noise; the test module may give its length as `FRAMES`."""
+    torch.manual_seed(0)
+    with video.create(tmp_path / "clip.mp4", rate=Fraction(25)) as writer:
+        for _ in range(getattr(request.module, "FRAMES", 8)):
+            writer.write(torch.randint(0, 256, (3, 24, 32), dtype=torch.uint8))
+    return tmp_path / "clip.mp4"

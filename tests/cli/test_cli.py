@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from command_line import CHAIN, refused
+from tests.cli.command_line import CHAIN, refused
 
 import shortcutv2v
 from shortcutv2v import video

@@ -13,8 +13,8 @@ import pytest
 import pytorch_lightning as pl
 import torch
 import yaml
-from command_line import CHAIN, refused
 from safetensors.torch import load_file
+from tests.cli.command_line import CHAIN, refused
 
 import shortcutv2v
 from shortcutv2v.cli import main, setup
