@@ -133,6 +133,21 @@ def docs(session: nox.Session) -> None:
     session.run(sys.executable, "-m", "mkdocs", "build", "--strict", *session.posargs)
 
 
+@nox.session(venv_backend="venv")
+def build(session: nox.Session) -> None:
+    """Make wheel and source archive in `dist/`, and use the wheel with all extras in a fresh environment (6 GB)."""
+    shutil.rmtree(ROOT / "dist", ignore_errors=True)
+    session.install("--upgrade", "pip>=25.1", "build", "twine")
+    session.run("python", "-m", "build", "--outdir", "dist")
+    made = sorted(map(str, (ROOT / "dist").iterdir()))
+    session.run("python", "-m", "twine", "check", "--strict", *made)
+    (wheel,) = (name for name in made if name.endswith(".whl"))
+    extras = ",".join(sorted(nox.project.load_toml("pyproject.toml")["project"]["optional-dependencies"]))
+    session.install("--constraint", str(CONSTRAINTS), f"{wheel}[{extras}]")
+    session.chdir(session.create_tmp())
+    session.run("python", str(ROOT / "tests" / "release" / "use_wheel.py"), env={"PYTHONPATH": ""})
+
+
 @nox.session
 def demo(session: nox.Session) -> None:
     """Distil a block for Real-ESRGAN in minutes and show what it is worth; results in `demo_output/`."""
