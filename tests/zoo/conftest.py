@@ -58,6 +58,13 @@ def table(rows: list[dict[str, Any]]) -> str:
     times = {s: sorted(r[s] for r in rows if isinstance(r.get(s), float)) for s in STRATEGIES}
     spans = [f"{s} {v[len(v) // 2]:.1f} s ({v[-1]:.1f} s)" for s, v in times.items() if v]
     lines += ["", f"Median (longest) time of a capture with its verification: {', '.join(spans)}.", ""]
+    adapted = {f"{r['name']}": r["adapter"] for r in rows if "adapter" in r}
+    if adapted:
+        refused = [f"{name} ({said})" for name, said in adapted.items() if said != "exact"]
+        lines.append(
+            f"Through `--adapter spandrel`, from files: {len(adapted) - len(refused)} of {len(adapted)} exact."
+        )
+        lines += [f"Refused: {'; '.join(refused)}." if refused else "", ""]
     lines += ["| network | cut | share of multiply-adds saved | fx | export | hooks | result |", f"|{'---|' * 7}"]
     for r in rows:
         alone = [f"{r[s]:.1f} s" if isinstance(r.get(s), float) else str(r.get(s, "")) for s in STRATEGIES]

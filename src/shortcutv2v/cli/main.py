@@ -206,6 +206,8 @@ def _add_measure(verb: argparse.ArgumentParser, preset: str | None) -> None:
     _add_measured(verb, preset)
     verb.add_argument("--json", type=Path, metavar="FILE", help="write all numbers, per frame and in summary")
     verb.add_argument("--csv", type=Path, metavar="FILE", help="write one row per frame")
+    about = "one more baseline: a TorchScript network(before, after, share), such as RIFE, between the refreshes"
+    verb.add_argument("--interpolate", type=Path, metavar="FILE", help=about)
     _add_dtype(verb, "what is measured is the distance to the teacher in its own precision (default: the teacher's)")
     verb.set_defaults(run=_lazily("measure"))
 

@@ -15,8 +15,7 @@ from torch import Tensor
 from shortcutv2v import video
 from shortcutv2v.cli.setup import LONGEST, frame_range, frame_size, load_model, open_adapter
 from shortcutv2v.errors import InputError
-from shortcutv2v.measure import Metric, measure
-from shortcutv2v.measure.compare import METHODS
+from shortcutv2v.measure import Interpolator, Metric, measure
 from shortcutv2v.measure.scores import Scores
 from shortcutv2v.precision import beside
 from shortcutv2v.report import about
@@ -44,6 +43,7 @@ def run(options: argparse.Namespace) -> None:
     start, stop = frame_range(options.frames)
     intervals, asked = goals(options)
     metrics, files = settings(options)
+    rival = Interpolator(options.interpolate) if options.interpolate else None
     for path in (options.json, options.csv):
         check_target(path)
     with video.open(options.source, size=frame_size(options.size), start=start, stop=stop) as clip:
@@ -54,6 +54,7 @@ def run(options: argparse.Namespace) -> None:
         for name, goal in asked.items():
             frames = Frames(clip)
             given = {"rate": float(clip.rate), "files": files, "lookahead": options.lookahead, "target": target}
+            given["interpolate"] = rival
             found[name] = measure(model, adapter, frames, metrics, **given, **goal)
         if target is not None:
             print(f"{beside(adapter, target, clip)}\n")
@@ -129,11 +130,12 @@ def _worst(scores: Scores, start: int, times: Sequence[Fraction]) -> str:
 
 def interval_table(scores: dict[int, Scores]) -> Iterator[str]:
     """Markdown lines: quality and time by interval, over the shortcut frames, beside the free baselines."""
-    header = ["interval", *(f"{title}, dB" for title in METHODS.values()), "worst frame, dB", "SSIM"]
+    methods = next(iter(scores.values())).methods
+    header = ["interval", *(f"{title}, dB" for title in methods.values()), "worst frame, dB", "SSIM"]
     yield f"| {' | '.join([*header, 'ms per frame', 'x faster'])} |"
     yield f"|{'---:|' * (len(header) + 2)}"
     for interval, found in scores.items():
-        decibels = [*(found.psnr(method) for method in METHODS), found.worst_psnr("ours")]
+        decibels = [*(found.psnr(method) for method in methods), found.worst_psnr("ours")]
         numbers = " | ".join(f"{value:.2f}" for value in decibels)
         yield (
             f"| {interval} | {numbers} | {found.ssim('ours'):.4f} | {found.average_seconds * 1000:.0f} | "
@@ -148,7 +150,7 @@ def quality_table(scores: dict[str, Scores]) -> Iterator[str]:
     yield f"| {' | '.join(header)} |"
     yield f"|---|---|{'---:|' * (len(header) - 2)}"
     for part, found in scores.items():
-        for method, title in METHODS.items():
+        for method, title in found.methods.items():
             values = [found.psnr(method), *(found.psnr(method, d) for d in distances), found.worst_psnr(method)]
             numbers = " | ".join(f"{value:.2f}" for value in values)
             yield f"| {part} | {title} | {numbers} | {found.ssim(method):.4f} |"
@@ -156,7 +158,7 @@ def quality_table(scores: dict[str, Scores]) -> Iterator[str]:
 
 def metric_table(scores: Scores, start: int = 0) -> Iterator[str]:
     """Markdown lines: every metric; see `Scores.table`."""
-    head, *rows = scores.table(METHODS, start)
+    head, *rows = scores.table(scores.methods, start)
     yield f"| {' | '.join(head)} |"
     yield f"|---|{'---:|' * (len(head) - 1)}"
     yield from (f"| {' | '.join(row)} |" for row in rows)

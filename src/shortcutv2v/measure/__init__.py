@@ -6,15 +6,16 @@ ones; `cost(..., convention="paper")` counts as the paper's tables do, for compa
 """
 
 from shortcutv2v.measure.candidates import Candidate
-from shortcutv2v.measure.compare import METHODS, Pictures, compare, measure
+from shortcutv2v.measure.compare import Pictures, compare, measure
 from shortcutv2v.measure.cost import Cost, Macs, cost, macs
 from shortcutv2v.measure.inspect import Inspection, inspect
+from shortcutv2v.measure.interpolation import Interpolator
 from shortcutv2v.measure.latency import Latency, latency, peak_memory
 from shortcutv2v.measure.metrics import Metric, Panel, Setting
 from shortcutv2v.measure.profiling import Profile, Row, profile
 from shortcutv2v.measure.quality import flicker, psnr, ssim
 from shortcutv2v.measure.redundancy import Redundancy, redundancy
-from shortcutv2v.measure.scores import FrameScore, Scores
+from shortcutv2v.measure.scores import METHODS, FrameScore, Scores
 
 __all__ = [
     "METHODS",
@@ -22,6 +23,7 @@ __all__ = [
     "Cost",
     "FrameScore",
     "Inspection",
+    "Interpolator",
     "Latency",
     "Macs",
     "Metric",

@@ -1,4 +1,4 @@
-"""Run teacher and wrapped model side by side on a clip, with three baselines that need no block."""
+"""Run teacher and wrapped model side by side on a clip, with baselines that need no block."""
 
 from __future__ import annotations
 
@@ -14,19 +14,18 @@ from torch import Tensor
 from shortcutv2v.adapter import Adapter
 from shortcutv2v.blocks import Prediction
 from shortcutv2v.lookahead import LookAhead
+from shortcutv2v.measure.interpolation import moved
 from shortcutv2v.measure.latency import synchronise
 from shortcutv2v.measure.metrics import Panel, Setting
-from shortcutv2v.measure.scores import FrameScore, Scores
+from shortcutv2v.measure.scores import METHODS, FrameScore, Scores
 from shortcutv2v.model import ShortcutV2V, placement
 from shortcutv2v.player import Inputs, Player, cropped
 from shortcutv2v.translate import from_uint8
 from shortcutv2v.types import Carry, Reference
 
-__all__ = ["METHODS", "Pictures", "compare", "measure"]
+__all__ = ["Pictures", "compare", "measure"]
 
-METHODS = {"ours": "ours", "reuse": "f_ref reused", "repeat": "last output repeated", "blend": "outputs blended"}
-"""The block; `f_ref` reused unchanged; the reference frame's output repeated; the teacher's outputs at the refreshes
-before and after, blended linearly (after the last refresh: repeated)."""
+Interpolate = Callable[[Tensor, Tensor, float], Tensor]
 
 
 @dataclass(frozen=True)
@@ -84,6 +83,7 @@ def compare(
     lookahead: bool = False,
     analyse: bool = False,
     target: Adapter | None = None,
+    interpolate: Interpolate | None = None,
     **goal: Any,
 ) -> Iterator[Pictures]:
     """Run teacher and wrapped model over a clip, frame by frame in turn: one run, one machine, one state.
@@ -102,13 +102,15 @@ def compare(
             earlier one.
         target: adapter of the teacher to compare with, if it is not the wrapped one but, for example, the same network
             in float32.
+        interpolate: one more baseline: from the teacher's pictures at the refreshes before and after, (1, 3, H', W'),
+            and the share of the way, to the picture between; see `Interpolator`.
         goal: `refresh`, `quality` or `speed` instead of the model's policy, as `ShortcutV2V.stream()` takes them.
 
     Yields:
         `Pictures`, one per frame. Collect `.score` in a `Scores`.
     """
     model.picture = adapter.image
-    baselines = _Baselines(model, adapter, panel or Panel(["psnr", "ssim"]), analyse)
+    baselines = _Baselines(model, adapter, panel or Panel(["psnr", "ssim"]), analyse, interpolate)
     waiting: list[_Frame] = []
     for frame in _run(model, adapter, target or adapter, frames, lookahead and not adapter.recurrent, goal):
         waiting.append(frame)
@@ -128,7 +130,7 @@ def measure(
     files: Mapping[str, str] | None = None,
     **options: Any,
 ) -> Scores:
-    """Return the quality and the times of a wrapped teacher on a clip, beside three baselines that need no block.
+    """Return the quality and the times of a wrapped teacher on a clip, beside baselines that cost little.
 
     Args:
         model: the wrapped teacher.
@@ -137,7 +139,7 @@ def measure(
         metrics: names; None for all. Those that cannot be computed are in `left_out`, with what is missing.
         rate: frames per second, for metrics that model time.
         files: values that metrics need, by name, such as `{"fvd": "i3d.pt"}`.
-        options: `lookahead`, `target`, and `refresh`, `quality` or `speed`, as `compare` takes them.
+        options: `lookahead`, `target`, `interpolate`, and `refresh`, `quality` or `speed`, as `compare` takes them.
 
     Raises:
         InputError: there is no such metric.
@@ -211,8 +213,12 @@ def _run(
 class _Baselines:
     """The baselines between two refreshes, and the values of the metrics."""
 
-    def __init__(self, model: ShortcutV2V, adapter: Adapter, panel: Panel, analyse: bool) -> None:
+    def __init__(
+        self, model: ShortcutV2V, adapter: Adapter, panel: Panel, analyse: bool, interpolate: Interpolate | None
+    ) -> None:
         self.model, self.adapter, self.panel, self.analyse = model, adapter, panel, analyse
+        self.interpolate = interpolate
+        self.methods = [*METHODS, *([] if interpolate is None else ["rival"])]
         self._before: _Anchor | None = None
 
     @torch.no_grad()
@@ -224,7 +230,7 @@ class _Baselines:
             if frame.distance and self._before is not None:
                 yield self._shortcut(frame, self._before, after)
             else:
-                yield self._scored(frame, dict.fromkeys(METHODS, frame.ours))
+                yield self._scored(frame, dict.fromkeys(self.methods, frame.ours))
         self._before = after or self._before
 
     def _anchor(self, frame: _Frame) -> _Anchor:
@@ -239,11 +245,25 @@ class _Baselines:
         carry = self._head(frame)
         picture = self.adapter.image(self.model.tail(carry, before.reference.f))
         reuse = shown(cropped(picture, frame.source.shape[-2:], self.adapter.pad(frame.source).shape[-2:]))
-        share = 0.0 if after is None else (frame.number - before.number) / (after.number - before.number)
-        blend = before.picture if after is None else torch.lerp(before.picture, after.picture, share)
-        made = {"ours": frame.ours, "reuse": reuse, "repeat": before.picture, "blend": blend}
+        made = {"ours": frame.ours, "reuse": reuse, "repeat": before.picture}
+        made |= self._between(frame, carry, before, after)
         used = before if after is None or frame.number - before.number == frame.distance else after
         return self._scored(frame, made, self.model.analyse(used.reference, carry) if self.analyse else ())
+
+    def _between(self, frame: _Frame, carry: Carry, before: _Anchor, after: _Anchor | None) -> dict[str, Tensor]:
+        """Return the pictures interpolated between two refreshes; after the last one, those of its own."""
+        ends = [anchor for anchor in (before, after) if anchor is not None]
+        share = 0.0 if after is None else (frame.number - before.number) / (after.number - before.number)
+        sizes = zip(frame.teacher.shape, self.adapter.pad(frame.source).shape, frame.source.shape, strict=True)
+        size = [large * padded // own for large, padded, own in sizes]
+        motions = [moved(end.picture, self.model.analyse(end.reference, carry)[0], (size[2], size[3])) for end in ends]
+        made = {
+            "blend": torch.lerp(before.picture, ends[-1].picture, share),
+            "motion": torch.lerp(motions[0], motions[-1], share),
+        }
+        if self.interpolate is not None:
+            made["rival"] = shown(self.interpolate(before.picture, after.picture, share)) if after else before.picture
+        return made
 
     def _scored(self, frame: _Frame, made: dict[str, Tensor], predictions: tuple[Prediction, ...] = ()) -> Pictures:
         found = (

@@ -13,7 +13,17 @@ from shortcutv2v.errors import InputError
 from shortcutv2v.measure.metrics import Metric, Panel
 from shortcutv2v.summary import percentile
 
-__all__ = ["FrameScore", "Scores", "Spread"]
+__all__ = ["METHODS", "FrameScore", "Scores", "Spread"]
+
+METHODS = {
+    "ours": "ours",
+    "reuse": "f_ref reused",
+    "repeat": "last output repeated",
+    "blend": "outputs blended",
+    "motion": "outputs moved and blended",
+}
+"""The block; `f_ref` reused unchanged; the reference frame's output repeated; the teacher's outputs at the refreshes
+before and after, blended linearly (after the last refresh: repeated); the same, each moved along the block's motion."""
 
 Values = Mapping[str, Mapping[str, float]]
 
@@ -90,6 +100,12 @@ class Scores:
         """Take the values of the whole clip from the panel that measured the frames; return self."""
         self.clip, self.left_out, self.notes = panel.finish(), panel.left_out, panel.notes
         return self
+
+    @property
+    def methods(self) -> dict[str, str]:
+        """Name and title of every method that was measured."""
+        rival = any("rival" in s.psnr for s in self.frames)
+        return {**METHODS, **({"rival": "outputs interpolated"} if rival else {})}
 
     def at(self, distance: int | None = None) -> list[FrameScore]:
         """Return the shortcut frames, all or those at one distance from the reference.

@@ -171,7 +171,9 @@ class Report:
         ]
         refreshes = max(1, len(self.scores.frames) - len(self.scores.at()))
         free = len(self.scores.frames) / refreshes
-        points += [("no block", METHODS[m], free, _mean(self.runs[self.main], m)) for m in ("repeat", "blend")]
+        points += [
+            ("no block", METHODS[m], free, _mean(self.runs[self.main], m)) for m in ("repeat", "blend", "motion")
+        ]
         label = "; ".join(f"{name}: {x:.2f} times the teacher's speed, {y:.2f} dB" for _, name, x, y in points)
         plot = both(scatter, points, "times as fast as the teacher", "PSNR, dB", label)
         yield section("Quality and speed", plot)
