@@ -397,7 +397,7 @@ def test_two_folders_may_each_hold_an_adapter_of_the_same_name(tmp_path: Path) -
 
 
 def test_bundled_examples_are_found() -> None:
-    assert set(bundled_examples()) == {"real_esrgan", "unsup", "vid2vid", "vtoonify"}
+    assert set(bundled_examples()) == {"demosaicnet", "real_esrgan", "spandrel", "unsup", "vid2vid", "vtoonify"}
 
 
 def test_settings_are_typed(adapter: str) -> None:
