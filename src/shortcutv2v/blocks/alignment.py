@@ -1,4 +1,4 @@
-"""Coarse-to-fine alignment: the two offset generators and the coarse step (section 3.2, C.1; equations 2-4)."""
+"""Coarse-to-fine alignment: the two offset generators and the coarse step (section 3.2, C.1; equation 4)."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ class OffsetGenerator(nn.Module):
 class GlobalAlignment(nn.Module):
     """The coarse step: one offset per position at half resolution, applied to every tap of a 3x3 kernel.
 
-        f_ref'(p) = up( sum_k w_g(k) f_ref_down(p + k + dp_g(p)) )        (equations 2 and 3)
+        f_ref'(p) = up( sum_k w_g(k) f_ref_down(p + k + dp_g(p)) )        (equation 4)
 
     The same offsets and the same kernel `w_g` (no bias, no modulation) align the reduced `f_ref` and `a_ref`.
 

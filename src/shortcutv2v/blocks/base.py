@@ -24,7 +24,7 @@ class Prediction(NamedTuple):
 
     Attributes:
         f_hat: the predicted features, (B, C_f, H, W).
-        f_star: `f*_ref`, the aligned reference without features of the current frame, (B, C_f, H, W) (equation 8).
+        f_star: `f*_ref`, the aligned reference without features of the current frame, (B, C_f, H, W) (equation 7).
         global_offset: `dp_g`, (B, 2, H/2, W/2), (dy, dx) in half-resolution pixels.
         local_offset: `dp_l`, (B, 2*K, H, W), (dy, dx) per tap in pixels; K is 9, or 1 if one offset serves all taps.
             The offset maps of `flow` have half these sizes, with pixels twice as large.

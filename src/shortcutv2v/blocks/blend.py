@@ -16,7 +16,7 @@ TAPS = 9
 class AdaBD(nn.Module):
     """Deform the reference and blend it with the current frame, under one shared 3x3 kernel.
 
-        f_hat(p) = sum_k w_l(k) { a_t(p+k) m_b(k) + f_ref'(p+k+dp_l(k)) (1 - m_b(k)) }        (equation 7)
+        f_hat(p) = sum_k w_l(k) { a_t(p+k) m_b(k) + f_ref'(p+k+dp_l(k)) (1 - m_b(k)) }        (equation 5)
 
     Args:
         channels: reduced width h.
@@ -48,5 +48,5 @@ class AdaBD(nn.Module):
         return ops.adabd(f_ref, a_t, offset, mask, self.weight)
 
     def aligned(self, f_ref: Tensor, offset: Tensor) -> Tensor:
-        """Return `f*_ref`, the deformed reference alone, without mask, for the alignment loss (equation 8)."""
+        """Return `f*_ref`, the deformed reference alone, without mask, for the alignment loss (equation 7)."""
         return ops.deform(f_ref, offset, self.weight)

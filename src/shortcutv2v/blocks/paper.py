@@ -1,4 +1,4 @@
-"""The published block (equations 2-7)."""
+"""The published block (equations 3-7)."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class PaperBlock(ShortcutBlock):
         )
 
     def predict(self, state: PaperState, a_t: Tensor) -> Tensor:
-        """Equation 7, reconstructed to C_f channels."""
+        """Equation 5, reconstructed to C_f channels."""
         aligned = self._align(state, a_t)
         f_hat = self.reconstruct(self.blend(aligned.f_ref, aligned.a_t, aligned.local_offset, aligned.mask))
         return laid_out_like(f_hat, a_t)

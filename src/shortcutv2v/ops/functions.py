@@ -35,7 +35,7 @@ class _Implementation(Protocol):
 def adabd(
     f_ref: Tensor, a_t: Tensor, offset: Tensor, mask: Tensor, weight: Tensor, *, implementation: str | None = None
 ) -> Tensor:
-    r"""Adaptive blending and deformation, equation 7 of the paper.
+    r"""Adaptive blending and deformation, equation 5 of the paper.
 
     .. math:: \hat f(p) = \sum_k w(k) \{ a_t(p + k) m(k) + f_{ref}(p + k + \Delta p(k)) (1 - m(k)) \}
 

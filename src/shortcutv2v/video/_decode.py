@@ -61,6 +61,7 @@ def decode(
         VideoError: FFmpeg meets damage; the message says at which frame, and how to read the frames before it.
     """
     number = first
+    broken = (_Broken, load().error.FFmpegError)  # now: when Python ends, it closes generators and imports nothing more
     try:
         for frame in _frames(container, stream, beside, timeline or Timeline(container)):
             if since is not None and frame.pts is not None and frame.pts < since:
@@ -69,7 +70,7 @@ def decode(
                 raise _Broken("pieces of the picture are missing")
             yield frame
             number += 1
-    except (_Broken, load().error.FFmpegError) as error:
+    except broken as error:
         raise damaged(path, number, reason(error)) from error
 
 
