@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import subprocess
 import sys
@@ -20,6 +21,8 @@ BUNDLED = {
     "vtoonify": ["random=True", "in_size=64", "out_size=128"],
 }
 """Adapter -> settings with which it needs no checkpoint."""
+WITH_FILES = {"demosaicnet", "spandrel"}
+"""Adapters that always need a file, and are only imported."""
 
 
 def main() -> None:
@@ -53,7 +56,9 @@ def check_import() -> None:
     from shortcutv2v.cli.adapters import bundled_examples, find_adapter
 
     assert Path(sys.prefix) in Path(shortcutv2v.__file__).parents, shortcutv2v.__file__
-    assert set(bundled_examples()) == set(BUNDLED)
+    assert set(bundled_examples()) == set(BUNDLED) | WITH_FILES
+    for name in sorted(WITH_FILES):
+        assert importlib.import_module(f"shortcutv2v.examples.{name}.adapter").build_adapter
     for name, settings in BUNDLED.items():
         print("adapter", name, type(find_adapter(name, settings)).__name__, flush=True)
 
