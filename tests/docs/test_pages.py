@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import pytorch_lightning as pl
 import torch
-from page_blocks import PAGES, MyGenerator, blocks, make_world
+from page_blocks import PAGES, ROOT, MyGenerator, blocks, make_world
 
 import shortcutv2v
 from shortcutv2v import distill
@@ -89,9 +89,9 @@ def test_whoever_loads_a_teacher_puts_it_into_eval_mode(page: str) -> None:
 @pytest.mark.parametrize("page", PAGES)
 def test_paths_and_names_exist(page: str) -> None:
     """Paths and dotted names between backticks that begin like ours lead somewhere."""
-    text = (Path(__file__).parents[2] / page).read_text()
+    text = (ROOT / page).read_text()
     for path in re.findall(r"`((?:src|tests|examples|benchmarks/(?!results))[\w./*-]+)`", text):
-        assert any(Path(__file__).parents[2].glob(path.rstrip("/"))), f"{page}: {path}"
+        assert any(ROOT.glob(path.rstrip("/"))), f"{page}: {path}"
     for name in re.findall(r"`(shortcutv2v(?:\.\w+)+)(?:\(\))?`", text):
         if name.endswith(".json"):
             continue
@@ -106,3 +106,11 @@ def _module(name: str) -> Any:
     except ModuleNotFoundError:
         module, _, attribute = name.rpartition(".")
         return getattr(importlib.import_module(module), attribute)
+
+
+def test_the_method_card_names_the_right_file() -> None:
+    rows = re.findall(r"\| ([^|]+) \| `(src/[^`]+)` \|\n", (ROOT / "docs" / "method.md").read_text())
+    assert len(rows) > 10
+    for names, file in rows:
+        first = re.match(r"`(?:\w+\.)?(\w+)`", names)
+        assert first is None or re.search(rf"(class|def) {first[1]}\b", (ROOT / file).read_text()), (names, file)
