@@ -79,7 +79,7 @@ def slow(session: nox.Session) -> None:
 def export(session: nox.Session) -> None:
     """Run exported programs in ONNX Runtime, OpenVINO and AOTInductor, and in an environment without torch."""
     install(session, "--requirement", str(ZOO_PACKAGES), extras="all,measure,export")
-    session.run(sys.executable, "-m", "pytest", "tests/deploy", *session.posargs)
+    session.run(sys.executable, "-m", "pytest", "tests/deploy", "tests/docs/test_pages.py", *session.posargs)
 
 
 @nox.session
