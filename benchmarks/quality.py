@@ -41,7 +41,7 @@ from shortcutv2v.translate import from_uint8
 from shortcutv2v.wheels import wheel_file
 
 RESULTS = Path(__file__).parent / "results" / "quality"
-MINUTES = (1, 5, 15)
+MINUTES, COMPARED = (1, 5, 15), 5
 BLOCKS = dict.fromkeys(("paper", "flow", "flow_narrow"), MINUTES)
 ABLATIONS = dict.fromkeys(("without_reference", "without_current", "single_stage", "without_blending", "full"), (5,))
 VARIANTS = {"full": "paper"}
@@ -70,6 +70,7 @@ def main() -> None:
     report = "\n".join(table())
     (RESULTS / "table.md").write_text(report + "\n")
     print(report)
+    plot()
 
 
 def setting(name: str) -> tuple[Adapter, ShortcutV2V, video.Frames]:
@@ -266,6 +267,46 @@ def table() -> Iterator[str]:
         for name, minutes, steps, values in rows:
             cells = (" / ".join(f"{values[part][key]:.{digits}f}" for key in keys) for part in free)
             yield f"| {name} | {minutes} | {steps} | {' | '.join(cells)} |"
+
+
+def plot() -> None:
+    """Quality against speed of every block that was trained for `COMPARED` minutes: `frontier.png`.
+
+    Speeds are those of `speed.py` at the same cut; for the blocks that have left, of its last run with them.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    for names, label, style in ((BLOCKS, "now", "o"), (LEFT, "before", "x")):
+        found = [(name, frontier(name)) for name in names]
+        points = [(name, *point) for name, point in found if point is not None]
+        axes.plot([x for _, x, _ in points], [y for _, _, y in points], style, label=label, markersize=9)
+        for name, x, y in points:
+            axes.annotate(name.removeprefix("old_"), (x, y), xytext=(6, 5), textcoords="offset points")
+    axes.set(
+        xlabel="a shortcut frame, times as fast as the teacher",
+        ylabel="PSNR to the teacher in dB, fast part, distance 2",
+        title=f"Real-ESRGAN x2 at 320x180, cut low, {COMPARED} minutes of training",
+    )
+    axes.grid(alpha=0.3)
+    axes.legend()
+    figure.savefig(RESULTS / "frontier.png", dpi=110)
+
+
+def frontier(name: str) -> tuple[float, float] | None:
+    """Speed and quality of a block; None where one of them was not measured."""
+    times = RESULTS.parent / ("real_esrgan_before.json" if name in LEFT else "real_esrgan.json")
+    trained = RESULTS / f"{name}.json"
+    if not (times.exists() and trained.exists()):
+        return None
+    line = {"flow_narrow": "flow, half the width"}.get(name, name.removeprefix("old_"))
+    lines = {each["name"]: each["baseline"] / each["best"] for each in json.loads(times.read_text())["lines"]}
+    minutes = json.loads(trained.read_text())["minutes"]
+    speed, quality = lines.get(f"low, {line}: shortcut frame"), minutes.get(str(COMPARED))
+    return None if speed is None or quality is None else (speed, quality["parts"]["fast"]["ours"]["psnr_2"])
 
 
 if __name__ == "__main__":

@@ -43,7 +43,7 @@ def suggest_cuts(
     Examples:
         >>> net = nn.Sequential(*[nn.Conv2d(c, d, 3, padding=1) for c, d in [(3, 64), (64, 64), (64, 64), (64, 3)]])
         >>> print(suggest_cuts(net, torch.zeros(1, 3, 8, 8))[0])
-          6.9%  0 -> 2  64 and 64 channels of 8x8 (1/1), reach 2 pixels
+         14.5%  0 -> 2  64 and 64 channels of 8x8 (1/1), reach 2 pixels
     """
 
     def price(a_shape: tuple[int, ...], f_shape: tuple[int, ...]) -> int:

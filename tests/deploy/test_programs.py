@@ -307,7 +307,7 @@ def test_goals_by_name_decide_as_the_models_stream_does(teacher: str, tmp_path: 
             close(runner(frame.numpy()), stream(frame))
             assert runner.refreshes == stream.refreshes, (name, number)
             shortcuts += runner.distance > 0
-        assert (shortcuts > 0) == (name != "lossless"), (name, stream.refreshes)
+        assert (shortcuts > 0) == (name not in ("out of reach", "lossless")), (name, stream.refreshes)
         assert stream.refreshes.total() > 1, name
 
 
