@@ -16,14 +16,18 @@ from __future__ import annotations
 
 import argparse
 import math
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from statistics import fmean
 
 import torch
 import torch.nn.functional as F
-from refresh import RESULTS, clips
 from torch import Tensor
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # benchmarks are no installed package
+
+from benchmarks.refresh import RESULTS, clips
 
 import shortcutv2v
 from shortcutv2v import ShortcutV2V

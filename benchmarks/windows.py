@@ -75,7 +75,8 @@ def speeds(options: argparse.Namespace, adapter: Adapter) -> None:
 def make(adapter: Adapter, block: Path | None) -> ShortcutV2V:
     """The wrapped teacher, with its block if there is one."""
     if block is None:
-        return shortcutv2v.wrap(adapter.teacher, adapter.enc_layer, adapter.dec_layer)
+        cut: tuple[Any, Any] = (adapter.enc_layer, adapter.dec_layer)
+        return shortcutv2v.wrap(adapter.teacher, *cut)
     return shortcutv2v.load(block, adapter.teacher).eval()
 
 
@@ -126,7 +127,7 @@ def measure(adapter: Adapter, options: argparse.Namespace, frames: list[Tensor])
     """The teacher and every mode on one clip."""
     run = timed(adapter.teacher, frames, [])
     truth = run.pop("outputs")
-    found = {"size": list(frames[0].shape[-2:]), "frames": len(frames), "teacher": run}
+    found: dict[str, Any] = {"size": list(frames[0].shape[-2:]), "frames": len(frames), "teacher": run}
     for name, model, goal in modes(adapter, options.block):
         if options.modes and name not in options.modes:
             continue
