@@ -184,7 +184,7 @@ class TestRefusals:
             (["--adapter", "unsupp"], "expected a file.py, a module, or one of unsup"),
             (["--adapter", "gone.py"], "no adapter file"),
             (["--adapter", "./unsup"], "no adapter './unsup': expected a file.py, a module, or one of unsup"),
-            (["--adapter", ""], "no adapter '': expected a file.py, a module, or one of real_esrgan"),
+            (["--adapter", ""], "no adapter '': expected a file.py, a module, or one of demosaicnet, real_esrgan"),
             (["--adapter", "ADAPTER", "--interval", "3"], "--interval needs --block"),
             (["--adapter", "ADAPTER", "--crf", "52"], "expected 0 (best) to 51 (worst)"),
             (["--adapter", "ADAPTER", "--set", "depth=3"], "unexpected keyword argument 'depth'"),
