@@ -16,7 +16,8 @@ from torch import nn
 import shortcutv2v
 from shortcutv2v import Adapter
 from shortcutv2v.errors import InputError
-from shortcutv2v.quality import Calibration, Quality, Speed, parse_quality, policy_for
+from shortcutv2v.goals import parse_quality, policy_for
+from shortcutv2v.quality import Calibration, Quality, Speed
 from shortcutv2v.refresh import Every, Look, RefreshPolicy
 from shortcutv2v.summary import psnr
 

@@ -23,6 +23,7 @@ RANKS = [
     {"lazy", "look", "rows", "summary"},
     {"refresh"},
     {"passes", "quality"},
+    {"goals"},
     {"runtime", "stream"},
     {"windows"},
     {"lookahead", "step"},

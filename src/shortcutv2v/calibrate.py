@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -14,7 +13,7 @@ from shortcutv2v.adapter import Adapter
 from shortcutv2v.errors import InputError
 from shortcutv2v.model import placement
 from shortcutv2v.player import Player
-from shortcutv2v.quality import Calibration, unexplained
+from shortcutv2v.quality import Calibration, decibels, unexplained
 from shortcutv2v.summary import percentile, psnr
 from shortcutv2v.translate import from_uint8
 from shortcutv2v.types import Reference
@@ -117,5 +116,5 @@ class _Signals:
         signal = unexplained(predictions)
         if signal > 0:
             pictures = self.adapter.image(made), self.adapter.image(output)
-            self.found = 10 * math.log10(signal), float(psnr(*pictures)[0])
+            self.found = decibels(signal), float(psnr(*pictures)[0])
         return output

@@ -10,10 +10,11 @@ from torch import Tensor
 
 from shortcutv2v.blocks import ShortcutBlock
 from shortcutv2v.errors import InputError
+from shortcutv2v.goals import parse_quality, policy_for
 from shortcutv2v.graph import Capture
 from shortcutv2v.lazy import BlockMaker
 from shortcutv2v.passes import Passes, placement
-from shortcutv2v.quality import Calibration, parse_quality, policy_for
+from shortcutv2v.quality import Calibration
 from shortcutv2v.refresh import Look, RefreshPolicy, as_policy
 from shortcutv2v.stream import Stream
 from shortcutv2v.streams import Streams

@@ -15,7 +15,6 @@ on the quantile itself (Angelopoulos, Candes and Tibshirani 2023, arXiv 2307.168
 from __future__ import annotations
 
 import math
-import re
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,12 +22,12 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from shortcutv2v.errors import InputError
-from shortcutv2v.refresh import Every, Look, RefreshPolicy, check_interval
+from shortcutv2v.refresh import Look, RefreshPolicy, check_interval
 
 if TYPE_CHECKING:
     from shortcutv2v.blocks import Prediction
 
-__all__ = ["Calibration", "Quality", "Speed", "parse_quality", "policy_for"]
+__all__ = ["Calibration", "Quality", "Speed", "decibels", "unexplained"]
 
 _FLOOR = 1e-12
 """Smallest `unexplained` that is told from zero."""
@@ -41,7 +40,7 @@ _AGREE = 3.0
 _STEP = 0.5
 """Step of the margin in dB."""
 _LOOK, _GAIN = 0.35, 0.6
-"""What a look costs and what a shortcut frame saves, in teacher frames; about what was measured on CPUs."""
+"""Cost of a look and gain of a shortcut frame, in teacher frames, about as measured on CPUs."""
 _KEPT = 10_000
 """Frames whose estimates are kept."""
 _CREDIT, _SLACK = 0.7, 0.03
@@ -138,7 +137,7 @@ class Quality(RefreshPolicy):
 
     def _part(self, unexplained: float) -> float:
         """The signal's share of the estimate, in dB."""
-        return self.slope * 10 * math.log10(max(unexplained, _FLOOR))
+        return self.slope * decibels(unexplained)
 
     def _level(self) -> float:
         """The mean of the last audits' levels; the lowest if they disagree: right after a flash one may mislead."""
@@ -251,7 +250,7 @@ class Speed(RefreshPolicy):
     def __call__(self, look: Look) -> str:
         """Return "budget" if the frame is worth one of the refreshes that the speed allows."""
         share = self._share(*look.times)
-        signal = 10 * math.log10(max(unexplained(look.predictions), _FLOOR))
+        signal = decibels(unexplained(look.predictions))
         self._threshold = signal if self._threshold is None else self._threshold
         due = look.distance >= self.interval or signal > self._threshold
         self._threshold += (due - share) * 2 * _STEP  # so that a share of the frames lies above it
@@ -270,56 +269,10 @@ def unexplained(predictions: Iterable[Prediction]) -> float:
     return sum(float(prediction.unexplained) for prediction in predictions)
 
 
-def parse_quality(text: str | float) -> tuple[float, float] | None:
-    """Return the quality in dB and the share of frames that shall hold it; None for "lossless".
+def decibels(size: float) -> float:
+    """Return the size of a signal in dB, as the map from signal to PSNR takes it.
 
-    Args:
-        text: 40, "40", "40dB", "40dB@99%" or "lossless".
-
-    Raises:
-        InputError: it is none of these.
-
-    Examples:
-        >>> parse_quality(40), parse_quality("38.5dB@99%"), parse_quality("lossless")
-        ((40.0, 0.95), (38.5, 0.99), None)
+    >>> decibels(0.01)
+    -20.0
     """
-    if str(text).strip().lower() == "lossless":
-        return None
-    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(?:dB)?\s*(?:@\s*(\d+(?:\.\d+)?)\s*%)?\s*", str(text), re.IGNORECASE)
-    if isinstance(text, bool) or found is None:
-        raise InputError(f"quality={text!r}: expected a PSNR in dB such as 40, 40dB@99% (of the frames), or lossless")
-    return float(found[1]), float(found[2]) / 100 if found[2] else 0.95
-
-
-def policy_for(
-    quality: str | float | None,
-    speed: float | None,
-    interval: int,
-    calibration: Calibration | None,
-    guarantee: int = 0,
-) -> RefreshPolicy:
-    """Return the policy that holds a quality or a speed.
-
-    Args:
-        quality: as `parse_quality` takes it, or None.
-        speed: times as fast as the teacher, or None.
-        interval: the horizon.
-        calibration: of the model; None for values that suit most footage, with audits from the first frame on.
-        guarantee: see `Quality`.
-
-    Raises:
-        InputError: both or neither are given, or one is out of range.
-
-    Examples:
-        >>> policy_for("lossless", None, 9, None)
-        Every(interval=1)
-    """
-    if (quality is None) == (speed is None):
-        raise InputError("give either quality= or speed=")
-    if speed is not None:
-        return Speed(speed, interval)
-    asked = parse_quality(quality) if quality is not None else None
-    if asked is None:
-        return Every(1)
-    known = calibration or Calibration()
-    return Quality(*asked, interval, guarantee, known.slope, known.level, known.margin)
+    return 10 * math.log10(max(size, _FLOOR))

@@ -23,7 +23,8 @@ from typing import Any
 import numpy as np
 
 from shortcutv2v.engines import Arrays, RunnerError, open_programs
-from shortcutv2v.quality import Calibration, policy_for
+from shortcutv2v.goals import policy_for
+from shortcutv2v.quality import Calibration
 from shortcutv2v.refresh import Look, RefreshPolicy, as_policy, from_recipe, own_copy
 
 __all__ = ["Runner", "RunnerError"]
@@ -148,7 +149,7 @@ class Runner:
         return found if found and isinstance(found, str) else "distance" if ends else "policy" if found else ""
 
     def _predictions(self, found: Arrays) -> Any:
-        """What the shortcut program gives of the blocks' predictions: per branch, the worst row's signal."""
+        """The blocks' predictions as the shortcut program tells them: per branch, the worst row's signal."""
         if not self.manifest["signals"]:
             raise RunnerError("these programs give no signals for a policy: calibrate the model, and export it again")
         return tuple(SimpleNamespace(unexplained=np.max(found[name])) for name in self.manifest["signals"])

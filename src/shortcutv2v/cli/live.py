@@ -22,15 +22,15 @@ from shortcutv2v.bar import Harmless, say
 from shortcutv2v.cli.setup import frame_size, load_model, open_adapter
 from shortcutv2v.cli.translate import INPUT, OUTPUT
 from shortcutv2v.errors import InputError
+from shortcutv2v.goals import parse_quality
 from shortcutv2v.live import TICKS, Figures, Governor, Live
 from shortcutv2v.model import ShortcutV2V
-from shortcutv2v.quality import parse_quality
 from shortcutv2v.translate import Translator
 
 __all__ = ["gears", "run", "seconds"]
 
 _ABOVE, _STEP = 9.0, 3.0
-"""How many dB above the quality asked for the best setting lies, and the distance of two settings."""
+"""Distance in dB of the best setting from the quality asked for, and of two settings."""
 _LATEST = 250
 """Frames whose estimated quality is shown."""
 _EVERY = {True: 1.0, False: 10.0}

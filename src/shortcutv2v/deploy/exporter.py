@@ -31,7 +31,8 @@ from shortcutv2v.stream import Stream
 __all__ = ["export"]
 
 RUNNER = "runner"
-MODULES = {"__init__": "runtime", **{name: name for name in ("engines", "errors", "look", "quality", "refresh")}}
+_ALIKE = ("engines", "errors", "goals", "look", "quality", "refresh")
+MODULES = {"__init__": "runtime"} | dict(zip(_ALIKE, _ALIKE, strict=True))
 """Module of the package `runner` -> the module of this package that it is a copy of."""
 MULTIPLES = (1, 2, 4, 8, 16, 32)
 TOLERANCE = 1e-3
@@ -233,7 +234,7 @@ def _compare(model: ShortcutV2V, step: TeacherStep, folder: Path) -> None:
 
 
 def _player(step: TeacherStep, stream: Stream) -> Callable[[Named], Named]:
-    """What the programs should give for the next frame."""
+    """Return the outputs that the programs should give for the next frame."""
     if not isinstance(step, AdapterStep):
         return lambda given: step.results(given, stream(*step.inputs(given)[0]))
     player = Player(step.adapter, stream)

@@ -22,9 +22,9 @@ from shortcutv2v.distill.pace import caching_seconds, frame_cost
 from shortcutv2v.distill.settings import Settings, settings_of
 from shortcutv2v.distill.trainer import check_readable, make_trainer, run
 from shortcutv2v.errors import InputError
+from shortcutv2v.goals import policy_for
 from shortcutv2v.model import ShortcutV2V, placement
 from shortcutv2v.player import Player
-from shortcutv2v.quality import policy_for
 from shortcutv2v.translate import from_uint8
 
 __all__ = ["fit", "materialise"]
