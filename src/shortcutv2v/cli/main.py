@@ -217,23 +217,25 @@ def _add_report(verb: argparse.ArgumentParser, preset: str | None) -> None:
     verb.add_argument("--out", type=Path, required=True, metavar="FILE", help="the HTML file")
     about = "a file of measure --json: its runs are points of the quality-speed plot; repeatable"
     verb.add_argument("--compare", type=Path, action="append", default=[], metavar="FILE", help=about)
-    verb.add_argument(
-        "--largest", type=int, default=7500, metavar="KB", help="kB of its pictures (default: %(default)s)"
-    )
+    about = "kB of its pictures (default: %(default)s)"
+    verb.add_argument("--largest", type=int, default=7500, metavar="KB", help=about)
     verb.add_argument("--inspect", action="store_true", help="try other cuts on the clip, as `inspect` does")
     verb.set_defaults(run=_lazily("report"))
 
 
-def _add_measured(verb: argparse.ArgumentParser, preset: str | None) -> None:
+def _add_clip(verb: argparse.ArgumentParser, preset: str | None) -> None:
     _add_adapter(verb, preset)
     verb.add_argument("source", type=Path, help="video or folder of frames")
     verb.add_argument("--block", type=Path, required=True, help="folder of a trained block")
-    verb.add_argument("--frames", metavar="START:STOP", help="measure this part of the clip")
+    verb.add_argument("--frames", metavar="START:STOP", help="the part of the clip to use")
+
+
+def _add_measured(verb: argparse.ArgumentParser, preset: str | None) -> None:
+    _add_clip(verb, preset)
     verb.add_argument("--quality", metavar="DB", help="refresh when it must, see translate")
     verb.add_argument("--intervals", metavar="N,N,...", help="measure each of these intervals, such as 2,3,4,6")
-    verb.add_argument(
-        "--lookahead", action="store_true", help="predict from references on both sides, as translate does"
-    )
+    about = "predict from references on both sides, as translate does"
+    verb.add_argument("--lookahead", action="store_true", help=about)
     about = "names between commas, beside psnr and ssim: ms_ssim, lpips, flip, cvvdp, vmaf, flicker, warping, miou, "
     verb.add_argument("--metrics", metavar="NAME,...", help=about + "class_accuracy, pixel_accuracy, fid, fvd, or all")
     about = "a file that a metric needs, such as fvd=i3d_torchscript.pt; repeatable"
@@ -250,10 +252,7 @@ def _add_inspect(verb: argparse.ArgumentParser, preset: str | None) -> None:
 
 
 def _add_figures(verb: argparse.ArgumentParser, preset: str | None) -> None:
-    _add_adapter(verb, preset)
-    verb.add_argument("source", type=Path, help="video or folder of frames")
-    verb.add_argument("--block", type=Path, required=True, help="folder of a trained block")
-    verb.add_argument("--frames", metavar="START:STOP", help="the part of the clip to use")
+    _add_clip(verb, preset)
     verb.add_argument("--out", type=Path, required=True, help="folder for the figures")
     verb.set_defaults(run=_lazily("figures"))
 
@@ -261,9 +260,8 @@ def _add_figures(verb: argparse.ArgumentParser, preset: str | None) -> None:
 def _add_profile(verb: argparse.ArgumentParser, preset: str | None) -> None:
     _add_adapter(verb, preset, size="256x512")
     verb.add_argument("--block", type=Path, help="folder of a trained block; default: an untrained one")
-    verb.add_argument(
-        "--cuts", type=int, help="number of other cuts to wrap and time (default: 3 if skipping does not pay)"
-    )
+    about = "number of other cuts to wrap and time (default: 3 if skipping does not pay)"
+    verb.add_argument("--cuts", type=int, help=about)
     verb.set_defaults(run=_lazily("profile"))
 
 
