@@ -134,7 +134,7 @@ class Record:
 
     @property
     def seconds(self) -> float:
-        """What the latest frame took; 0 before the first."""
+        """Time of the latest frame; 0 before the first."""
         return self._frames[-1] if self._frames else 0.0
 
     @property

@@ -42,7 +42,7 @@ class Item:
 
 @dataclass
 class Job:
-    """What is done to the films of a folder.
+    """The work on the films of a folder.
 
     Args:
         folder: where the films go; its hidden folder `.shortcutv2v` holds plans, segments and leases.

@@ -205,7 +205,7 @@ class Scores:
 
     @property
     def speed(self) -> float:
-        """How many times as fast as the teacher the video ran."""
+        """Speed of the video as a multiple of the teacher's."""
         return self.teacher_seconds / self.average_seconds
 
     def _timed(self) -> list[FrameScore]:

@@ -85,7 +85,7 @@ def _given(made: Tensor | None, tensor: Tensor, rows: int) -> Tensor:
 
 @dataclass(frozen=True)
 class Locality:
-    """What a probe has found.
+    """The findings of a probe.
 
     Attributes:
         align: windows begin at multiples of so many pixels: the stride of the network.
