@@ -10,6 +10,7 @@ from torch import nn
 
 import shortcutv2v
 from shortcutv2v.errors import InputError
+from shortcutv2v.lookahead import LookAhead
 
 
 def video(size: int = 8) -> torch.Tensor:
@@ -101,6 +102,29 @@ def test_what_is_kept_survives_replays(
     torch.testing.assert_close(shown, wanted)
     assert replays.steps == len(shown)
     assert replays.memory
+
+
+def test_a_batch_that_refreshes_in_part_survives_replays(chain: nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The head runs twice on such a frame."""
+    eager, compiled = wrapped(chain), wrapped(chain)
+    compiled.compile(backend=Replays(monkeypatch), mode="reduce-overhead", dynamic=False)
+    clip, streams = torch.rand(5, 3, 3, 8, 8), [each.stream(refresh=second_row) for each in (eager, compiled)]
+    for frame in clip:
+        torch.testing.assert_close(streams[1](frame), streams[0](frame))
+    assert streams[1].refreshes == {"first": 3, "policy": 2, "distance": 2}
+
+
+def second_row(look: shortcutv2v.Look) -> bool:
+    return look.row == 1 and look.distance == 2
+
+
+def test_looking_ahead_survives_replays(chain: nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
+    eager, compiled = wrapped(chain), wrapped(chain)
+    compiled.compile(backend=Replays(monkeypatch), mode="reduce-overhead")
+    wanted, shown = (
+        list(LookAhead(each.stream(refresh=2)).play(((f,), {}) for f in video())) for each in (eager, compiled)
+    )
+    torch.testing.assert_close(shown, wanted)
 
 
 def test_passes_with_replays_are_pure(chain: nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,7 @@ import shortcutv2v
 SOURCE = Path(shortcutv2v.__file__).parent
 RANKS = [
     {"errors", "py"},
-    {"bar", "engines", "examples", "locks", "memory", "teacher", "types", "wheels"},
+    {"bar", "devices", "engines", "examples", "locks", "memory", "teacher", "types", "wheels"},
     {"fingerprint", "pair"},
     {"ops", "video"},
     {"graph"},
@@ -24,10 +24,9 @@ RANKS = [
     {"refresh"},
     {"passes", "quality"},
     {"goals"},
-    {"runtime", "stream"},
-    {"windows"},
-    {"lookahead", "step"},
-    {"streams"},
+    {"runtime", "step"},
+    {"stream"},
+    {"lookahead", "streams", "windows"},
     {"model"},
     {"adapter_check"},
     {"wrap", "checkpoint", "cuts"},

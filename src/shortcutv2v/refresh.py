@@ -197,6 +197,20 @@ def as_policy(
     return policy
 
 
+def reason_of(policy: RefreshPolicy, look: Look) -> str:
+    """Ask a policy whether to refresh; return its word, "policy" or "distance", or nothing for a shortcut frame.
+
+    Examples:
+        >>> reason_of(Every(3), Look(2, None)), reason_of(Every(3), Look(3, None))
+        ('', 'distance')
+    """
+    found = policy(look)
+    if not (found and isinstance(found, str)):
+        found = "distance" if look.distance >= policy.interval else "policy" if found else ""
+    look.reason = found
+    return found
+
+
 def own_copy(policy: RefreshPolicy) -> RefreshPolicy:
     """Return a copy of `policy` that begins a video."""
     own = copy.deepcopy(policy)

@@ -11,7 +11,7 @@ from torch.utils import _pytree as pytree
 
 from shortcutv2v.types import Carry
 
-__all__ = ["finite", "put", "rows_of", "same", "select"]
+__all__ = ["finite", "joined", "put", "rows_of", "same", "select"]
 
 T = TypeVar("T")
 
@@ -21,17 +21,42 @@ def rows_of(carry: Carry) -> int:
     return carry.a[0].shape[0]
 
 
-def select(tree: T, rows: int, index: slice | Tensor) -> T:
+def select(tree: T, rows: int, places: Sequence[int]) -> T:
     """Return some rows of every tensor that has `rows` of them; others belong to all rows."""
-    if rows == 1:
+    if len(places) == rows:
         return tree
-    chosen: T = pytree.tree_map_only(Tensor, lambda x: x[index] if x.dim() and x.shape[0] == rows else x, tree)
-    return chosen
+    first = places[0]
+    alone = slice(first, first + 1) if len(places) == 1 else None  # a view
+
+    def chosen(x: Tensor) -> Tensor:
+        if not x.dim() or x.shape[0] != rows:
+            return x
+        return x[alone] if alone else x.index_select(0, torch.tensor(places, device=x.device))
+
+    made: T = pytree.tree_map_only(Tensor, chosen, tree)
+    return made
 
 
-def put(whole: Any, part: Any, index: Tensor) -> Any:
-    """Return `whole` with the rows `index` taken from `part`."""
-    return whole.index_copy(0, index, part.to(whole.dtype)) if isinstance(whole, Tensor) else whole
+def put(whole: Any, part: Any, places: Sequence[int]) -> Any:
+    """Return `whole` with the rows at `places` taken from `part`."""
+    if not isinstance(whole, Tensor):
+        return whole
+    return whole.index_copy(0, torch.tensor(places, device=whole.device), part.to(whole.dtype))
+
+
+def joined(trees: Sequence[Any]) -> Any:
+    """Return nests of tensors with one row each as one nest with a row for each; other leaves are those of the first.
+
+    Examples:
+        >>> joined([(torch.zeros(1), "x"), (torch.ones(1), "x")])
+        (tensor([0., 1.]), 'x')
+    """
+
+    def together(*leaves: Any) -> Any:
+        first = leaves[0]
+        return torch.cat(leaves) if isinstance(first, Tensor) and first.dim() and first.shape[0] == 1 else first
+
+    return trees[0] if len(trees) == 1 else pytree.tree_map(together, *trees)
 
 
 def same(one: Sequence[Tensor], other: Sequence[Tensor]) -> bool:
@@ -39,9 +64,18 @@ def same(one: Sequence[Tensor], other: Sequence[Tensor]) -> bool:
     return len(one) == len(other) and all(map(torch.equal, one, other))
 
 
-def finite(tree: Any) -> bool:
-    """True if all floating-point tensors are free of NaN and infinity."""
-    return all(bool(edge.isfinite()) for tensor in _floats(tree) for edge in tensor.aminmax())
+def finite(*trees: Any) -> list[bool]:
+    """Return of every tree whether its floating-point tensors are free of NaN and infinity; waits for a GPU once.
+
+    Examples:
+        >>> finite(torch.zeros(2), (torch.zeros(2), [torch.full((1,), torch.inf)]), ())
+        [True, False, True]
+    """
+    edges = [[edge.isfinite() for tensor in _floats(tree) for edge in tensor.aminmax()] for tree in trees]
+    device = next((edge.device for found in edges for edge in found), None)
+    good = [torch.stack([edge.to(device) for edge in found]).all() for found in edges if found]
+    flags = iter(torch.stack(good).tolist() if good else ())
+    return [not found or next(flags) for found in edges]
 
 
 def _floats(tree: Any) -> Iterator[Tensor]:

@@ -1,204 +1,296 @@
-"""One step of many videos: their frames of one size, in one batch."""
+"""One frame of some videos in one batch: looks, passes, audits, references. Streams of every kind run frames by it."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import cache, partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from shortcutv2v.refresh import Look, own_copy
-from shortcutv2v.rows import finite, same, select
-from shortcutv2v.stream import Stream
+from shortcutv2v.graph import keep
+from shortcutv2v.refresh import Look, reason_of
+from shortcutv2v.rows import finite, joined, rows_of, select
 from shortcutv2v.summary import psnr
-from shortcutv2v.types import Carry, fits
+from shortcutv2v.types import Carry
 
 if TYPE_CHECKING:
-    from shortcutv2v.model import ShortcutV2V
+    from shortcutv2v.stream import Stream
 
-__all__ = ["Row", "Step", "batch"]
+__all__ = ["Row", "Step"]
 
-_Features = tuple[Tensor, ...]
+T = TypeVar("T")
+_Some = tuple[list[int], Any]
+"""The numbers of some rows, and a nest of tensors with these rows."""
 
 
 @dataclass
 class Row:
-    """One video's frame in a step."""
+    """One row of a step's batch.
+
+    Attributes:
+        stream: its video.
+        look: the look that its policy got; None if no reference serves.
+        reason: why it refreshes; empty for a shortcut frame.
+        seconds: its share of the time.
+        teacher_seconds: the part of it that the teacher alone would have taken.
+    """
 
     stream: Stream
-    inputs: tuple[tuple[Any, ...], dict[str, Any]]
-    carry: Carry = field(default_factory=lambda: Carry((), ()))
-    conditions: list[Tensor] = field(default_factory=list)
-    reason: str | None = None
     look: Look | None = None
+    reason: str = ""
     seconds: float = 0.0
     teacher_seconds: float = 0.0
 
+    @property
+    def predicted(self) -> bool:
+        """True if the block's prediction is shown."""
+        return self.look is not None and (not self.reason or self.stream.show_shortcut)
+
+    def looked(self, audit: bool) -> bool:
+        """Return whether the block has run for the look, or shall run for an audit."""
+        return self.look is not None and (self.look.looked or (audit and self.stream.refresh.audits))
+
 
 class Step:
-    """One batch of frames of one size."""
+    """One frame of some videos in one batch.
 
-    def __init__(self, model: ShortcutV2V, rows: list[Row], forced: str | None = None) -> None:
-        self.model, self.rows, self.forced = model, rows, forced
+    The head runs at once. `look()` asks the policies which rows are due, and `attempt()` runs the passes: the middle on
+    the rows that are due, the block on the others, the tail on all. A call does both, repeats in full the streams whose
+    prediction is not finite, and counts the frame.
+
+    Args:
+        streams: one stream with any number of rows, or several with one row each, of one model.
+        inputs: the teacher's inputs of each stream.
+        rows: rows of a single stream that decide for themselves; default: every row of the batch.
+
+    Attributes:
+        carry: what the head made of the frame.
+        rows: the rows.
+        outputs: the output of each stream.
+    """
+
+    def __init__(
+        self,
+        streams: Sequence[Stream],
+        inputs: Sequence[tuple[tuple[Any, ...], dict[str, Any]]],
+        rows: int | None = None,
+    ) -> None:
         self._clock = time.perf_counter()
+        self.model, self._inputs, self._alone = streams[0].model, inputs, len(streams) == 1
+        args, kwargs = joined(inputs)
+        self.carry = self.model.head(*args, **kwargs)
+        count = (rows or rows_of(self.carry)) if self._alone else len(streams)
+        self.rows = [Row(streams[0 if self._alone else number]) for number in range(count)]
+        self._all = list(range(count))
+        self._groups = [self._all] if self._alone else [[number] for number in self._all]
+        self.outputs: list[Any] = [None] * len(streams)
+        self._repeated: list[int] = []
+        self.spend(self._all)
 
     def __call__(self) -> list[Any]:
-        """Return the rows' outputs."""
-        n = len(self.rows)
-        carry = self._look()
-        known = [i for i, row in enumerate(self.rows) if row.look is not None]
-        rest = [i for i, row in enumerate(self.rows) if row.reason is None]
-        due = [i for i, row in enumerate(self.rows) if row.reason is not None]
-        shown = [i for i in known if i in rest or self.rows[i].stream.show_shortcut]
-        predicted = self._predicted(carry, known, shown)
-        self._spend(known, block=True)
-        part, f = (carry, ()) if not due else self._middle(carry, due)
-        self._spend(due)
-        of_row = {i: select(f, len(due), slice(place, place + 1)) for place, i in enumerate(due)}
-        output = self.model.tail(carry, _stack([{**of_row, **predicted}[i] for i in range(n)]))
-        found = [select(output, n, slice(i, i + 1)) for i in range(n)]
-        wrong = [i for i in rest if not finite((predicted[i], found[i]))]
-        self._spend(range(n))
-        self._refer(part, f, due, found)
-        again = Step(self.model, [self.rows[i] for i in wrong], "not finite")() if wrong else []
-        for i, made in zip(wrong, again, strict=True):
-            found[i] = made
-        for i in set(range(n)) - set(wrong):
-            self._count(self.rows[i])
-        return found
+        """Return the output of each stream."""
+        self.look()
+        if not self.attempt():
+            self.attempt(self._repeated)
+        self.count()
+        return self.outputs
 
-    def _look(self) -> Carry:
-        """Run the head, and let the policies decide which rows are due."""
-        n, model = len(self.rows), self.model
-        args, kwargs = batch([row.inputs for row in self.rows])
-        carry = model.head(*args, **kwargs)
-        conditions, self._frozen = model.conditions(carry), model.capture.of(carry).frozen
-        for i, row in enumerate(self.rows):
-            row.look = None
-            row.carry, row.conditions = select((carry, conditions), n, slice(i, i + 1))
-            row.reason = self.forced or self._stale(row)
-        known = [i for i, row in enumerate(self.rows) if row.reason is None]
-        self._spend(range(n))
-        analyse = cache(lambda: model.analyse(self._references(known), _rows(carry, n, known)))
-        for place, i in enumerate(known):
-            row, stream = self.rows[i], self.rows[i].stream
-            if len(stream._policies) != 1:
-                stream._policies = [own_copy(stream.refresh)]
-            predict = partial(_one_of, analyse, len(known), place)
-            row.look = Look(stream.distance + 1, row.carry, stream._must_refer, predict)
-            row.look.times = stream.record.times
-            row.reason = stream._reason(stream._policies[0], row.look)
-        self._analyse = analyse
-        self._spend(known, block=True)
-        return carry
+    def look(self, ask: bool = True) -> None:
+        """Find the rows whose reference serves, make their looks, and ask their policies unless told not to."""
+        rows, n, model, a = self.rows, len(self.rows), self.model, Carry(self.carry.a, (), self.carry.signature)
+        for group in self._groups:
+            reason = rows[group[0]].stream.stale(select(self.carry, n, group))
+            for number in group:
+                rows[number].look, rows[number].reason = None, reason
+        known = [number for number in self._all if not rows[number].reason]
+        refer = self._references(known)  # none of this leads back to the step: no cycle keeps its memory
+        self._analyse = cache(lambda: model.analyse(refer(), select(a, n, known)))
+        self.spend(self._all)
+        for place, number in enumerate(known):
+            row, own = rows[number], number if self._alone else 0
+            predict = partial(_row, self._analyse, len(known), place)
+            carry, distance = select(self.carry, n, [number]), row.stream.distances[own] + 1
+            row.look = Look(distance, carry, self._references([number]), predict, own)
+            row.look.times = row.stream.record.times
+            if ask:
+                row.reason = reason_of(row.stream.own_policies(n if self._alone else 1)[own], row.look)
+        self.spend(known, block=True)
 
-    def _stale(self, row: Row) -> str | None:
-        """Return why the reference does not serve, None if it does."""
-        reference = row.stream.reference
-        if reference is None or not fits(reference, row.carry):
-            return "first" if reference is None else "size"
-        if not same(row.stream._conditions, row.conditions):
-            return "condition"
-        return None if row.stream._teacher.same_as(self._frozen) else "teacher"
+    def attempt(self, chosen: Sequence[int] = (), audit: bool = False) -> bool:
+        """Run the passes that the reasons ask for, and keep what full passes leave.
 
-    def _references(self, rows: Sequence[int]) -> Any:
-        return _stack([self.rows[i].stream._must_refer() for i in rows])
+        Args:
+            chosen: numbers of the rows to run; default: all.
+            audit: audit predictions at which no policy has looked, too.
 
-    def _predicted(self, carry: Carry, known: list[int], shown: list[int]) -> dict[int, _Features]:
-        """`f` of the rows to be shown as the block predicts it, from the policies' looks if one was taken."""
-        if any(self.rows[i].look.looked for i in known):  # type: ignore[union-attr]
-            made = self.model.compose(self._references(known), _rows(carry, len(self.rows), known), self._analyse())
-            return {i: select(made, len(known), slice(p, p + 1)) for p, i in enumerate(known) if i in shown}
-        if not shown:
-            return {}
-        made = self.model.predict(self._references(shown), _rows(carry, len(self.rows), shown))
-        return {i: select(made, len(shown), slice(place, place + 1)) for place, i in enumerate(shown)}
+        Returns:
+            False if a prediction or its output is not finite: its stream is as it was, and needs a full pass.
+        """
+        passes = self._run(list(chosen) or self._all, audit)
+        groups = [group for group in self._groups if group[0] in passes.rows]
+        good = finite(*(passes.to_check(group) for group in groups))
+        self.spend(passes.rows)
+        kept, lost, repeated = list[int](), list[int](), list[int]()
+        for group, fine in zip(groups, good, strict=True):
+            self.outputs[group[0]] = _of((passes.rows, passes.output), group)
+            if fine:
+                kept += [number for number in group if number in passes.due]
+                continue
+            (lost if all(number in passes.due for number in group) else repeated).extend(group)
+        for number in (*lost, *repeated):
+            self.rows[number].reason = "not finite"
+        self._audit(passes, kept, audit)
+        self._keep(passes, kept, lost)
+        for number in repeated:
+            self.rows[number].look = None
+        self._repeated += repeated
+        self.spend(passes.rows, block=True)
+        return not repeated
 
-    def _middle(self, carry: Carry, due: list[int]) -> tuple[Carry, _Features]:
-        """Run the middle on the rows that are due."""
-        if len(due) < len(self.rows):
-            args, kwargs = batch([self.rows[i].inputs for i in due])
-            carry = self.model.head(*args, **kwargs)
-        return carry, self.model.middle(carry)
+    def count(self) -> None:
+        """Note the frame in the streams' records, and the rows' distances."""
+        for group in self._groups:
+            rows = [self.rows[number] for number in group]
+            measured = all(row.reason for row in rows) and not set(group) & set(self._repeated)
+            teacher = sum(row.teacher_seconds for row in rows) if measured else None
+            rows[0].stream.record.frame([row.reason for row in rows], sum(row.seconds for row in rows), teacher)
+            rows[0].stream.distances = tuple(row.look.distance if row.look and not row.reason else 0 for row in rows)
 
-    def _refer(self, part: Carry, f: _Features, due: list[int], found: list[Any]) -> None:
-        """Keep what the due rows leave as references, and tell the policies what their predictions were worth."""
-        if not due:
-            return
-        n = len(due)
-        usable = [finite(select((part.a, f), n, slice(place, place + 1))) for place in range(n)]
-        references = self.model.make_reference(part, f) if any(usable) else None
-        self._audit(part, f, due, found)
-        for place, i in enumerate(due):
-            row, stream = self.rows[i], self.rows[i].stream
-            stream._latest = stream._reference = None
-            if usable[place]:
-                own = select(references, n, slice(place, place + 1))
-                stream._reference = pytree.tree_map_only(Tensor, torch.clone, own)  # the batch may go
-            else:
-                row.reason = "not finite"
-            stream._conditions = [condition.clone() for condition in row.conditions]
-            stream._teacher = self._frozen
+    def resume(self, ago: float = 0.0) -> None:
+        """Go on with a step that has waited: let its clock run from now, or from so many seconds ago."""
+        self._clock = time.perf_counter() - ago
 
-    def _audit(self, part: Carry, f: _Features, due: list[int], found: list[Any]) -> None:
-        """Tell the policies that have looked at due rows what the predictions would have been worth."""
-        rows = [self.rows[i] for i in due]
-        asking = [p for p, row in enumerate(rows) if row.look and row.look.looked and row.stream.refresh.audits]
-        if not asking:
-            return
-        n = len(due)
-        own = [select(f, n, slice(place, place + 1)) for place in range(n)]
-        for place in asking:
-            look: Any = rows[place].look
-            own[place] = self.model.compose(rows[place].stream._must_refer(), look.carry, look.predictions)
-        made = self.model.tail(part, _stack(own))
-        shown = any(row.stream.show_shortcut for row in rows)
-        full = self.model.tail(part, f) if shown else None
-        for place in asking:
-            stream, one = rows[place].stream, slice(place, place + 1)
-            target = select(full, n, one) if shown else found[due[place]]
-            value = float(psnr(stream.picture(select(made, n, one)), stream.picture(target))[0])
-            stream._policies[0].audit(rows[place].look, value)  # type: ignore[arg-type]
-            stream.record.audits.append(value)
-
-    def _spend(self, rows: Iterable[int], block: bool = False) -> None:
+    def spend(self, numbers: Sequence[int], block: bool = False) -> None:
         """Share the time since the last call among some rows; the teacher alone would not run the block."""
-        now, rows = time.perf_counter(), list(rows)
-        for i in rows:
-            self.rows[i].seconds += (now - self._clock) / len(rows)
-            self.rows[i].teacher_seconds += 0.0 if block else (now - self._clock) / len(rows)
+        now = time.perf_counter()
+        for number in numbers:
+            self.rows[number].seconds += (now - self._clock) / len(numbers)
+            self.rows[number].teacher_seconds += 0.0 if block else (now - self._clock) / len(numbers)
         self._clock = now
 
-    def _count(self, row: Row) -> None:
-        stream, reason = row.stream, row.reason
-        stream.record.frame([reason], row.seconds, row.teacher_seconds if reason is not None else None)
-        stream.distances = (0 if reason else stream.distance + 1,)
+    def _run(self, chosen: list[int], audit: bool) -> _Passes:
+        """Run the block, the middle and the tail."""
+        due = [number for number in chosen if self.rows[number].reason]
+        block, in_part = self._predicted(chosen, audit), 0 < len(due) < len(self.rows)
+        self.spend(block[0], block=True)
+        if in_part and self.model.replays:  # the next run of the head overwrites what these have left
+            self.carry, block = keep((self.carry, block))
+        part, f = self._middle(due)
+        self.spend(due)
+        if in_part and any(x.shape[0] != len(due) for x in (*part.a, *f)):  # a teacher that mixes its rows
+            for row in self.rows:
+                row.reason = row.reason or "policy"
+            return self._run(self._all, audit)
+        shown = [number for number in block[0] if self.rows[number].predicted]
+        carry = self.carry if len(chosen) == len(self.rows) else part
+        output = self.model.tail(carry, _merged(chosen, (shown, _of(block, shown)), (due, f)))
+        return _Passes(chosen, due, part, f, block, output)
+
+    def _predicted(self, chosen: list[int], audit: bool) -> _Some:
+        """`f` as the block predicts it, of the rows that are shown; of all rows if the block has run for a look."""
+        rows, n, a = self.rows, len(self.rows), Carry(self.carry.a, (), self.carry.signature)
+        known = [number for number in chosen if rows[number].look]
+        if any(rows[number].looked(audit) for number in known):
+            return known, self.model.compose(self._references(known)(), select(a, n, known), self._analyse())
+        shown = [number for number in known if rows[number].predicted]
+        return shown, self.model.predict(self._references(shown)(), select(a, n, shown)) if shown else ()
+
+    def _middle(self, due: list[int]) -> tuple[Carry, tuple[Tensor, ...]]:
+        """Run the middle on the rows that are due, and the head again unless these are all."""
+        carry = self.carry
+        if 0 < len(due) < len(self.rows):
+            inputs = self._inputs
+            args, kwargs = select(inputs[0], len(self.rows), due) if self._alone else joined([inputs[i] for i in due])
+            carry = self.model.head(*args, **kwargs)
+            self.spend(due, block=True)
+        return carry, self.model.middle(carry) if due else ()
+
+    def _references(self, numbers: list[int]) -> Callable[[], Any]:
+        """Return a function that gives the reference of some rows."""
+        n, streams = len(self.rows), [self.rows[number].stream for number in numbers]
+        if self._alone:
+            return lambda: select(streams[0].reference, n, numbers)
+        return lambda: joined([stream.reference for stream in streams])
+
+    def _audit(self, passes: _Passes, kept: list[int], audit: bool) -> None:
+        """Tell the policies what the predictions of refreshed rows would have been worth, in PSNR to the teacher."""
+        rows = self.rows
+        asking = [number for number in kept if rows[number].looked(audit) and rows[number].stream.refresh.audits]
+        if not asking:
+            return
+        due, target = passes.due, (passes.rows, passes.output)
+        made = due, self.model.tail(passes.part, _merged(due, (asking, _of(passes.block, asking)), (due, passes.f)))
+        if any(rows[number].stream.show_shortcut for number in asking):
+            target = due, self.model.tail(passes.part, passes.f)
+        for number in asking:
+            stream, look = rows[number].stream, rows[number].look
+            found = float(psnr(*(stream.picture(_of(some, [number])) for some in (made, target)))[0])
+            assert look is not None  # noqa: S101  (asked for above)
+            stream.policies[look.row].audit(look, found)
+            stream.record.audits.append(found)
+
+    def _keep(self, passes: _Passes, kept: list[int], lost: list[int]) -> None:
+        """Make the features of full passes the references; features that are not finite leave none."""
+        due, part, f = passes.due, passes.part, passes.f
+        if kept and not self._alone:
+            references = self.model.make_reference(part, f)
+            for number in kept:
+                own = pytree.tree_map_only(Tensor, torch.clone, _of((due, references), [number]))  # the batch may go
+                self.rows[number].stream.keep(_of((due, part), [number]), own)
+        elif kept and len(due) < len(self.rows):
+            self.rows[0].stream.exchange(due, self.model.make_reference(part, f))
+        elif kept:
+            self.rows[0].stream.keep(part, f)
+        for number in lost:
+            self.rows[number].stream.reference = None
 
 
-def batch(inputs: Sequence[Any]) -> Any:
-    """Return the inputs of several videos as those of one batch."""
+@dataclass
+class _Passes:
+    """What the passes of an attempt leave.
 
-    def together(*leaves: Any) -> Any:
-        first = leaves[0]
-        return torch.cat(leaves) if isinstance(first, Tensor) and first.dim() and first.shape[0] == 1 else first
+    Attributes:
+        rows: numbers of the rows that ran.
+        due: those that the middle ran on.
+        part: what the head made of the due rows.
+        f: the due rows' `f`.
+        block: the rows that the block ran on, and their `f` as it predicts it.
+        output: the output of all these rows.
+    """
 
-    return pytree.tree_map(together, *inputs)
+    rows: list[int]
+    due: list[int]
+    part: Carry
+    f: tuple[Tensor, ...]
+    block: _Some
+    output: Any
+
+    def to_check(self, group: list[int]) -> Any:
+        """Return what must be finite: the features of refreshed rows, the prediction and the output of the others."""
+        due, rest = ([number for number in group if (number in self.due) is refreshed] for refreshed in (True, False))
+        full = _of((self.due, (self.part.a, self.f)), due)
+        return full, _of(self.block, rest), _of((self.rows, self.output), group) if rest else ()
 
 
-def _stack(trees: Sequence[Any]) -> Any:
-    """Return nests of tensors with one row each as one nest with a row for each."""
-    return trees[0] if len(trees) == 1 else batch(trees)
+def _of(some: _Some, numbers: list[int]) -> Any:
+    """Return the rows with these numbers; an empty tuple for none."""
+    return select(some[1], len(some[0]), [some[0].index(number) for number in numbers]) if numbers else ()
 
 
-def _rows(carry: Carry, n: int, rows: Sequence[int]) -> Carry:
-    """Return some rows of what the head handed on; only its `a` may be used."""
-    return carry if len(rows) == n else select(carry, n, torch.tensor(rows, device=carry.a[0].device))
+def _merged(numbers: list[int], *sources: _Some) -> Any:
+    """Return features of some rows, each from the first source that has it."""
+    for have, features in sources:
+        if have == numbers:
+            return features
+        if have:
+            break
+    return joined([_of(next(some for some in sources if number in some[0]), [number]) for number in numbers])
 
 
-def _one_of(make: Callable[[], Any], n: int, place: int) -> Any:
-    return select(make(), n, slice(place, place + 1))
+def _row(get: Callable[[], T], rows: int, place: int) -> T:
+    return select(get(), rows, [place])

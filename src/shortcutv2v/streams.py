@@ -13,14 +13,16 @@ from torch.utils import _pytree as pytree
 
 from shortcutv2v.errors import InputError, ShortcutError
 from shortcutv2v.refresh import Look, RefreshPolicy, own_copy
-from shortcutv2v.rows import select
-from shortcutv2v.step import Row, Step, batch
+from shortcutv2v.rows import joined, select
+from shortcutv2v.step import Step
 from shortcutv2v.stream import Stream
 
 if TYPE_CHECKING:
     from shortcutv2v.model import ShortcutV2V
 
 __all__ = ["Staggered", "Streams"]
+
+_Inputs = tuple[tuple[Any, ...], dict[str, Any]]
 
 
 @dataclass
@@ -178,25 +180,25 @@ class Streams:
         outputs = self._run(given)
         return [outputs.get(key) for key in self._streams]
 
-    def _run(self, given: Mapping[int, tuple[tuple[Any, ...], dict[str, Any]]]) -> dict[int, Any]:
-        groups: dict[Hashable, dict[int, Row]] = {}
+    def _run(self, given: Mapping[int, _Inputs]) -> dict[int, Any]:
+        groups: dict[Hashable, dict[int, _Inputs]] = {}
         for key, inputs in given.items():
-            groups.setdefault(_kind(inputs), {})[key] = Row(self[key], inputs)
+            groups.setdefault(_kind(inputs), {})[key] = inputs
         outputs: dict[int, Any] = {}
         for kind, rows in groups.items():
-            each = list(rows.values())
+            streams, each = [self[key] for key in rows], list(rows.values())
             if len(each) > 1 and kind not in self._checked:
                 self.batched = self.batched and _batches(self.model, each)
                 self._checked.add(kind)
-            if self.batched and len(each) > 1:
-                found = Step(self.model, each)()
+            if self.batched:
+                found = Step(streams, each)()
             else:
-                found = [row.stream(*row.inputs[0], **row.inputs[1]) for row in each]
+                found = [stream(*args, **kwargs) for stream, (args, kwargs) in zip(streams, each, strict=True)]
             outputs.update(zip(rows, found, strict=True))
         return outputs
 
 
-def _inputs(frame: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+def _inputs(frame: Any) -> _Inputs:
     if not isinstance(frame, tuple):
         return (frame,), {}
     if len(frame) == 2 and isinstance(frame[0], tuple) and isinstance(frame[1], dict):
@@ -219,12 +221,13 @@ def _value(leaf: Any) -> Hashable:
     return leaf if isinstance(leaf, Hashable) else id(leaf)
 
 
-def _batches(model: ShortcutV2V, rows: Sequence[Row]) -> bool:
+def _batches(model: ShortcutV2V, inputs: Sequence[_Inputs]) -> bool:
     """Return whether a full pass of a batch gives each row what it gives the row alone; warn if it does not."""
     try:
-        alone, _ = model.reference(*rows[0].inputs[0], **rows[0].inputs[1])
-        args, kwargs = batch([row.inputs for row in rows])
-        together = select(model.reference(*args, **kwargs)[0], len(rows), slice(0, 1))
+        args, kwargs = inputs[0]
+        alone, _ = model.reference(*args, **kwargs)
+        args, kwargs = joined(inputs)
+        together = select(model.reference(*args, **kwargs)[0], len(inputs), [0])
         pairs = zip(pytree.tree_leaves(alone), pytree.tree_leaves(together), strict=True)
         right = all(_near(a, b) for a, b in pairs if isinstance(a, Tensor))
     except (RuntimeError, ShortcutError, ValueError):

@@ -111,16 +111,16 @@ class Record:
         self._shortcut: deque[float] = deque(maxlen=101)
         self._warned = False
 
-    def frame(self, reasons: Sequence[str | None], seconds: float, teacher_seconds: float | None) -> None:
+    def frame(self, reasons: Sequence[str], seconds: float, teacher_seconds: float | None) -> None:
         """Note one call of the stream.
 
         Args:
-            reasons: per row, why it refreshed, or None.
+            reasons: per row, why it refreshed; empty for a shortcut frame.
             seconds: what the call took.
             teacher_seconds: the part of it that the teacher alone would have taken; None unless all rows refreshed.
         """
-        self.refreshes.update(reason for reason in reasons if reason)
-        self.shortcuts += sum(reason is None for reason in reasons)
+        self.refreshes.update(filter(None, reasons))
+        self.shortcuts += sum(not reason for reason in reasons)
         self._frames.append(seconds)
         full = any(reasons)
         if full in self._kinds:
@@ -128,7 +128,7 @@ class Record:
         self._kinds.add(full)
         if teacher_seconds is not None:
             self._teacher.append(teacher_seconds)
-        elif not any(reasons):
+        elif not full:
             self._shortcut.append(seconds)
         self._warn_without_gain()
 

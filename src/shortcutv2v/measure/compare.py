@@ -13,9 +13,9 @@ from torch import Tensor
 
 from shortcutv2v.adapter import Adapter
 from shortcutv2v.blocks import Prediction
+from shortcutv2v.devices import synchronise
 from shortcutv2v.lookahead import LookAhead
 from shortcutv2v.measure.interpolation import moved
-from shortcutv2v.measure.latency import synchronise
 from shortcutv2v.measure.metrics import Panel, Setting
 from shortcutv2v.measure.scores import METHODS, FrameScore, Scores
 from shortcutv2v.model import ShortcutV2V, placement

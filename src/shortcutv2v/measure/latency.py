@@ -14,9 +14,10 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from shortcutv2v.devices import gpus, synchronise
 from shortcutv2v.errors import InputError
 
-__all__ = ["Latency", "latency", "peak_memory", "synchronise"]
+__all__ = ["Latency", "latency", "peak_memory"]
 
 Work = Callable[[], Any]
 
@@ -118,21 +119,6 @@ def _time(call: Work) -> float:
     return time.perf_counter() - start
 
 
-def synchronise() -> None:
-    """Wait for every GPU in use, so that the clock is not read too early."""
-    for device in _gpus():
-        torch.cuda.synchronize(device)
-    if torch.backends.mps.is_available():
-        torch.mps.synchronize()
-
-
-def _gpus() -> list[int]:
-    """Return the CUDA devices in use, current or not. Synchronising an idle one would set it up first."""
-    if not (torch.cuda.is_available() and torch.cuda.is_initialized()):
-        return []
-    return [device for device in range(torch.cuda.device_count()) if torch.cuda.memory_reserved(device)]
-
-
 def peak_memory(work: Work) -> int:
     """Return the largest number of bytes that one run holds, beyond those held before it.
 
@@ -145,14 +131,14 @@ def peak_memory(work: Work) -> int:
         8192
     """
     with torch.no_grad():
-        if gpus := _gpus():
+        if used := gpus():
             synchronise()
-            for device in gpus:
+            for device in used:
                 torch.cuda.reset_peak_memory_stats(device)
-            before = sum(torch.cuda.memory_allocated(device) for device in gpus)
+            before = sum(torch.cuda.memory_allocated(device) for device in used)
             work()
             synchronise()
-            return int(sum(torch.cuda.max_memory_allocated(device) for device in gpus) - before)
+            return int(sum(torch.cuda.max_memory_allocated(device) for device in used) - before)
         with _Alive() as alive:
             work()
         peak: int = alive.peak

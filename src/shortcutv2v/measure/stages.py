@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from shortcutv2v.adapter import Adapter
+from shortcutv2v.devices import synchronise
 from shortcutv2v.graph import MacCounter, untouched
 from shortcutv2v.measure.cost import uncompiled
-from shortcutv2v.measure.latency import synchronise
 from shortcutv2v.model import placement
 from shortcutv2v.translate import from_uint8
 

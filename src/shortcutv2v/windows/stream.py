@@ -23,7 +23,7 @@ from shortcutv2v.refresh import Every, RefreshPolicy
 from shortcutv2v.rows import finite
 from shortcutv2v.stream import Stream
 from shortcutv2v.summary import KEPT, Summary
-from shortcutv2v.types import Carry
+from shortcutv2v.types import Reference
 from shortcutv2v.windows.locality import Call, Locality, probe
 from shortcutv2v.windows.parts import AUDITED, Guess, Patches, Predictor
 from shortcutv2v.windows.settings import Windows
@@ -120,7 +120,7 @@ class WindowStream(Stream):
         self._prepare(call)
         self._frames += 1
         shown = self._shown
-        if shown is None or not shown.serves(call) or not self._teacher.holds():
+        if shown is None or not shown.serves(call) or not self._frozen.holds():
             return self._whole(call, args, kwargs)
         signals = shown.changes(call, self.halo)
         errors = [self._kept(known, signal) for known, signal in zip(shown.errors, signals, strict=True)]
@@ -129,7 +129,8 @@ class WindowStream(Stream):
             return self._whole(call, args, kwargs)
         output, seconds = shown.output(), time.perf_counter() - begun
         self._times.note_frame(seconds)
-        self.note(max(1, self._predictor.distance), None, seconds, None)
+        self.distances = (max(1, self._predictor.distance),)
+        self.record.frame([""], seconds, None)
         self.estimates.append(shown.estimate)
         return output
 
@@ -203,7 +204,7 @@ class WindowStream(Stream):
         over = [] if self.windows.rolling else self._over(shown, errors)
         full = [*direct, *self._predictor.refused(found, over)]
         made = list(self._predictor.refresh(call, shown.grid, full))
-        if not finite([leaves for _, leaves in made]) or not finite([guess.leaves for guess in found]):
+        if not all(finite([leaves for _, leaves in made], [guess.leaves for guess in found])):
             return False
         self._times.note_windows(full, guessed, time.perf_counter() - begun)
         self._learn(shown, signals, made, {guess.window: guess for guess in found})
@@ -213,8 +214,8 @@ class WindowStream(Stream):
         shown.paste(made)
         shown.passed(call, todo := [*direct, *guessed], errors)
         self._predictor.passed(full, guessed)
-        if full and self._predictor.patches is not None:
-            self._reference, self._latest = None, (Carry(self._predictor.patches.a, ()), self._predictor.patches.f)
+        if full and (patches := self._predictor.patches) is not None:
+            self._reference, self._encoded = Reference(patches.a, patches.f, ()), False
         self.counts.update(kept=len(errors) - len(todo), predicted=len(todo) - len(full), refreshed=len(full))
         return True
 
@@ -245,7 +246,7 @@ class WindowStream(Stream):
         output = super().__call__(*args, **kwargs)
         self._times.note_whole(time.perf_counter() - begun, full=self.distance == 0)
         self._shown = None
-        if not self._times.rest and finite(output):
+        if not self._times.rest and all(finite(output)):
             estimates = self.policies[0].estimates if self.distance and self.policies else ()
             self._shown = Shown(call, grid, output, 10 ** (-estimates[-1] / 10) if estimates else 0.0)
             self._predictor.begin(len(grid), self._patches() if self._guesses else None, self.distance)
@@ -253,13 +254,8 @@ class WindowStream(Stream):
 
     def _patches(self) -> Patches | None:
         """Return the features of the reference; None if leaking features are kept from it, which no block predicts."""
-        if self._latest is not None:
-            a, f = self._latest[0].a, self._latest[1]
-        elif self._reference is not None:
-            a, f = self._reference.a, self._reference.f
-        else:
-            return None
-        return Patches(a, f) if len(a) == len(f) else None
+        kept = self._reference
+        return Patches(kept.a, kept.f) if kept is not None and len(kept.a) == len(kept.f) else None
 
 
 def _error(one: Tensor, other: Tensor) -> float:
