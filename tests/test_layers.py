@@ -37,6 +37,7 @@ RANKS = [
     {"show"},
     {"batch", "deploy", "distill", "live", "measure"},
     {"report"},
+    {"search"},
     {"cli"},
     {"__main__"},
 ]

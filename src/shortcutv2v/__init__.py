@@ -42,9 +42,9 @@ __all__ = [
 
 _LAZY = {
     *("batch", "blocks", "deploy", "distill", "examples", "graph", "labels", "live"),
-    *("measure", "memory", "ops", "report", "runtime", "show", "video"),
+    *("measure", "memory", "ops", "report", "runtime", "search", "show", "video"),
 }
-_FUNCTIONS = {"export": "deploy", "fit": "distill"}
+_FUNCTIONS = {"auto": "search", "export": "deploy", "fit": "distill", "tune": "search"}
 
 if TYPE_CHECKING:
     from shortcutv2v import batch as batch
@@ -60,10 +60,13 @@ if TYPE_CHECKING:
     from shortcutv2v import ops as ops
     from shortcutv2v import report as report
     from shortcutv2v import runtime as runtime
+    from shortcutv2v import search as search
     from shortcutv2v import show as show
     from shortcutv2v import video as video
     from shortcutv2v.deploy import export as export
     from shortcutv2v.distill import fit as fit
+    from shortcutv2v.search import auto as auto
+    from shortcutv2v.search import tune as tune
 
     __version__: str
 else:  # a type checker would take a module with `__getattr__` to have any name

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from shortcutv2v.cli.arguments import add_auto, add_many, add_tune
 from shortcutv2v.errors import InputError, ShortcutError, VideoError
 from shortcutv2v.memory import keep_freed_memory
 
@@ -89,6 +90,8 @@ def _parser(adapter: str | None) -> argparse.ArgumentParser:
     verbs = parser.add_subparsers(required=True, metavar="command")
     verbs.add_parser("train", help="train a block on some clips")  # has a parser of its own, see `_train`
     for name, add, about in (
+        ("auto", _add_auto, "from a network and a film to a faster film: cut, block and width are searched"),
+        ("tune", _add_tune, "the same search over several clips, and what every choice is worth"),
         ("translate", _add_translate, "run a video through the teacher, with a block or without"),
         ("measure", _add_measure, "quality and speed of a block on a clip, compared with the teacher"),
         ("report", _add_report, "one self-contained page about a block on a clip, to look at in a browser"),
@@ -141,6 +144,18 @@ def _train(argv: Sequence[str], adapter: str | None) -> int:
     return 0
 
 
+def _add_auto(verb: argparse.ArgumentParser, preset: str | None) -> None:
+    _add_adapter(verb, preset)
+    add_auto(verb)
+    verb.set_defaults(run=_lazily("auto"))
+
+
+def _add_tune(verb: argparse.ArgumentParser, preset: str | None) -> None:
+    _add_adapter(verb, preset)
+    add_tune(verb)
+    verb.set_defaults(run=_lazily("auto", "tune"))
+
+
 def _add_translate(verb: argparse.ArgumentParser, preset: str | None) -> None:
     _add_adapter(verb, preset)
     verb.add_argument(
@@ -183,23 +198,8 @@ def _add_translate(verb: argparse.ArgumentParser, preset: str | None) -> None:
         verb,
         "auto takes bfloat16 if it is faster on the first frames and within 45 dB of float32 (default: the teacher's)",
     )
-    _add_many(verb)
+    add_many(verb)
     verb.set_defaults(run=_lazily("translate"))
-
-
-def _add_many(verb: argparse.ArgumentParser) -> None:
-    """Add the options of live sources and of folders of films."""
-    live = verb.add_argument_group("live", "a camera, a stream, or a file at its own pace, never behind it")
-    live.add_argument(
-        "--live", action="store_true", help="SOURCE is camera:0, an address, - or a file; drop late frames"
-    )
-    live.add_argument(
-        "--deadline", metavar="TIME", help="time that a frame may take, such as 33ms; choose quality by it"
-    )
-    live.add_argument("--at-worst", type=float, metavar="DB", help="quality may fall to this for the deadline's sake")
-    live.add_argument("--fast-block", type=Path, metavar="FOLDER", help="another block for when time is short")
-    verb.add_argument("--shard", metavar="I/N", help="of a folder of films, do the I-th of N parts, such as 2/4")
-    verb.add_argument("--ray", metavar="ADDRESS", help="share films out on a Ray cluster: auto, local or HOST:PORT")
 
 
 def _add_measure(verb: argparse.ArgumentParser, preset: str | None) -> None:
@@ -289,12 +289,12 @@ def _add_demo(verb: argparse.ArgumentParser, _: str | None) -> None:
     verb.set_defaults(run=_lazily("demo"))
 
 
-def _lazily(command: str) -> Callable[[argparse.Namespace], int]:
+def _lazily(command: str, function: str = "run") -> Callable[[argparse.Namespace], int]:
     """Import the command's module only when it runs: `--help` needs neither Lightning nor PyAV."""
 
     def run(options: argparse.Namespace) -> int:
         module = importlib.import_module(f"shortcutv2v.cli.{command}")
-        module.run(options)
+        getattr(module, function)(options)
         return 0
 
     return run

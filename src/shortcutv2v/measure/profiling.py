@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -202,7 +203,7 @@ def profile(
         wanted = (0 if pays(medians, interval) else 3) if cuts is None else cuts
         others = candidates(model, inputs, named, interval, wanted) if wanted else []
         tried = timed(model, inputs, named, others, interval, runs=min(runs, 5), seconds=seconds) if others else []
-    device = _device(next(model.blocks.parameters()))
+    device = _device(next(itertools.chain(model.blocks.parameters(), model.teacher.parameters())))
     found = Profile(rows, interval, device, advise(medians, interval, tried), tuple(tried))
     return replace(found, advice=(*found.advice, *_cautions(model, found)))
 
@@ -283,7 +284,7 @@ def _narrower(
     ready = []
     for block, f, current in zip(model.blocks, f_ref, a, strict=False):
         small = type(block)(**{**block.arguments, "channels": max(1, block.channels // factor)})
-        small = small.to(device=f.device, dtype=next(block.parameters()).dtype).eval()
+        small = small.to(device=f.device, dtype=block.own_dtype(f).dtype).eval()
         f, current = small.own_dtype(f), small.own_dtype(current)
         ready.append((small, small.encode_reference(f, current), current))
     return lambda: [small.predict(state, current) for small, state, current in ready]

@@ -1,0 +1,12 @@
+"""Search for the fastest way to a quality: cut, block and width, on the user's own film.
+
+`auto(network, "film.mp4", "faster.mp4", quality=40)` searches and translates; `tune(network, clips)` searches alone and
+shows what every choice is worth. Needs the extra `train`.
+"""
+
+from shortcutv2v.search.decide import Goal, Worth
+from shortcutv2v.search.reuse import ReuseBlock
+from shortcutv2v.search.run import auto
+from shortcutv2v.search.tuning import Row, tune
+
+__all__ = ["Goal", "ReuseBlock", "Row", "Worth", "auto", "tune"]

@@ -1,0 +1,116 @@
+"""The choice: what is ready without training, whether a search pays, and what won."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from shortcutv2v import checkpoint
+from shortcutv2v.adapter import Adapter
+from shortcutv2v.bar import say
+from shortcutv2v.distill.clips import FrameSource
+from shortcutv2v.errors import InputError
+from shortcutv2v.goals import policy_for
+from shortcutv2v.model import ShortcutV2V
+from shortcutv2v.search.asked import BLOCK, Asked
+from shortcutv2v.search.contest import Entry, Search
+from shortcutv2v.search.field import Candidate, timed
+from shortcutv2v.search.record import Record
+from shortcutv2v.search.reuse import ReuseBlock
+from shortcutv2v.search.rounds import contest
+
+__all__ = ["searched"]
+
+_GAIN = 1.05
+"""Times as fast as the teacher that a choice must be, at least."""
+_GIVEN = "given"
+
+
+def searched(
+    adapter: Adapter, clips: Sequence[FrameSource], asked: Asked, record: Record
+) -> tuple[ShortcutV2V | None, Search | None, list[Entry]]:
+    """Search, save the choice, and return the model to translate with.
+
+    Returns:
+        The model, None if the teacher shall do every frame; the search, None if it is lossless; and all candidates.
+    """
+    goal, search, entries = asked.goal(adapter), None, list[Entry]()
+    if goal is None:
+        choice = _decided("teacher", "lossless was asked for, which is the teacher itself")
+    else:
+        search = Search(adapter, clips, goal, asked, record)
+        entries = _compete(search)
+        choice = _choice(search, entries)
+    record.put(choice=choice)
+    say(f"choice: {choice['why']}")
+    model = None if choice["kind"] == "teacher" else checkpoint.load(record.path.parent / BLOCK, adapter.teacher)
+    return model, search, entries
+
+
+def _compete(search: Search) -> list[Entry]:
+    """Measure what is ready, and train blocks if that pays; return all of it, with equal candidates in any order."""
+    cuts = search.cuts()
+    given = [] if search.asked.block is None else [_given(search, Path(search.asked.block))]
+    entries = search.entries(cuts) if cuts else []
+    ready = [*given, *entries[: len(cuts)]]
+    field = search.promising([*ready, *entries[len(cuts) :]], entries[len(cuts) :])
+    alone = search.frames * search.teacher
+    now = min([alone, *(search.worth(entry).seconds for entry in ready if search.goal.speed is None)])
+    budget = search.price(now, field) if field and search.stretches.learn else None
+    return [*(contest(search, field, budget.seconds) if budget and budget.seconds else []), *ready]
+
+
+def _choice(search: Search, entries: Sequence[Entry]) -> dict[str, Any]:
+    """Choose the best candidate, and save its block."""
+    alone = search.frames * search.teacher
+    limit = max((e.times.teacher / (e.times.head + e.times.tail) for e in entries), default=0.0)
+    if limit < _GAIN:
+        reason = f"no cut makes a frame more than {limit:.2f}x as fast" if entries else "no cut leaves work out"
+        return _decided("teacher", f"nothing to gain, {reason}: the teacher does every frame")
+    best = min(entries, key=lambda entry: search.key(search.worth(entry)))
+    if search.worth(best).seconds > alone / _GAIN:
+        why = f"nothing to gain, none of the {len(entries)} candidates makes {search.asked} faster than the teacher"
+        return _decided("teacher", f"{why}: it does every frame")
+    found: dict[str, Any] = search.record.once("saved", lambda: _saved(search, best))
+    return found
+
+
+def _decided(kind: str, why: str, **more: Any) -> dict[str, Any]:
+    return {"kind": kind, "why": why, "block": None if kind == "teacher" else BLOCK, **more}
+
+
+def _given(search: Search, block: Path) -> Entry:
+    """Measure a block that is trained already."""
+
+    def measured() -> dict[str, Any]:
+        model = checkpoint.load(block, search.adapter.teacher)
+        curves = search.held_out.curves(model)
+        return {"curves": curves, "times": asdict(timed(search.adapter, search.frame, {"": model})[""])}
+
+    found = search.record.once("given block", measured)
+    candidate = Candidate("the given block", "", "", variant=_GIVEN)
+    return Entry(candidate, search.scaled(found["times"]), found["curves"])
+
+
+def _saved(search: Search, entry: Entry) -> dict[str, Any]:
+    """Calibrate the chosen block and save it with its goal; return the choice."""
+    kind = {_GIVEN: "given block", ReuseBlock.variant: "reuse"}.get(entry.candidate.variant, "trained block")
+    if entry.candidate.variant == ReuseBlock.variant:
+        model = search.base(entry.candidate)
+    else:
+        given = entry.candidate.variant == _GIVEN
+        source = Path(str(search.asked.block)) if given else search.place(entry.candidate) / "block"
+        model = checkpoint.load(source, search.adapter.teacher)
+    if model.calibration is None:
+        with contextlib.suppress(InputError):  # too little moves; audits do it alone
+            parts = [[part[n] for n in range(len(part))] for part in search.stretches.held]
+            model.calibrate(parts, search.adapter, frames=sum(map(len, parts)))
+    model.refresh = policy_for(search.asked.quality, search.asked.speed, model.horizon, model.calibration)
+    model.save(search.record.path.parent / BLOCK)
+    worth = search.worth(entry)
+    speed = search.frames * search.teacher / worth.seconds
+    why = f"{entry}, predicted {speed:.2f}x as fast with {worth.share:.0%} refreshes at {search.asked}"
+    return _decided(kind, why, candidate=asdict(entry.candidate), predicted={**asdict(worth), "speed": speed})

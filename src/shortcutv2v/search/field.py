@@ -1,0 +1,172 @@
+"""The candidates of a search: cuts of the teacher, blocks and widths, with the times that were measured here."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from shortcutv2v.adapter import Adapter
+from shortcutv2v.blocks import ShortcutBlock
+from shortcutv2v.errors import CaptureError, CutError, InputError
+from shortcutv2v.measure.advice import Times
+from shortcutv2v.measure.cost import macs
+from shortcutv2v.measure.inspect import inspect
+from shortcutv2v.measure.latency import latency, peak_memory
+from shortcutv2v.model import ShortcutV2V, placement
+from shortcutv2v.search.reuse import ReuseBlock
+from shortcutv2v.translate import from_uint8
+
+__all__ = ["Candidate", "cuts_of", "memory_of", "timed"]
+
+_CROP = 96
+"""Pixels of the side of a crop on which cuts are counted: their order does not depend on the size."""
+_ALIKE = 0.03
+"""Cuts that run shares of the teacher's multiply-adds that differ by less are one; the adapter's own is kept."""
+_RUNS = 3
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A cut with a block.
+
+    Attributes:
+        name: how it is called in lines and tables.
+        enc: Python literal of the name, or the names, to give to `wrap` for `a`.
+        dec: likewise for `f`.
+        kept: share of the teacher's multiply-adds that head and tail take.
+        reach: how far around a place the middle looks, in pixels; None if it is not known.
+        variant: the block.
+        divide: its width is that of `f` divided by this.
+    """
+
+    name: str
+    enc: str
+    dec: str
+    kept: float = 1.0
+    reach: int | None = None
+    variant: str = ReuseBlock.variant
+    divide: int = 1
+
+    def block(self, variant: str, divide: int) -> Candidate:
+        """Return the same cut with a block."""
+        return replace(self, name=f"{self.name}, {variant} 1/{divide}", variant=variant, divide=divide)
+
+    def wrap(self, adapter: Adapter, frame: Tensor) -> ShortcutV2V:
+        """Return the teacher cut here, with the reuse of features as its block.
+
+        Args:
+            adapter: of the teacher.
+            frame: uint8 (3, H, W).
+        """
+        example = from_uint8(frame).to(*placement(adapter.teacher))
+        enc, dec = ast.literal_eval(self.enc), ast.literal_eval(self.dec)
+        return adapter.wrap(example, enc_layer=enc, dec_layer=dec, channels=1, variant=ReuseBlock.variant).eval()
+
+    def on(self, cut: ShortcutV2V) -> ShortcutV2V:
+        """Return a model that shares the capture of `cut`, with this candidate's block; equal seeds, equal weights."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            blocks = [
+                ShortcutBlock(b.a_channels, b.f_channels, max(1, b.f_channels // self.divide), variant=self.variant)
+                for b in cut.blocks
+            ]
+        device, dtype = placement(cut.teacher)
+        return ShortcutV2V(cut.capture, [block.to(device, dtype) for block in blocks], cut.refresh, cut.show_shortcut)
+
+
+def cuts_of(adapter: Adapter, frame: Tensor) -> list[Candidate]:
+    """Return the cuts that leave something out: the adapter's own, and those that `inspect` finds; cheapest first.
+
+    Args:
+        adapter: of the teacher; it needs no cut.
+        frame: uint8 (3, H, W). Cuts are counted on a crop of it where the teacher takes one.
+    """
+    height, width = frame.shape[-2:]
+    top, left = max(0, height - _CROP) // 2, max(0, width - _CROP) // 2
+    small = frame[:, top : top + _CROP, left : left + _CROP].contiguous()
+    try:
+        found = list(_cuts(adapter, small))
+    except (RuntimeError, ValueError):  # a teacher of one size; errors of this package are ValueErrors
+        found = list(_cuts(adapter, frame))
+    kept: list[Candidate] = []
+    for cut in found:  # the adapter's own come first
+        if cut.kept < 1 and all(abs(cut.kept - other.kept) >= _ALIKE for other in kept):
+            kept.append(cut)
+    return sorted(kept, key=lambda cut: (cut.kept, cut.reach or 0))
+
+
+def _cuts(adapter: Adapter, frame: Tensor) -> Iterator[Candidate]:
+    """Yield the adapter's own cuts, then other ones; those that cannot be made are left out."""
+    named: dict[str, tuple[Any, Any]] = dict(adapter.cuts)
+    if adapter.enc_layer is not None and (adapter.enc_layer, adapter.dec_layer) not in named.values():
+        named["the adapter's cut"] = (adapter.enc_layer, adapter.dec_layer)
+    for name, (enc, dec) in named.items():
+        cut = Candidate(name, repr(enc), repr(dec))
+        args, kwargs = adapter.example(from_uint8(frame).to(*placement(adapter.teacher)))
+        try:
+            count = macs(cut.wrap(adapter, frame), *args, **kwargs)
+        except (CutError, CaptureError):
+            continue
+        yield replace(cut, kept=round((count.head + count.tail) / count.teacher, 4))
+    try:
+        tried = inspect(adapter, [frame]).tried
+    except (InputError, CaptureError):
+        return
+    for one in (each.suggestion for each in tried):
+        reach = one.reach.pixels if one.reach and not one.reach.whole else None
+        cut = Candidate(f"{one.enc_layer} to {one.dec_layer}", repr(one.enc_layer), repr(one.dec_layer))
+        yield replace(cut, kept=round(1 - one.saved, 4), reach=reach)
+
+
+@torch.no_grad()
+def timed(adapter: Adapter, frame: Tensor, models: Mapping[str, ShortcutV2V]) -> dict[str, Times]:
+    """Time the teacher and the parts of all models side by side, in seconds.
+
+    Args:
+        adapter: of the teacher.
+        frame: uint8 (3, H, W).
+        models: by name; none for the teacher alone.
+
+    Returns:
+        The times by name, those of the teacher alone under "teacher".
+    """
+    args, kwargs = adapter.example(from_uint8(frame).to(*placement(adapter.teacher)))
+    work: dict[str, Callable[[], Any]] = {"teacher": lambda: adapter.teacher(*args, **kwargs)}
+    for name, model in models.items():
+        work |= {f"{name} {part}": run for part, run in _parts(model, args, kwargs).items()}
+    found = {name: each.best for name, each in latency(work, warmup=1, runs=_RUNS, seconds=60).items()}
+    teacher = found["teacher"]
+    times = {"teacher": Times(teacher, teacher, teacher, teacher, 0.0, 0.0)}
+    for name in models:
+        head, block, tail, state = (found[f"{name} {part}"] for part in ("head", "block", "tail", "state"))
+        times[name] = Times(teacher, teacher + state, head + block + tail, head, block, tail)
+    return times
+
+
+def _parts(model: ShortcutV2V, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Callable[[], Any]]:
+    carry = model.head(*args, **kwargs)
+    f = model.middle(carry)
+    reference = model.make_reference(carry, f)
+    return {
+        "head": lambda: model.head(*args, **kwargs),
+        "block": lambda: model.compose(reference, carry, model.analyse(reference, carry)),
+        "tail": lambda: model.tail(carry, f),
+        "state": lambda: model.make_reference(carry, f),
+    }
+
+
+@torch.no_grad()
+def memory_of(model: ShortcutV2V, adapter: Adapter, frame: Tensor) -> int:
+    """Return the most bytes that a reference frame and a shortcut frame hold."""
+    args, kwargs = adapter.example(from_uint8(frame).to(*placement(adapter.teacher)))
+    _, reference = model.reference(*args, **kwargs)
+    work: Sequence[Callable[[], Any]] = (
+        lambda: model.reference(*args, **kwargs),
+        lambda: model.shortcut(reference, *args, **kwargs),
+    )
+    return max(peak_memory(each) for each in work)

@@ -1,0 +1,108 @@
+"""The film under search: stretches to learn from, and held-out frames on which candidates are judged."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from shortcutv2v.adapter import Adapter
+from shortcutv2v.distill.clips import FrameSource, Part
+from shortcutv2v.errors import InputError
+from shortcutv2v.model import ShortcutV2V, placement
+from shortcutv2v.player import Player, cropped
+from shortcutv2v.search.decide import spread
+from shortcutv2v.summary import psnr
+from shortcutv2v.translate import from_uint8, to_uint8
+
+__all__ = ["HELD", "LEARN", "HeldOut", "Stretches"]
+
+LEARN, HELD = 16, 9
+"""Frames of a stretch to learn from, and of the held-out frames after it: a reference and 8 predictions."""
+
+
+@dataclass(frozen=True)
+class Stretches:
+    """Parts of the clips, spread evenly over all of them.
+
+    Attributes:
+        learn: to train on.
+        held: to judge and calibrate on; no candidate trains on them.
+    """
+
+    learn: tuple[Part, ...]
+    held: tuple[Part, ...]
+
+    @staticmethod
+    def of(clips: Sequence[FrameSource], most: int) -> Stretches:
+        """Choose at most `most` stretches, shared out by the clips' lengths; each clip has one at least."""
+        total = sum(len(clip) for clip in clips)
+        learn, held = list[Part](), list[Part]()
+        for clip in clips:
+            for start, middle, stop in spread(len(clip), LEARN, HELD, max(1, round(most * len(clip) / total))):
+                learn += [Part(clip, start, middle)] if middle - start > 1 else []
+                held.append(Part(clip, middle, stop))
+        return Stretches(tuple(learn), tuple(held))
+
+
+@dataclass
+class _Seen:
+    """A held-out frame: the teacher's inputs, its picture in 8 bits, the frame's size and the padded one."""
+
+    inputs: tuple[tuple[Any, ...], dict[str, Any]]
+    picture: Tensor
+    size: torch.Size
+    padded: torch.Size
+
+
+@dataclass
+class HeldOut:
+    """Held-out frames; the teacher runs on each once, for all candidates together.
+
+    Args:
+        adapter: how frames become inputs. A recurrent teacher gets its own outputs back.
+        parts: of the film.
+    """
+
+    adapter: Adapter
+    parts: Sequence[FrameSource]
+    _seen: list[list[_Seen]] = field(default_factory=list)
+
+    @torch.no_grad()
+    def curves(self, model: ShortcutV2V) -> list[list[float]]:
+        """Return, for each part, the PSNR of predictions 1, 2, ... frames after its first frame.
+
+        Raises:
+            InputError: no part has two frames that the teacher makes.
+        """
+        self._seen = self._seen or [self._taught(part) for part in self.parts]
+        found = [self._curve(model, frames) for frames in self._seen if len(frames) > 1]
+        if not found:
+            raise InputError("the film is too short to compare frames: expected two at least")
+        return found
+
+    def _taught(self, part: FrameSource) -> list[_Seen]:
+        """Run the teacher over a part; frames that the adapter opens with are left out."""
+        player, seen = Player(self.adapter, self.adapter.teacher), list[_Seen]()
+        for number in range(len(part)):
+            frame = from_uint8(part[number]).to(*placement(self.adapter.teacher))
+            played = player(frame)
+            if not played.opening:
+                picture = to_uint8(player.picture(played.output))
+                padded = self.adapter.pad(frame).shape[-2:]
+                seen.append(_Seen((played.args, played.kwargs), picture, frame.shape[-2:], padded))
+        return seen
+
+    def _curve(self, model: ShortcutV2V, frames: Sequence[_Seen]) -> list[float]:
+        args, kwargs = frames[0].inputs
+        _, reference = model.reference(*args, **kwargs)
+        values = []
+        for seen in frames[1:]:
+            args, kwargs = seen.inputs
+            picture = self.adapter.image(model.shortcut(reference, *args, **kwargs))
+            shown = to_uint8(cropped(picture, seen.size, seen.padded))
+            values.append(round(float(psnr(shown[None] / 255, seen.picture[None] / 255)), 3))
+        return values

@@ -1,0 +1,112 @@
+"""The rounds of a search: candidates are trained on the film, and the worse half leaves."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from shortcutv2v.bar import say
+from shortcutv2v.distill.cache.features import first_features
+from shortcutv2v.distill.cache.store import StoredClip
+from shortcutv2v.distill.clips import FrameSource
+from shortcutv2v.distill.pace import LIMIT_GB
+from shortcutv2v.refresh import Every
+from shortcutv2v.search import decide
+from shortcutv2v.search.contest import Entry, Search, in_words, mean_at
+from shortcutv2v.search.decide import Goal
+from shortcutv2v.search.field import Candidate
+from shortcutv2v.search.film import LEARN
+
+__all__ = ["contest"]
+
+_FEATURES = 0.25
+"""Share of a search that may be spent on computing features."""
+
+
+def contest(search: Search, field: Sequence[Entry], seconds: float) -> list[Entry]:
+    """Train in rounds; return the winner first, then those that left, the last to leave first.
+
+    Args:
+        search: gives film, goal and record.
+        field: candidates, the best hope first; where time is short, only the first take part.
+        seconds: for all of it, features and judging included.
+    """
+    parts, amount = _lessons(search, field, seconds)
+    by_time = search.asked.steps is None
+    size = decide.field_size(amount, len(field)) if by_time else len(field)
+    alive, left = list(field[:size]), list[Entry]()
+    for number, each in enumerate(decide.halving(size, amount), start=1):
+        alive, out = alive[: each.kept], alive[each.kept :]
+        left = [*out, *left]
+        trained = [_trained(search, number, entry, each.until, parts) for entry in alive]
+        goal = decide.attainable([entry.curves for entry in trained], search.goal)
+        alive = sorted(trained, key=lambda entry: search.key(search.worth(entry, goal)))
+        _tell(search, number, alive, goal, f"{each.until:.4g} {'s' if by_time else 'steps'}")
+    shutil.rmtree(search.folder / "features", ignore_errors=True)
+    return [*alive, *left]
+
+
+def _tell(search: Search, number: int, alive: Sequence[Entry], goal: Goal, trained: str) -> None:
+    """Say what each candidate of a round is worth, and which leads."""
+    for place, entry in enumerate(alive, start=1):
+        worth, last = search.worth(entry, goal), max(map(len, entry.curves))
+        say(
+            f"round {number}, {place}. {entry}: {mean_at(entry.curves, 1):.1f} dB one frame after a refresh, "
+            f"{mean_at(entry.curves, last):.1f} dB {last} after it; {worth.share:.0%} refreshes, "
+            f"the film in {in_words(worth.seconds)}"
+        )
+    lower = goal.quality is not None and goal.quality != search.goal.quality
+    judged = f"; judged at {goal.quality:.1f} dB, which the best holds so far" if lower else ""
+    say(f"round {number}: trained for {trained} each{judged}; {alive[0]} leads")
+
+
+def _lessons(search: Search, field: Sequence[Entry], seconds: float) -> tuple[list[FrameSource], float]:
+    """Return the parts to learn from, as many as time and disk allow for their features, and the amount of training."""
+    learn, cuts = search.stretches.learn, len({entry.candidate.enc + entry.candidate.dec for entry in field})
+    found = search.record.once("features", lambda: _sizes(search, field[0].candidate))
+    room = min(1e9 * LIMIT_GB, found["free"] / 2) / max(1, cuts * LEARN * found["bytes"])
+    costs = cuts * LEARN * search.teacher
+    count = max(1, min(len(learn), int(room), int(_FEATURES * seconds / costs)))
+    parts = [learn[round(n * (len(learn) - 1) / max(1, count - 1))] for n in range(count)]
+    judging = 2 * sum(map(len, search.stretches.held)) * sum(entry.times.shortcut for entry in field)
+    amount = max(seconds / 2, seconds - count * costs - judging)
+    return list(parts), amount if search.asked.steps is None else search.asked.steps
+
+
+def _sizes(search: Search, candidate: Candidate) -> dict[str, int]:
+    """Return the bytes of a frame's features, and those that are free on the disk."""
+    example = first_features(search.base(candidate), search.adapter, search.frame[None])
+    size = 0 if example is None else StoredClip(Path(), example, (0, 0, 0), 1).nbytes
+    return {"bytes": size, "free": shutil.disk_usage(search.record.path.parent).free}
+
+
+def _trained(search: Search, number: int, entry: Entry, until: float, parts: Sequence[FrameSource]) -> Entry:
+    name = f"round {number}: {entry}"
+    curves = search.record.once(name, partial(_train, search, entry.candidate, until, parts))
+    return Entry(entry.candidate, entry.times, curves, until)
+
+
+def _train(search: Search, candidate: Candidate, until: float, parts: Sequence[FrameSource]) -> list[list[float]]:
+    """Train on from the candidate's checkpoint, and judge it on the held-out frames."""
+    from shortcutv2v.distill import fit
+
+    model, folder = candidate.on(search.base(candidate)), search.place(candidate)
+    model.refresh = Every(model.horizon)  # pairs as far apart as a stream with a goal makes them
+    last = folder / "last.ckpt"
+    by_steps: dict[str, Any] = {"minutes": None, "steps": max(1, round(until))}
+    fit(
+        model,
+        list(parts),
+        **({"minutes": until / 60} if search.asked.steps is None else by_steps),
+        adapter=search.adapter,
+        validation=None,
+        folder=folder,
+        resume=last if last.exists() else None,
+        cache=search.folder / "features",
+        progress=False,
+    )
+    model.save(folder / "block")
+    return search.held_out.curves(model)

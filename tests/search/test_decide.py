@@ -1,0 +1,140 @@
+"""The decisions of a search, on numbers that can be checked by hand."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from shortcutv2v.measure.advice import Times
+from shortcutv2v.search import decide
+from shortcutv2v.search.decide import Budget, Goal, Round, Worth
+
+TIMES = Times(teacher=10, reference=11, shortcut=4, head=1, block=2, tail=1)
+QUALITY = Goal(40.0)
+
+
+def test_a_film_is_a_mean_of_refreshes_and_shortcuts() -> None:
+    # A refreshed frame: 11 and, since it was looked at and audited, block and tail again: 14.
+    assert decide.film_seconds(100, TIMES, 0.1) == 100 * (0.1 * 14 + 0.9 * 4)
+    assert decide.film_seconds(100, TIMES, 0.1, looks=False) == pytest.approx(100 * (0.1 * 11 + 0.9 * 4))
+
+
+def test_a_quality_out_of_reach_costs_three_percent() -> None:
+    assert decide.film_seconds(100, TIMES, 1.0) == pytest.approx(1030)
+    assert decide.worth(TIMES, [[30.0, 29.0]], QUALITY, 100) == Worth(1030.0, -math.inf, 1.0)
+
+
+def test_the_share_of_refreshes_is_the_mean_over_the_places() -> None:
+    curves = [[50.0, 45.0, 39.0], [39.0, 50.0, 50.0], [41.0, 41.0, 41.0]]
+    assert decide.refresh_share(curves, QUALITY, 40.0) == pytest.approx((1 / 5 + 1 + 1 / 7) / 3)
+    assert decide.refresh_share(curves, Goal(40.0, both=False), 40.0) == pytest.approx((1 / 3 + 1 + 1 / 4) / 3)
+
+
+def test_a_shown_frame_needs_the_margin() -> None:
+    assert decide.worth(TIMES, [[40.5, 40.5]], QUALITY, 10).share == 1.0
+    assert decide.worth(TIMES, [[41.0, 40.5]], QUALITY, 10).share == pytest.approx(1 / 3)
+
+
+def test_a_speed_decides_the_share_and_the_share_the_quality() -> None:
+    goal, curves = Goal(speed=1.5), [[44.0, 42.0, 40.0, 38.0], [46.0, 44.0, 42.0, 40.0]]
+    found = decide.worth(TIMES, curves, goal, 30)
+    assert found.share == pytest.approx((10 / 1.5 - 4) / (14 - 4))
+    assert found.seconds == pytest.approx(30 * 10 / 1.5)
+    reach = math.ceil(goal.run(found.share))
+    assert reach == 2
+    assert 42.0 <= found.quality < 43.0
+    assert found.key(goal, 30, 10.0) == (0.0, -found.quality)
+
+
+def test_a_speed_out_of_reach_is_late() -> None:
+    goal = Goal(speed=4.0, horizon=4)
+    found = decide.worth(TIMES, [[44.0, 42.0, 40.0, 38.0]], goal, 30)
+    assert found.share == pytest.approx(1 / 9)
+    assert found.key(goal, 30, 10.0)[0] > 0
+
+
+@given(st.floats(0, 20), st.booleans())
+def test_share_and_run_are_inverses(run: float, both: bool) -> None:
+    goal = Goal(40.0, both=both)
+    assert goal.run(goal.share(run)) == pytest.approx(run)
+
+
+class TestBudget:
+    def test_pays_from_the_break_even_on(self) -> None:
+        assert decide.budget(299, 0.4, 0.2, 60, 1800) == Budget(0.0, 300)
+        assert decide.budget(300, 0.4, 0.2, 60, 1800) == Budget(60, 300)
+
+    def test_is_half_of_what_is_saved(self) -> None:
+        assert decide.budget(10_000, 0.4, 0.2, 60, 1800) == Budget(1000.0, 300)
+
+    def test_is_bounded(self) -> None:
+        assert decide.budget(10**6, 0.4, 0.2, 60, 1800) == Budget(1800, 300)
+
+    @pytest.mark.parametrize("then", [0.4, 0.5])
+    def test_never_pays_without_a_gain(self, then: float) -> None:
+        assert decide.budget(10**6, 0.4, then, 60, 1800) == Budget(0.0, None)
+
+
+class TestHalving:
+    def test_six(self) -> None:
+        assert decide.halving(6, 720) == [Round(6, 20.0), Round(3, 60.0), Round(2, 120.0), Round(1, 480.0)]
+
+    @given(st.integers(1, 12), st.floats(1, 1e4))
+    def test_all_of_the_amount_is_spent(self, field: int, amount: float) -> None:
+        rounds, before, spent = decide.halving(field, amount), 0.0, 0.0
+        for each in rounds:
+            spent, before = spent + each.kept * (each.until - before), each.until
+        assert spent == pytest.approx(amount)
+        assert [each.kept for each in rounds] == sorted((each.kept for each in rounds), reverse=True)
+        assert rounds[-1].kept == 1
+
+    @given(st.floats(1, 1e4), st.integers(1, 8))
+    def test_the_field_is_as_large_as_time_allows(self, seconds: float, most: int) -> None:
+        size = decide.field_size(seconds, most)
+        assert 1 <= size <= most
+        assert size == 1 or decide.halving(size, seconds)[0].until >= 20
+
+
+class TestDominated:
+    def test_names_the_best_that_is_better(self) -> None:
+        points = {"slow": (1, 40), "mid": (2, 41), "fast": (3, 41), "fine": (1, 45)}
+        assert decide.dominated(points) == {"slow": "fast", "mid": "fast"}
+
+    def test_equal_points_stay(self) -> None:
+        assert decide.dominated({"a": (1, 2), "b": (1, 2)}) == {}
+
+    @given(st.dictionaries(st.text(max_size=2), st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=1))
+    def test_the_rest_is_a_front(self, points: dict[str, tuple[int, int]]) -> None:
+        worse = decide.dominated(points)
+        front = [point for name, point in points.items() if name not in worse]
+        assert front
+        assert all(not (a != b and a[0] <= b[0] and a[1] <= b[1]) for a in front for b in front)
+        assert all(points[better] in front for better in worse.values())
+
+
+def test_a_round_is_judged_by_what_the_best_holds() -> None:
+    field = [[[39.0, 37.0, 30.0]], [[38.0, 36.0, 35.0]]]
+    assert decide.attainable(field, QUALITY) == Goal(37.0)
+    assert decide.attainable([[[50.0, 49.0]]], QUALITY) == QUALITY
+    assert decide.attainable(field, Goal(speed=2.0)) == Goal(speed=2.0)
+
+
+def test_a_cut_is_hopeless_if_its_ends_alone_are_too_slow() -> None:
+    slow = Times(10, 10, 9, 4, 1, 4)
+    bound = 170 * (10 / 17 + 8 * 16 / 17)
+    assert not decide.hopeless(slow, QUALITY, 170, bound + 1)
+    assert decide.hopeless(slow, QUALITY, 170, bound - 1)
+
+
+@given(st.integers(2, 2000), st.integers(1, 12))
+def test_stretches_lie_apart_inside_the_film(frames: int, most: int) -> None:
+    found = decide.spread(frames, 16, 9, most)
+    assert 1 <= len(found) <= most
+    assert found[0][0] >= 0
+    assert found[-1][2] <= frames
+    assert all(start < middle < stop or (start == middle and frames <= 2) for start, middle, stop in found)
+    assert all(one[2] <= other[0] for one, other in itertools.pairwise(found))
