@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
@@ -28,6 +31,41 @@ collect_ignore = ["typing_user.py", "policies.py"]
 def pytest_runtest_setup() -> None:
     """Every test draws the same numbers, alone and among others."""
     torch.manual_seed(0)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Register the marker of the tests below."""
+    config.addinivalue_line("markers", "forks: forks processes that train; runs first, or in a process of its own")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the tests that fork, when no gradients have left threads yet."""
+    items.sort(key=lambda item: item.get_closest_marker("forks") is None)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
+    """Run a test that forks in a fresh process, if gradients have left threads in this one that no fork has."""
+    if pyfuncitem.get_closest_marker("forks") is None or "FRESH_PROCESS" in os.environ or _gradients_survive_a_fork():
+        return None
+    command = [sys.executable, "-m", "pytest", "-m", "", "-p", "no:cacheprovider", pyfuncitem.nodeid]
+    environment = {**os.environ, "FRESH_PROCESS": "1"}
+    root = pyfuncitem.config.rootpath
+    done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    if done.returncode:
+        pytest.fail(done.stdout + done.stderr, pytrace=False)
+    return True
+
+
+def _gradients_survive_a_fork() -> bool:
+    child = os.fork()
+    if not child:
+        try:
+            torch.ones(1, requires_grad=True).sum().backward()
+        except RuntimeError:
+            os._exit(1)
+        os._exit(0)
+    return os.waitpid(child, 0)[1] == 0
 
 
 class Chain(nn.Sequential):

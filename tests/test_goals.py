@@ -235,10 +235,10 @@ class TestStreams:
     def test_one_goal_at_a_time(self, model: shortcutv2v.ShortcutV2V) -> None:
         with pytest.raises(InputError, match="one of refresh=, quality= and speed="):
             model.stream(refresh=3, quality=40)
-        with pytest.raises(InputError, match="either quality= or speed="):
+        with pytest.raises(InputError, match="one of refresh=, quality= and speed="):
             model.stream(quality=40, speed=2)
         assert model.stream(speed=2.5).refresh == Speed(2.5, 9)
-        assert policy_for("lossless", None, 9, None) == Every(1)
+        assert policy_for(Every(3), 9, None, quality="lossless") == Every(1)
 
     def test_a_calibration_is_saved_with_the_block(self, model: shortcutv2v.ShortcutV2V, tmp_path: Path) -> None:
         found = model.calibrate(moving(40, 1))

@@ -15,7 +15,7 @@ import shortcutv2v
 SOURCE = Path(shortcutv2v.__file__).parent
 RANKS = [
     {"errors", "py"},
-    {"bar", "devices", "engines", "examples", "locks", "memory", "teacher", "types", "wheels"},
+    {"bar", "decibels", "devices", "engines", "examples", "locks", "memory", "teacher", "types", "wheels"},
     {"fingerprint", "pair"},
     {"ops", "video"},
     {"graph"},

@@ -61,6 +61,7 @@ def train(chain: nn.Module, policy: Any, folder: Path | None = None, **changes: 
     return model
 
 
+@pytest.mark.forks
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the run to kill is forked")
 @pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
 def test_training_killed_and_resumed(chain: nn.Module, policy: Any, tmp_path: Path) -> None:

@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 
 from shortcutv2v.adapter import Adapter
+from shortcutv2v.decibels import decibels
 from shortcutv2v.errors import InputError
 from shortcutv2v.model import placement
 from shortcutv2v.player import Player
-from shortcutv2v.quality import Calibration, decibels, unexplained
+from shortcutv2v.quality import Calibration, unexplained
 from shortcutv2v.summary import percentile, psnr
 from shortcutv2v.translate import from_uint8
 from shortcutv2v.types import Reference

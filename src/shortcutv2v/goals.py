@@ -6,7 +6,7 @@ import re
 
 from shortcutv2v.errors import InputError
 from shortcutv2v.quality import Calibration, Quality, Speed
-from shortcutv2v.refresh import Every, RefreshPolicy
+from shortcutv2v.refresh import Every, RefreshPolicy, as_policy
 
 __all__ = ["parse_quality", "policy_for"]
 
@@ -33,34 +33,40 @@ def parse_quality(text: str | float) -> tuple[float, float] | None:
 
 
 def policy_for(
-    quality: str | float | None,
-    speed: float | None,
-    interval: int,
+    usual: RefreshPolicy,
+    horizon: int,
     calibration: Calibration | None,
+    *,
+    refresh: object = None,
+    quality: str | float | None = None,
+    speed: float | None = None,
     guarantee: int = 0,
 ) -> RefreshPolicy:
-    """Return the policy that holds a quality or a speed.
+    """Return the policy that was asked for: by `refresh`, or by a quality or a speed that it holds.
 
     Args:
-        quality: as `parse_quality` takes it, or None.
-        speed: times as fast as the teacher, or None.
-        interval: the horizon.
+        usual: the policy if none is asked for; a function as `refresh` takes its horizon.
+        horizon: of policies that hold a quality or a speed.
         calibration: of the model; None for values that suit most footage, with audits from the first frame on.
+        refresh: as `as_policy` takes it.
+        quality: as `parse_quality` takes it.
+        speed: times as fast as the teacher.
         guarantee: see `Quality`.
 
     Raises:
-        InputError: both or neither are given, or one is out of range.
+        InputError: more than one of `refresh`, `quality` and `speed` is given, or one is out of range.
 
     Examples:
-        >>> policy_for("lossless", None, 9, None)
-        Every(interval=1)
+        >>> policy_for(Every(3), 9, None), policy_for(Every(3), 9, None, quality="lossless")
+        (Every(interval=3), Every(interval=1))
     """
-    if (quality is None) == (speed is None):
-        raise InputError("give either quality= or speed=")
+    if [refresh, quality, speed].count(None) < 2:
+        raise InputError("give one of refresh=, quality= and speed=")
     if speed is not None:
-        return Speed(speed, interval)
-    asked = parse_quality(quality) if quality is not None else None
+        return Speed(speed, horizon)
+    if quality is None:
+        return usual if refresh is None else as_policy(refresh, usual=usual.interval)
+    asked, known = parse_quality(quality), calibration or Calibration()
     if asked is None:
         return Every(1)
-    known = calibration or Calibration()
-    return Quality(*asked, interval, guarantee, known.slope, known.level, known.margin)
+    return Quality(*asked, horizon, guarantee, known.slope, known.level, known.margin)

@@ -15,7 +15,7 @@ from shortcutv2v.graph import Capture
 from shortcutv2v.lazy import BlockMaker
 from shortcutv2v.passes import Passes, placement
 from shortcutv2v.quality import Calibration
-from shortcutv2v.refresh import Look, RefreshPolicy, as_policy
+from shortcutv2v.refresh import Look, RefreshPolicy
 from shortcutv2v.stream import Stream
 from shortcutv2v.streams import Streams
 from shortcutv2v.windows import Windows, WindowStream
@@ -137,12 +137,8 @@ class ShortcutV2V(Passes):
             ```
         """
         show = self.show_shortcut if show_shortcut is None else show_shortcut
-        if quality is not None or speed is not None:
-            if refresh is not None:
-                raise InputError("give one of refresh=, quality= and speed=")
-            policy = policy_for(quality, speed, self.horizon, self.calibration, guarantee)
-        else:
-            policy = self.refresh if refresh is None else as_policy(refresh, usual=self.max_interval)
+        goal: dict[str, Any] = {"refresh": refresh, "quality": quality, "speed": speed, "guarantee": guarantee}
+        policy = policy_for(self.refresh, self.horizon, self.calibration, **goal)
         if windows:
             if quality is not None and parse_quality(quality) is None:
                 raise InputError(f"quality={quality!r} and windows exclude each other: give a PSNR in dB, such as 45")

@@ -21,16 +21,15 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from shortcutv2v.decibels import decibels
 from shortcutv2v.errors import InputError
 from shortcutv2v.refresh import Look, RefreshPolicy, check_interval
 
 if TYPE_CHECKING:
     from shortcutv2v.blocks import Prediction
 
-__all__ = ["Calibration", "Quality", "Speed", "decibels", "unexplained"]
+__all__ = ["Calibration", "Quality", "Speed", "unexplained"]
 
-_FLOOR = 1e-12
-"""Smallest `unexplained` that is told from zero."""
 _LEVELS = 3
 """Audits that the level is taken from."""
 _NEAR = 6.0
@@ -267,12 +266,3 @@ class Speed(RefreshPolicy):
 def unexplained(predictions: Iterable[Prediction]) -> float:
     """Return the size of what motion did not explain, summed over the branches."""
     return sum(float(prediction.unexplained) for prediction in predictions)
-
-
-def decibels(size: float) -> float:
-    """Return the size of a signal in dB, as the map from signal to PSNR takes it.
-
-    >>> decibels(0.01)
-    -20.0
-    """
-    return 10 * math.log10(max(size, _FLOOR))

@@ -22,10 +22,11 @@ from typing import Any
 
 import numpy as np
 
+from shortcutv2v.decibels import psnr_of
 from shortcutv2v.engines import Arrays, RunnerError, open_programs
 from shortcutv2v.goals import policy_for
 from shortcutv2v.quality import Calibration
-from shortcutv2v.refresh import Look, RefreshPolicy, as_policy, from_recipe, own_copy
+from shortcutv2v.refresh import Every, Look, RefreshPolicy, from_recipe, own_copy, reason_of
 
 __all__ = ["Runner", "RunnerError"]
 
@@ -53,9 +54,11 @@ class Runner:
     """
 
     def __init__(self, folder: str | Path, *, engine: str | None = None, **options: Any) -> None:
-        goal = {name: options.pop(name) for name in ("refresh", "quality", "speed", "guarantee") if name in options}
+        goal: dict[str, Any] = {
+            name: options.pop(name) for name in ("refresh", "quality", "speed", "guarantee") if name in options
+        }
         self.manifest, self._programs = open_programs(Path(folder), engine, options)
-        self.policy = own_copy(_policy(self.manifest, **goal))
+        self.policy = own_copy(_policy(self.manifest, goal))
         self._shapes: list[tuple[int, ...]] = []
         self.reset()
 
@@ -145,8 +148,7 @@ class Runner:
         ends, names = look.distance >= self.policy.interval, self.manifest["conditions"]
         if not ends and not all(np.array_equal(run()[name], self._reference[name]) for name in names):
             return "condition"
-        found = self.policy(look)
-        return found if found and isinstance(found, str) else "distance" if ends else "policy" if found else ""
+        return reason_of(self.policy, look)
 
     def _predictions(self, found: Arrays) -> Any:
         """The blocks' predictions as the shortcut program tells them: per branch, the worst row's signal."""
@@ -180,20 +182,14 @@ def _psnr(made: Any, target: Any) -> float:
     """As `summary.psnr`; of a batch, the worst row's."""
     most = 255 if made.dtype == "uint8" else 1
     error = np.square(made.clip(0, most) / most - target.clip(0, most) / most).reshape(len(made), -1).mean(1)
-    return float(-10 * np.log10(max(error.max(), 1e-10)))
+    return psnr_of(float(error.max()))
 
 
-def _policy(
-    manifest: Arrays, refresh: Any = None, quality: Any = None, speed: float | None = None, guarantee: int = 0
-) -> RefreshPolicy:
-    if quality is not None or speed is not None:
-        if refresh is not None:
-            raise RunnerError("give one of refresh=, quality= and speed=")
-        calibration = Calibration.from_recipe(manifest["calibration"])
-        return policy_for(quality, speed, manifest["horizon"], calibration, guarantee)
-    if refresh is not None:
-        return as_policy(refresh, usual=manifest["refresh"]["interval"])
-    policy, warning = from_recipe(manifest["refresh"])
+def _policy(manifest: Arrays, goal: dict[str, Any]) -> RefreshPolicy:
+    """The policy that was asked for, else the exported one, whose class must be known then."""
+    asked = any(goal.get(name) is not None for name in ("refresh", "quality", "speed"))
+    saved: Arrays = manifest["refresh"]
+    usual, warning = (Every(saved["interval"]), None) if asked else from_recipe(saved)
     if warning is not None:
         warnings.warn(warning, stacklevel=3)
-    return policy
+    return policy_for(usual, manifest["horizon"], Calibration.from_recipe(manifest["calibration"]), **goal)

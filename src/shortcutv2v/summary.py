@@ -11,6 +11,8 @@ from statistics import fmean, median
 import torch
 from torch import Tensor
 
+from shortcutv2v.decibels import BEST, error_of
+
 __all__ = ["Record", "Spread", "Summary", "psnr"]
 
 KEPT = 10_000
@@ -30,7 +32,7 @@ def psnr(picture: Tensor, target: Tensor) -> Tensor:
         tensor([20.])
     """
     error = (picture.float().clamp(0, 1) - target.float().clamp(0, 1)).square().flatten(1).mean(1)
-    return -10 * error.clamp_min(1e-10).log10()
+    return -10 * error.clamp_min(error_of(BEST)).log10()
 
 
 @dataclass(frozen=True)

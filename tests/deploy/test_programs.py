@@ -336,7 +336,7 @@ def test_goals_that_the_programs_cannot_serve_are_refused(tmp_path: Path) -> Non
     runner(frame)
     with pytest.raises(RunnerError, match="these programs give no signals for a policy: calibrate the model"):
         runner(frame)
-    with pytest.raises(RunnerError, match="give one of refresh=, quality= and speed="):
+    with pytest.raises(InputError, match="give one of refresh=, quality= and speed="):
         Runner(tmp_path, quality=40, refresh=3)
     with pytest.raises(InputError, match="quality='good'"):
         Runner(tmp_path, quality="good")

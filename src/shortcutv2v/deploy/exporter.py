@@ -31,7 +31,7 @@ from shortcutv2v.stream import Stream
 __all__ = ["export"]
 
 RUNNER = "runner"
-_ALIKE = ("engines", "errors", "goals", "look", "quality", "refresh")
+_ALIKE = ("decibels", "engines", "errors", "goals", "look", "quality", "refresh")
 MODULES = {"__init__": "runtime"} | dict(zip(_ALIKE, _ALIKE, strict=True))
 """Module of the package `runner` -> the module of this package that it is a copy of."""
 MULTIPLES = (1, 2, 4, 8, 16, 32)

@@ -106,7 +106,7 @@ def fit(
     chosen: Settings = given.filled()
     _check_arguments(model, adapter, distiller, folder, resume)
     if quality is not None:
-        model.refresh = policy_for(quality, None, max(model.horizon, model.max_interval), None)
+        model.refresh = policy_for(model.refresh, max(model.horizon, model.max_interval), None, quality=quality)
     data = ClipData(source, None if validation == "auto" else validation, chosen)
     data.fixed = given.crop is not None or given.batch_size is not None
     check_adapter(adapter or Adapter.of(model), from_uint8(data.clips[0][0]))
@@ -133,7 +133,7 @@ def _calibrate(model: ShortcutV2V, adapter: Adapter, data: ClipData, quality: st
         clips = [(clip[i] for i in range(len(clip))) for clip in data.held_out or ()]
         if clips:
             model.calibrate(clips, adapter, interval=model.max_interval, frames=_CALIBRATION)
-    model.refresh = policy_for(quality, None, model.max_interval, model.calibration)
+    model.refresh = policy_for(model.refresh, model.max_interval, model.calibration, quality=quality)
 
 
 def _check_arguments(model: object, adapter: object, distiller: object, folder: Any, resume: object) -> None:

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from shortcutv2v.decibels import decibels
 from shortcutv2v.errors import InputError
 from shortcutv2v.graph import untouched
 from shortcutv2v.graph.signature import take_apart
@@ -114,7 +115,7 @@ class Locality:
     def __str__(self) -> str:
         exact = next((halo for halo, price in enumerate(self.prices) if price <= _EXACT), len(self.prices) - 1)
         known = f"exact from {exact} pixels on" if self.price(exact) <= _EXACT else "never exact in the probe"
-        shown = ", ".join(f"{h}: {-10 * math.log10(max(self.price(h), 1e-12)):.0f} dB" for h in (2, 4, 8, 16))
+        shown = ", ".join(f"{h}: {-decibels(self.price(h)):.0f} dB" for h in (2, 4, 8, 16))
         return f"halo {known} ({shown}), stride {self.align}"
 
 
@@ -153,7 +154,7 @@ def probe(teacher: nn.Module, call: Call, picture: Callable[[Any], Tensor], wind
         raise InputError(f"frames of {call.size[0]}x{call.size[1]} have no room for windows of {window} pixels")
     raise InputError(
         f"windows need a local teacher: the middle of a crop of {most}x{most} pixels is "
-        f"{-10 * math.log10(worst):.0f} dB from the whole picture, expected {-10 * math.log10(_LOCAL):.0f} or more. "
+        f"{-decibels(worst):.0f} dB from the whole picture, expected {-decibels(_LOCAL):.0f} or more. "
         "Instance norm, attention, global pooling and dropout are not local: use a stream without windows"
     )
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 from torch import Tensor
 
+from shortcutv2v.decibels import psnr_of
 from shortcutv2v.graph import flatten
 from shortcutv2v.rows import same
 from shortcutv2v.windows.locality import Call
@@ -76,5 +76,4 @@ class Shown:
     @property
     def estimate(self) -> float:
         """PSNR in dB that the picture is expected to have to the teacher's."""
-        error = sum(share * error for share, error in zip(self.grid.shares, self.expected, strict=True))
-        return min(100.0, -10 * math.log10(max(error, 1e-10)))
+        return psnr_of(sum(share * error for share, error in zip(self.grid.shares, self.expected, strict=True)))

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from shortcutv2v.decibels import error_of
 from shortcutv2v.errors import InputError
 from shortcutv2v.quality import Quality
 from shortcutv2v.refresh import Every, RefreshPolicy
@@ -151,7 +152,7 @@ class WindowStream(Stream):
 
     @property
     def _allowed(self) -> float:
-        return _MARGIN * 10 ** (-self.quality / 10)
+        return _MARGIN * error_of(self.quality)
 
     @property
     def _guesses(self) -> bool:
@@ -248,7 +249,7 @@ class WindowStream(Stream):
         self._shown = None
         if not self._times.rest and all(finite(output)):
             estimates = self.policies[0].estimates if self.distance and self.policies else ()
-            self._shown = Shown(call, grid, output, 10 ** (-estimates[-1] / 10) if estimates else 0.0)
+            self._shown = Shown(call, grid, output, error_of(estimates[-1]) if estimates else 0.0)
             self._predictor.begin(len(grid), self._patches() if self._guesses else None, self.distance)
         return output
 
