@@ -215,13 +215,13 @@ def evaluate(model: ShortcutV2V, folder: Path, baselines: bool = False) -> dict[
 
     Methods are "ours", or the two free baselines.
     """
-    found = {}
+    found, device = {}, next(model.parameters()).device
     for part, clip, start, stop in parts():
-        known = taught(part, clip, start, stop, folder)
+        known = {name: kept.to(device) for name, kept in taught(part, clip, start, stop, folder).items()}
         scores: dict[str, list[tuple[int, float, float]]] = {}
         for number in range(stop - start):
             distance, target = number % INTERVAL, known["picture"][number][None]
-            carry = model.head(from_uint8(clip[start + number]))
+            carry = model.head(from_uint8(clip[start + number]).to(device))
             if not distance:
                 f, repeated = (known["f"][number // INTERVAL][None],), target
                 reference = model.make_reference(carry, f)

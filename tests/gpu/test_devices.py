@@ -81,8 +81,9 @@ def test_blocks(gpu: torch.device, variant: str, training: bool, dtype: torch.dt
 def test_a_side_stream_gets_operators_that_follow_it(gpu: torch.device, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "current_stream", lambda device=None: "another stream")
     called = []
-    monkeypatch.setattr("shortcutv2v.ops.plain.warp", lambda f, offset, border: called.append(f) or f)
-    ops.warp(torch.rand(1, 2, 3, 4, device=gpu), torch.rand(1, 2, 3, 4, device=gpu))
+    monkeypatch.setattr("shortcutv2v.ops.plain.blend", lambda f, *_: called.append(f) or f)
+    f = torch.rand(1, 2, 3, 4, device=gpu)
+    ops.deform(f, torch.rand(1, 18, 3, 4, device=gpu), torch.rand(2, 2, 3, 3, device=gpu))
     assert called
 
 

@@ -141,4 +141,4 @@ def test_options() -> None:
     assert str(speed_cases.Setting(CPU, torch.float16, True, "default")) == (
         "float16, batch 1, channels_last, compiled lines: mode default"
     )
-    assert speed_cases.Setting(torch.device("cuda")).implementations == ("reference", "plain")
+    assert speed_cases.Setting(torch.device("cuda")).implementations == ("reference", "plain", "fused")

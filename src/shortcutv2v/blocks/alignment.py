@@ -13,6 +13,7 @@ from shortcutv2v.ops.tables import format_of
 __all__ = [
     "GlobalAlignment",
     "OffsetGenerator",
+    "axis_of",
     "channels_last",
     "enlarge_offset",
     "half_size",
@@ -61,9 +62,17 @@ def enlarge_offset(offset: Tensor, size: tuple[int, int]) -> Tensor:
         tensor([2.])
     """
     large = resize(positions(offset), size)
-    # Multiply by numbers: a tensor of two factors would be copied from the host, and no CUDA graph can record that.
-    dy, dx = large[:, 0] * (size[0] / offset.shape[-2]), large[:, 1] * (size[1] / offset.shape[-1])
-    return torch.stack((dy, dx), 1)
+    dy, dx = size[0] / offset.shape[-2], size[1] / offset.shape[-1]
+    # Made on the device: a tensor of two factors would be copied from the host, and no CUDA graph can record that.
+    return large * (dy + (dx - dy) * axis_of(large))
+
+
+def axis_of(offset: Tensor) -> Tensor:
+    """Return (1, 2, 1, 1): 0 for the channel dy, 1 for dx. So both are computed in one map.
+
+    Taken apart and stacked again, they make Inductor stop for GPUs ("Expected a number but got Mul"; torch 2.11, 2.14).
+    """
+    return torch.arange(2, dtype=offset.dtype, device=offset.device).view(1, 2, 1, 1)
 
 
 def positions(offset: Tensor) -> Tensor:

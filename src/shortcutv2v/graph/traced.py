@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import ast
+import itertools
 import keyword
+import linecache
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,6 +19,9 @@ from torch.fx.node import map_arg
 from .structure import Structure
 
 __all__ = ["Call", "Const", "Traced", "Untraceable", "compile_graph", "nodes_in"]
+
+
+_NUMBERS = itertools.count()
 
 
 class Untraceable(Exception):  # noqa: N818 - internal: a strategy gives up, the next one is tried
@@ -98,9 +104,13 @@ def compile_graph(graph: Graph) -> Callable[..., Any]:
     writer = _Writer(graph)
     source = writer.write()
     namespace: dict[str, Any] = dict(writer.values)
-    exec(compile(source, "<shortcutv2v graph>", "exec"), namespace)  # noqa: S102 - code we wrote ourselves
+    name = f"<shortcutv2v graph {next(_NUMBERS)}>"
+    exec(compile(source, name, "exec"), namespace)  # noqa: S102 - code we wrote ourselves
+    # Tracebacks show the lines. And torch.compile takes functions without a source for one and the same function.
+    linecache.cache[name] = (len(source), None, source.splitlines(keepends=True), name)
     function: Callable[..., Any] = namespace["program"]
     function.__dict__["source"] = source
+    weakref.finalize(function, linecache.cache.pop, name, None)
     return function
 
 

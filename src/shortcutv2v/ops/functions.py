@@ -179,6 +179,10 @@ def _module(name: str, f: Tensor) -> _Implementation:
         from shortcutv2v.ops import reference  # imports torchvision, which takes a second
 
         return reference
+    if name == "fused" and f.device.type == "cuda":
+        from shortcutv2v.ops import fused  # imports triton
+
+        return fused
     if name == "grid":
         return grid
     return rows if name == "rows" and f.device.type == "cpu" else plain

@@ -13,7 +13,7 @@ from shortcutv2v.errors import InputError
 
 __all__ = ["choose", "implementations", "use"]
 
-_NAMES = ("reference", "rows", "plain")
+_NAMES = ("reference", "rows", "plain", "fused")
 _EXPORTED = "grid"  # not listed: without gradients of gradients, and not exact at whole pixels; `deploy` uses it
 _forced: ContextVar[str | None] = ContextVar("shortcutv2v_ops_implementation", default=None)
 _in_use: list[str] = []  # read by compiled code: Dynamo does not support ContextVar before torch 2.13
@@ -71,22 +71,7 @@ def choose(implementation: str | None, like: torch.Tensor) -> str:
 
 
 def _default(like: torch.Tensor) -> str:
-    if like.device.type == "cpu":
-        return "rows"
-    if like.device.type == "cuda" and _torchvision_is_unsafe(like.device):
-        return "plain"
-    return "reference" if like.device.type in ("cuda", "meta") else "plain"
-
-
-def _torchvision_is_unsafe(device: torch.device) -> bool:
-    """True if torchvision's CUDA kernels could race with other work, or would break a request for determinism.
-
-    They always run on CUDA's default stream. Other streams do not wait for it, and a CUDA graph cannot record it;
-    compiled code may become part of such a graph. Their gradients are summed in no fixed order.
-    """
-    if torch.compiler.is_compiling() or torch.are_deterministic_algorithms_enabled():
-        return True
-    return bool(torch.cuda.current_stream(device) != torch.cuda.default_stream(device))
+    return {"cpu": "rows", "cuda": "fused", "meta": "reference"}.get(like.device.type, "plain")
 
 
 def _known(name: str) -> str:
