@@ -12,12 +12,10 @@ from torch import Tensor
 from shortcutv2v.adapter import Adapter
 from shortcutv2v.decibels import decibels
 from shortcutv2v.errors import InputError
-from shortcutv2v.model import placement
-from shortcutv2v.player import Player
+from shortcutv2v.player import FullPass, Player
 from shortcutv2v.quality import Calibration, unexplained
 from shortcutv2v.summary import percentile, psnr
 from shortcutv2v.translate import from_uint8
-from shortcutv2v.types import Reference
 
 if TYPE_CHECKING:
     from shortcutv2v.model import ShortcutV2V
@@ -77,45 +75,18 @@ def _predictions(
     model: ShortcutV2V, clip: Iterable[Tensor], adapter: Adapter, interval: int
 ) -> Iterator[tuple[float, float]]:
     """The signal in dB and the PSNR of every predicted frame, with a new reference every `interval` frames."""
-    device, dtype = placement(model.teacher)
-    stream = _Signals(model, adapter, interval)
-    player = Player(adapter, stream)
+    full, reference, distance = FullPass(model), None, 0
+    player = Player(adapter, full)
     for frame in clip:
-        stream.forget()
-        player(from_uint8(frame).to(device, dtype))
-        if stream.found is not None:
-            yield stream.found
-
-
-class _Signals:
-    """Runs teacher and blocks on every frame, and returns the teacher's output.
-
-    Attributes:
-        found: signal in dB and PSNR of the latest prediction; None at a reference, and in a scene that is quite still.
-    """
-
-    def __init__(self, model: ShortcutV2V, adapter: Adapter, interval: int) -> None:
-        self.model, self.adapter, self.interval = model, adapter, interval
-        self.found: tuple[float, float] | None = None
-        self._reference: Reference | None = None
-        self._distance = 0
-
-    def forget(self) -> None:
-        """Forget the latest prediction."""
-        self.found = None
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        carry = self.model.head(*args, **kwargs)
-        f = self.model.middle(carry)
-        output = self.model.tail(carry, f)
-        self._distance += 1
-        if self._reference is None or self._distance == self.interval:
-            self._reference, self._distance = self.model.make_reference(carry, f), 0
-            return output
-        predictions = self.model.analyse(self._reference, carry)
-        made = self.model.tail(carry, self.model.compose(self._reference, carry, predictions))
+        played = player(from_uint8(frame, model.teacher))
+        if played.opening:
+            continue
+        distance += 1
+        if reference is None or distance == interval:
+            reference, distance = model.make_reference(full.carry, full.f), 0
+            continue
+        predictions = model.analyse(reference, full.carry)
+        made = model.tail(full.carry, model.compose(reference, full.carry, predictions))
         signal = unexplained(predictions)
-        if signal > 0:
-            pictures = self.adapter.image(made), self.adapter.image(output)
-            self.found = decibels(signal), float(psnr(*pictures)[0])
-        return output
+        if signal > 0:  # the scene is not quite still
+            yield decibels(signal), float(psnr(adapter.image(made), adapter.image(played.output))[0])

@@ -1,10 +1,10 @@
-"""Wait for GPUs, so that a clock tells how long they worked."""
+"""Devices: wait for GPUs, so that a clock tells how long they worked, and say what timings were taken on."""
 
 from __future__ import annotations
 
 import torch
 
-__all__ = ["gpus", "synchronise"]
+__all__ = ["device_name", "gpus", "synchronise"]
 
 
 def synchronise() -> None:
@@ -20,3 +20,14 @@ def gpus() -> list[int]:
     if not (torch.cuda.is_available() and torch.cuda.is_initialized()):
         return []
     return [device for device in range(torch.cuda.device_count()) if torch.cuda.memory_reserved(device)]
+
+
+def device_name(device: torch.device) -> str:
+    """Return what a reader of timings must know about a device.
+
+    >>> device_name(torch.device("cpu")).startswith("CPU, ")
+    True
+    """
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"CPU, {torch.get_num_threads()} threads" if device.type == "cpu" else str(device)

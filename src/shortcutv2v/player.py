@@ -14,8 +14,10 @@ from torch import Tensor
 from shortcutv2v.adapter import Adapter
 from shortcutv2v.adapter_check import CheckedAdapter
 from shortcutv2v.errors import InputError
+from shortcutv2v.passes import Passes
+from shortcutv2v.types import Carry
 
-__all__ = ["Inputs", "Played", "Player", "cropped"]
+__all__ = ["FullPass", "Inputs", "Played", "Player", "cropped"]
 
 Inputs = tuple[tuple[Any, ...], dict[str, Any]]
 """A teacher's positional and keyword inputs."""
@@ -125,6 +127,31 @@ class Player:
         Of a padded frame, the part that belongs to the padding is cropped.
         """
         return cropped(self._checked.image(output), self._latest.size, self._latest.padded)
+
+
+class FullPass:
+    """A full pass of a model, which a `Player` can run; keeps what the last one left.
+
+    Args:
+        model: the wrapped teacher.
+        tail: False leaves out the tail, and returns None.
+
+    Attributes:
+        carry: what the head handed on.
+        f: what the middle returned.
+    """
+
+    carry: Carry
+    f: tuple[Tensor, ...]
+
+    def __init__(self, model: Passes, tail: bool = True) -> None:
+        self.model, self.tail = model, tail
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the model on the teacher's inputs."""
+        self.carry = self.model.head(*args, **kwargs)
+        self.f = self.model.middle(self.carry)
+        return self.model.tail(self.carry, self.f) if self.tail else None
 
 
 def cropped(picture: Tensor, size: Sequence[int], padded: Sequence[int]) -> Tensor:

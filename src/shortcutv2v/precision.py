@@ -138,11 +138,11 @@ def beside(adapter: Adapter, target: Adapter, frames: Iterable[Tensor]) -> str:
 
 def _pictures(adapter: Adapter, frames: Iterable[Tensor]) -> Iterator[tuple[Tensor, float]]:
     """Yield picture (1, 3, H, W) and seconds of every frame that the teacher makes, in the teacher's precision."""
-    where, player = placement(adapter.teacher), Player(adapter, adapter.teacher)
+    player = Player(adapter, adapter.teacher)
     for frame in frames:
         begun = time.perf_counter()
         with torch.no_grad():
-            played = player(from_uint8(frame).to(*where))
+            played = player(from_uint8(frame, adapter.teacher))
             picture = player.picture(played.output).float().cpu()  # waits for the device
         if not played.opening:
             yield picture, time.perf_counter() - begun

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from shortcutv2v.adapter import Adapter
 from shortcutv2v.errors import InputError, NonFiniteError
@@ -59,7 +59,6 @@ class Translator:
         self.stream: Stream | None = None if model is None else model.stream(**goal)
         self.lookahead = lookahead and model is not None and not adapter.recurrent and not goal.get("windows")
         self._player = Player(adapter, adapter.teacher if self.stream is None else self.stream)
-        self._placement = placement(adapter.teacher)
         self._frames = 0
 
     def use(self, model: ShortcutV2V, **goal: Any) -> None:
@@ -73,7 +72,7 @@ class Translator:
     @torch.no_grad()
     def __call__(self, frame: Tensor) -> Tensor:
         """Return the picture for the next frame: uint8 (3, H, W) -> uint8 (3, H', W'). Looks at no later frame."""
-        return self._shown(self._player.picture(self._player(self._given(frame)).output))
+        return self._shown(self._player.picture(self._player(from_uint8(frame, self.adapter.teacher)).output))
 
     @property
     def frames(self) -> int:
@@ -84,13 +83,11 @@ class Translator:
     def play(self, frames: Iterable[Tensor]) -> Iterator[Tensor]:
         """Yield the pictures of a whole video, in order; with `lookahead`, some frames later than they are read."""
         if self.lookahead and self.stream is not None:
-            pictures = self._player.ahead(map(self._given, frames), LookAhead(self.stream).play)
+            given = (from_uint8(frame, self.adapter.teacher) for frame in frames)
+            pictures = self._player.ahead(given, LookAhead(self.stream).play)
             yield from map(self._shown, pictures)
         else:
             yield from map(self, frames)
-
-    def _given(self, frame: Tensor) -> Tensor:
-        return from_uint8(frame).to(*self._placement)
 
     def _shown(self, picture: Tensor) -> Tensor:
         self._frames += 1
@@ -100,15 +97,16 @@ class Translator:
             raise NonFiniteError(f"frame {self._frames - 1}: {error}") from None
 
 
-def from_uint8(frame: Tensor) -> Tensor:
-    """uint8 (3, H, W) in 0..255 -> float (1, 3, H, W) in [0, 1].
+def from_uint8(frame: Tensor, teacher: nn.Module | None = None) -> Tensor:
+    """uint8 (3, H, W) in 0..255 -> float (1, 3, H, W) in [0, 1], on `teacher`'s device and in its dtype.
 
     Raises:
         InputError: the frame is something else.
     """
     if frame.dtype != torch.uint8 or frame.dim() != 3 or frame.shape[0] != 3:
         raise InputError(f"a frame is uint8 (3, H, W), got {frame.dtype} {tuple(frame.shape)}")
-    return frame[None].float() / 255
+    picture = frame[None].float() / 255
+    return picture if teacher is None else picture.to(*placement(teacher))
 
 
 def to_uint8(picture: Tensor) -> Tensor:

@@ -12,7 +12,6 @@ from shortcutv2v.bar import say
 from shortcutv2v.cli.setup import frame_range, frame_size, load_model, open_adapter
 from shortcutv2v.errors import InputError
 from shortcutv2v.measure import METHODS, Pictures, Scores, compare, macs, redundancy
-from shortcutv2v.model import placement
 from shortcutv2v.translate import from_uint8
 
 __all__ = ["run"]
@@ -37,7 +36,7 @@ def run(options: argparse.Namespace) -> None:
     _pictures(chosen, seen, start, options.out)
     shared = redundancy(model, adapter, frames)
     (options.out / "redundancy.json").write_text(json.dumps([asdict(layer) for layer in shared], indent=1))
-    args, kwargs = adapter.example(from_uint8(frames[0]).to(*placement(adapter.teacher)))
+    args, kwargs = adapter.example(from_uint8(frames[0], adapter.teacher))
     count, scores = macs(model, *args, **kwargs), Scores([pictures.score for pictures in seen])
     costs = {"ours": count.shortcut, "reuse": count.head + count.tail}
     points = [(METHODS[m], m, cost / 1e9, scores.psnr(m)) for m, cost in costs.items()]

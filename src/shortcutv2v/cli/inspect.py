@@ -17,7 +17,6 @@ from shortcutv2v.errors import InputError
 from shortcutv2v.graph import Suggestion
 from shortcutv2v.measure import Inspection, inspect
 from shortcutv2v.measure.stages import stage_rows
-from shortcutv2v.model import placement
 from shortcutv2v.show.page import save
 from shortcutv2v.translate import from_uint8
 
@@ -38,7 +37,7 @@ def run(options: argparse.Namespace) -> None:
     check_target(options.json)
     frames = _frames(options)
     adapter = open_adapter(options)
-    check_adapter(adapter, from_uint8(frames[0]).to(*placement(adapter.teacher)))
+    check_adapter(adapter, from_uint8(frames[0], adapter.teacher))
     found = inspect(adapter, frames)
     if options.json:
         save(json.dumps(found.to_dict(), indent=1), options.json)

@@ -17,7 +17,7 @@ from shortcutv2v.distill import Adversary, FeaturePerceptual, LPIPSPerceptual, S
 from shortcutv2v.distill.checks import check_end, check_number, checked_folder, only_run_in
 from shortcutv2v.distill.settings import settings_of, weights_of
 from shortcutv2v.errors import ShortcutError
-from shortcutv2v.model import ShortcutV2V, placement
+from shortcutv2v.model import ShortcutV2V
 from shortcutv2v.translate import from_uint8
 
 __all__ = ["run"]
@@ -130,5 +130,5 @@ def _model(options: Any, settings: Settings, frame: Any) -> tuple[Any, ShortcutV
     preset = settings.filled().preset
     interval = options.interval if options.interval is not None or preset is None else preset.max_interval
     changes = {"max_interval": interval, "variant": options.variant, "channels": options.channels}
-    example = from_uint8(frame).to(*placement(adapter.teacher))
+    example = from_uint8(frame, adapter.teacher)
     return adapter, adapter.wrap(example, **{name: value for name, value in changes.items() if value is not None})

@@ -155,7 +155,7 @@ def materialise(model: ShortcutV2V, adapter: Adapter | None, clip: FrameSource) 
     for number in range(len(clip)):
         if model.materialised:
             break
-        player(from_uint8(clip[number]).to(*placement(model.teacher)))
+        player(from_uint8(clip[number], model.teacher))
 
 
 @contextlib.contextmanager

@@ -18,7 +18,7 @@ from shortcutv2v.lookahead import LookAhead
 from shortcutv2v.measure.interpolation import moved
 from shortcutv2v.measure.metrics import Panel, Setting
 from shortcutv2v.measure.scores import METHODS, FrameScore, Scores
-from shortcutv2v.model import ShortcutV2V, placement
+from shortcutv2v.model import ShortcutV2V
 from shortcutv2v.player import Inputs, Player, cropped
 from shortcutv2v.translate import from_uint8
 from shortcutv2v.types import Carry, Reference
@@ -173,12 +173,12 @@ def _run(
     stream = model.stream(**goal)
     timed_teacher, timed = Timed(target.teacher), Timed(stream)
     teacher, own = Player(target, timed_teacher), Player(adapter, timed)
-    where, read, inputs = placement(adapter.teacher), deque[Tensor](), deque[Inputs]()
+    read, inputs = deque[Tensor](), deque[Inputs]()
 
     def given() -> Iterator[Tensor]:
         for raw in frames:
             read.append(raw)
-            yield from_uint8(raw).to(*where)
+            yield from_uint8(raw, adapter.teacher)
 
     def causal() -> Iterator[Tensor]:
         for frame in given():
@@ -191,8 +191,8 @@ def _run(
         counted, before = 0, stream.refreshes.copy()
         for number, ours in enumerate(pictures):
             raw = read.popleft()
-            source = from_uint8(raw).to(*where)
-            wanted = shown(teacher.picture(teacher(from_uint8(raw).to(*placement(target.teacher))).output))
+            source = from_uint8(raw, adapter.teacher)
+            wanted = shown(teacher.picture(teacher(from_uint8(raw, target.teacher)).output))
             opening = stream.shortcuts + stream.refreshes.total() == counted
             reason = next(iter(stream.refreshes - before), None)
             counted, before = stream.shortcuts + stream.refreshes.total(), stream.refreshes.copy()

@@ -17,8 +17,8 @@ from shortcutv2v.graph import Suggestion, untouched
 from shortcutv2v.measure.compare import shown
 from shortcutv2v.measure.redundancy import Redundancy, redundancy
 from shortcutv2v.measure.stages import Stage, stages
-from shortcutv2v.model import ShortcutV2V, placement
-from shortcutv2v.player import Player
+from shortcutv2v.model import ShortcutV2V
+from shortcutv2v.player import FullPass, Player
 from shortcutv2v.summary import psnr
 from shortcutv2v.translate import from_uint8
 
@@ -115,7 +115,7 @@ def inspect(adapter: Adapter, frames: Sequence[Tensor], *, count: int = 5, pairs
     """
     if not len(frames):
         raise InputError("inspect needs a frame at least")
-    example = adapter.example(from_uint8(frames[0]).to(*placement(adapter.teacher)))
+    example = adapter.example(from_uint8(frames[0], adapter.teacher))
     chain = stages(adapter, frames[0])
     with untouched(adapter.teacher):
         found = suggest_cuts(adapter.teacher, *example)
@@ -168,7 +168,7 @@ def _tried(adapter: Adapter, cut: Suggestion, frames: Sequence[Tensor], pairs: i
     """Wrap the teacher at the cut, and reuse `f` within pairs of neighbouring frames."""
     steps = max(1, (len(frames) - 1) // pairs)
     starts = range(0, len(frames) - 1, steps)[:pairs] if not adapter.recurrent else range(pairs)[: len(frames) - 1]
-    first = from_uint8(frames[0]).to(*placement(adapter.teacher))
+    first = from_uint8(frames[0], adapter.teacher)
     try:
         model = adapter.wrap(first, enc_layer=cut.enc_layer, dec_layer=cut.dec_layer, channels=1)
     except (CutError, CaptureError):
@@ -189,16 +189,11 @@ def _tried(adapter: Adapter, cut: Suggestion, frames: Sequence[Tensor], pairs: i
 @torch.no_grad()
 def _reused(model: ShortcutV2V, adapter: Adapter, pair: Sequence[Tensor]) -> float:
     """Return the PSNR of the second frame with `f` of the first."""
-    kept: list[tuple[Tensor, ...]] = []
-    made: list[Any] = []
-
-    def full(*args: Any, **kwargs: Any) -> Any:
-        carry = model.head(*args, **kwargs)
-        kept.append(model.middle(carry))
-        made.append(model.tail(carry, kept[0]))
-        return model.tail(carry, kept[-1])
-
+    full = FullPass(model)
     player = Player(adapter, full)
+    kept = []
     for frame in pair:
-        played = player(from_uint8(frame).to(*placement(adapter.teacher)))
-    return float(psnr(shown(player.picture(made[-1])), shown(player.picture(played.output))))
+        played = player(from_uint8(frame, adapter.teacher))
+        kept += [] if played.opening else [full.f]
+    made = model.tail(full.carry, kept[0])
+    return float(psnr(shown(player.picture(made)), shown(player.picture(played.output))))

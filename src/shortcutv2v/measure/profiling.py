@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from shortcutv2v.devices import device_name
 from shortcutv2v.errors import InputError
 from shortcutv2v.graph import keep, untouched
 from shortcutv2v.measure.advice import Times, advise, pays
@@ -203,7 +204,8 @@ def profile(
         wanted = (0 if pays(medians, interval) else 3) if cuts is None else cuts
         others = candidates(model, inputs, named, interval, wanted) if wanted else []
         tried = timed(model, inputs, named, others, interval, runs=min(runs, 5), seconds=seconds) if others else []
-    device = _device(next(itertools.chain(model.blocks.parameters(), model.teacher.parameters())))
+    weight = next(itertools.chain(model.blocks.parameters(), model.teacher.parameters()))
+    device = f"{device_name(weight.device)}, {str(weight.dtype).removeprefix('torch.')}"
     found = Profile(rows, interval, device, advise(medians, interval, tried), tuple(tried))
     return replace(found, advice=(*found.advice, *_cautions(model, found)))
 
@@ -288,13 +290,3 @@ def _narrower(
         f, current = small.own_dtype(f), small.own_dtype(current)
         ready.append((small, small.encode_reference(f, current), current))
     return lambda: [small.predict(state, current) for small, state, current in ready]
-
-
-def _device(parameter: Tensor) -> str:
-    if parameter.is_cuda:
-        name = torch.cuda.get_device_name(parameter.device)
-    elif parameter.device.type == "cpu":
-        name = f"CPU, {torch.get_num_threads()} threads"
-    else:
-        name = str(parameter.device)
-    return f"{name}, {str(parameter.dtype).removeprefix('torch.')}"

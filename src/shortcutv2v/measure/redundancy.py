@@ -11,8 +11,8 @@ from torch import Tensor
 
 from shortcutv2v.adapter import Adapter
 from shortcutv2v.errors import InputError
-from shortcutv2v.model import ShortcutV2V, placement
-from shortcutv2v.player import Player
+from shortcutv2v.model import ShortcutV2V
+from shortcutv2v.player import FullPass, Player
 from shortcutv2v.translate import from_uint8
 
 __all__ = ["Redundancy", "redundancy"]
@@ -53,21 +53,17 @@ def redundancy(model: ShortcutV2V, adapter: Adapter, frames: Iterable[Tensor]) -
     Raises:
         InputError: there are fewer than two frames.
     """
-    features: list[list[Tensor]] = []
+    before: list[Tensor] = []
     found: list[list[tuple[float, float]]] = []
-
-    def full(*args: object, **kwargs: object) -> object:
-        carry = model.head(*args, **kwargs)
-        f = model.middle(carry)
-        features.append([x.float().flatten() for x in (*carry.a, *f[: len(carry.a)])])
-        return model.tail(carry, f)
-
+    full = FullPass(model, tail=adapter.recurrent)
     player = Player(adapter, full)
     for raw in frames:  # only two frames are held
-        player(from_uint8(raw).to(*placement(adapter.teacher)))
-        if len(features) == 2:
-            found.append([_pair(*layer) for layer in zip(*features, strict=True)])
-            del features[0]
+        if player(from_uint8(raw, adapter.teacher)).opening:
+            continue
+        features = [x.float().flatten() for x in (*full.carry.a, *full.f[: len(full.carry.a)])]
+        if before:
+            found.append([_pair(*layer) for layer in zip(before, features, strict=True)])
+        before = features
     if not found:
         raise InputError("redundancy needs two frames or more: give a longer clip")
     enc = [" + ".join(layer.name for layer in branch.enc) for branch in model.cut.branches]

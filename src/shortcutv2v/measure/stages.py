@@ -17,7 +17,6 @@ from shortcutv2v.adapter import Adapter
 from shortcutv2v.devices import synchronise
 from shortcutv2v.graph import MacCounter, untouched
 from shortcutv2v.measure.cost import uncompiled
-from shortcutv2v.model import placement
 from shortcutv2v.translate import from_uint8
 
 __all__ = ["Stage", "stage_rows", "stages"]
@@ -67,7 +66,7 @@ def stages(adapter: Adapter, frame: Tensor) -> tuple[Stage, ...]:
         adapter: of the teacher.
         frame: uint8 (3, H, W).
     """
-    args, kwargs = adapter.example(from_uint8(frame).to(*placement(adapter.teacher)))
+    args, kwargs = adapter.example(from_uint8(frame, adapter.teacher))
     with untouched(adapter.teacher):
         return _stages(adapter.teacher, args, kwargs)
 

@@ -11,10 +11,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from shortcutv2v.adapter import Adapter
+from shortcutv2v.devices import device_name
 from shortcutv2v.errors import InputError
 from shortcutv2v.measure import Panel, Scores, Setting, compare, inspect, profile
 from shortcutv2v.measure.stages import stages
@@ -28,13 +28,11 @@ __all__ = ["about", "write_report"]
 
 def about(model: ShortcutV2V) -> dict[str, Any]:
     """Return versions, device, cut and policy as plain values: what a reader needs to repeat a measurement."""
-    device, _ = placement(model.teacher)
     program = Path(sys.argv[0]).stem
-    threads = torch.get_num_threads()
     names = ("shortcutv2v", "torch")
     return {
         "versions": {"python": platform.python_version(), **{n: importlib.metadata.version(n) for n in names}},
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else f"{device}, {threads} threads",
+        "device": device_name(placement(model.teacher)[0]),
         "teacher": type(model.teacher).__name__,
         "cut": model.cut.short,
         "block": ", ".join(f"{block.variant}, {block.channels} channels" for block in model.blocks),
@@ -128,7 +126,7 @@ def _run(
 
 def _parts(model: ShortcutV2V, adapter: Adapter, frame: Tensor) -> dict[str, dict[str, float]]:
     """Return the times of the parts of each kind of frame."""
-    args, kwargs = adapter.example(from_uint8(frame).to(*placement(adapter.teacher)))
+    args, kwargs = adapter.example(from_uint8(frame, adapter.teacher))
     found = profile(model, args, kwargs, runs=5, cuts=0, seconds=10)
     seconds = {row.name: row.latency.median for row in found.rows}
     full = {name: seconds[name] for name in ("head", "middle", "tail")}

@@ -15,7 +15,7 @@ from shortcutv2v.adapter import Adapter
 from shortcutv2v.errors import InputError
 from shortcutv2v.graph.signature import autocast_state, modes
 from shortcutv2v.model import ShortcutV2V, placement
-from shortcutv2v.player import Player
+from shortcutv2v.player import FullPass, Player
 from shortcutv2v.types import Carry
 
 __all__ = ["Binder", "Features", "FrameShape", "Unbound", "collate", "features_of", "first_features", "teach"]
@@ -88,19 +88,11 @@ def teach(
         The frame; its features, None if the adapter opens with an output of its own; and the output if there is one:
         the adapter's own, or that of a recurrent teacher, whose tail has to run.
     """
-    features: Features | None = None
-
-    def run(*args: Any, **kwargs: Any) -> Any:
-        nonlocal features
-        carry = model.head(*args, **kwargs)
-        features = Features(carry, model.middle(carry))
-        return model.tail(carry, features.f) if adapter.recurrent else None
-
-    player = Player(adapter, run)
+    full = FullPass(model, tail=adapter.recurrent)
+    player = Player(adapter, full)
     for frame in frames:
-        features = None
-        output = player(frame).output
-        yield frame, features, output
+        played = player(frame)
+        yield frame, None if played.opening else Features(full.carry, full.f), played.output
 
 
 def features_of(model: ShortcutV2V, adapter: Adapter, frames: Iterable[Tensor]) -> Iterator[tuple[int, Features]]:
