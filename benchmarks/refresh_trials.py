@@ -27,7 +27,8 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # benchmarks are no installed package
 
-from benchmarks.refresh import RESULTS, clips
+from benchmarks.refresh import clips
+from benchmarks.refresh_report import RESULTS
 
 import shortcutv2v
 from shortcutv2v import ShortcutV2V

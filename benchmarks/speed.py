@@ -27,6 +27,7 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))  # benchmarks and examples are no installed packages
 
 from benchmarks import speed_cases as cases  # noqa: E402
+from benchmarks import speed_operators as operators  # noqa: E402
 from benchmarks import speed_report as report  # noqa: E402
 
 from shortcutv2v.measure import cost, latency  # noqa: E402
@@ -55,10 +56,10 @@ def measure_all(wanted: list[str], setting: cases.Setting, seconds: float) -> li
     """Return all cases that were asked for, in order."""
     found: list[report.Line] = []
     if "operators" in wanted:
-        found += measure("AdaBD", cases.operator_work(setting), seconds)
-        found += measure("warp, channels_last", cases.warp_work(setting), seconds / 2)
+        found += measure("AdaBD", operators.operator_work(setting), seconds)
+        found += measure("warp, channels_last", operators.warp_work(setting), seconds / 2)
     if "step" in wanted:
-        found += measure("distillation step", cases.step_work(setting), seconds)
+        found += measure("distillation step", operators.step_work(setting), seconds)
     for name, make in cases.CASES.items():
         if name in wanted:
             with torch.no_grad():

@@ -1,0 +1,105 @@
+"""Table and plot of what `refresh.py` has measured."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+__all__ = ["RESULTS", "SPLICED", "plot", "save", "table"]
+
+RESULTS = Path(__file__).parent / "results" / "refresh"
+SPLICED = 38.0
+"""Quality in dB that is asked for on splices."""
+
+
+def save(name: str, found: Any) -> None:
+    """Write results as JSON."""
+    (RESULTS / f"{name}.json").write_text(json.dumps(found, indent=1) + "\n")
+
+
+def table() -> Iterator[str]:
+    """All results as Markdown."""
+    found = load("modes")
+    for name, modes in found.items():
+        yield f"\n**{name}**, {next(iter(modes.values()))['frames']} frames\n"
+        yield "| mode | full passes | mean dB | 5 % below | worst | estimated | times as fast | held |"
+        yield "|---|---:|---:|---:|---:|---:|---:|---:|"
+        for mode, about in modes.items():
+            values = [about["mean"], about["low"], about["worst"], about.get("estimated")]
+            cells = ["" if value is None else f"{value:.1f}" for value in values]
+            speed = "" if about.get("speed") is None else f"{about['speed']:.2f}"
+            yield f"| {mode} | {about['full']} | {' | '.join(cells)} | {speed} | {held(mode, about['psnr'])} |"
+    yield "\nFull passes of the causal fixed interval with the same 5th percentile, interpolated, and of the mode\n"
+    yield "| clip | mode | fixed interval | mode | fewer |"
+    yield "|---|---|---:|---:|---:|"
+    for name, modes in found.items():
+        for mode, about in modes.items():
+            fixed = alike(modes, about["low"]) if mode.startswith("quality") else None
+            if fixed is not None:
+                yield f"| {name} | {mode} | {fixed:.1f} | {about['full']} | {1 - about['full'] / fixed:.0%} |"
+    splices = load("splices")
+    if splices:
+        yield f"\n**{len(splices)} splices**, {SPLICED:g} dB asked for\n"
+        yield "| kind | splices | shortcut frames | held | ghosts | most needless refreshes |"
+        yield "|---|---:|---:|---:|---:|---:|"
+        for kind in ("cut", "fade", "flash"):
+            these = [each for each in splices if each["kind"] == kind]
+            values = [value for each in these for value in each["psnr"]]
+            share = f"{fmean(value >= SPLICED for value in values):.0%}" if values else ""
+            counts = f"{sum(each['ghosts'] for each in these)} | {max(each['needless'] for each in these)}"
+            yield f"| {kind} | {len(these)} | {len(values)} | {share} | {counts} |"
+
+
+def alike(modes: dict[str, Any], low: float | None) -> float | None:
+    """Full passes of the fixed interval with that 5th percentile; None outside what was measured."""
+    fixed = [about for mode, about in modes.items() if mode.startswith("interval") and "both" not in mode]
+    points = sorted((about["low"], about["full"]) for about in fixed)
+    for (under, few), (over, many) in itertools.pairwise(points):
+        if low is not None and under <= low <= over:
+            return float(few + (many - few) * (low - under) / (over - under))
+    return None
+
+
+def load(name: str) -> Any:
+    path = RESULTS / f"{name}.json"
+    return json.loads(path.read_text()) if path.exists() else {}
+
+
+def held(mode: str, values: list[float]) -> str:
+    if not mode.startswith("quality") or not values:
+        return ""
+    target = float(mode.removeprefix("quality ").split(",")[0])
+    return f"{fmean(value >= target for value in values):.0%}"
+
+
+def plot() -> None:
+    """Draw quality (5th percentile) against the share of full passes, a panel per clip."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    found = load("modes")
+    if not found:
+        return
+    figure = Figure(figsize=(11, 8), layout="constrained")
+    FigureCanvasAgg(figure)
+    kinds = {
+        "fixed interval": ("o-", lambda mode: mode.startswith("interval") and "both" not in mode),
+        "fixed interval, both sides": ("s-", lambda mode: mode.startswith("interval") and "both" in mode),
+        "quality": ("^--", lambda mode: mode.startswith("quality") and "both" not in mode),
+        "quality, both sides": ("D--", lambda mode: mode.startswith("quality") and "both" in mode),
+        "reuse at 3": ("x", lambda mode: mode.startswith("reuse")),
+        "teacher at 2, blended": ("+", lambda mode: mode.startswith("teacher")),
+    }
+    for axes, (name, modes) in zip(figure.subplots(2, 2).flat, found.items(), strict=False):
+        for label, (style, belongs) in kinds.items():
+            chosen = [about for mode, about in modes.items() if belongs(mode) and about["low"] is not None]
+            points = sorted((about["full"] / about["frames"], about["low"]) for about in chosen)
+            axes.plot([x for x, _ in points], [y for _, y in points], style, label=label, markersize=8)
+        axes.set(title=name, xlabel="share of full passes", ylabel="5th percentile of PSNR to the teacher, dB")
+        axes.grid(alpha=0.3)
+    figure.axes[0].legend(fontsize="small")
+    figure.savefig(RESULTS / "refresh.png", dpi=100)
