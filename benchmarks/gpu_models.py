@@ -214,7 +214,7 @@ def cached_fit(bench: Bench) -> Errors:
     yield "loss after four steps", apart(*judged)
 
 
-@check("counted operations", 0.0, "the same network has the same multiply-adds everywhere")
+@check("counted operations", 0.1, "the same, but for HetConv, which is one dense convolution on a GPU")
 def counted(bench: Bench) -> Errors:
     """Multiply-adds of teacher, reference and shortcut frame."""
     (frame,) = _video(bench, frames=1)
