@@ -20,7 +20,7 @@ from shortcutv2v.translate import from_uint8
 if TYPE_CHECKING:
     from shortcutv2v.model import ShortcutV2V
 
-__all__ = ["calibrate"]
+__all__ = ["calibrate", "calibration_of"]
 
 _LEAST = 8
 _HIGHEST = 60.0
@@ -48,17 +48,26 @@ def calibrate(
         raise InputError("the adapter is of another teacher than the model: give calibrate() the adapter that wraps it")
     model.picture = adapter.image
     clips = clips if isinstance(clips, list | tuple) else [clips]
-    signals, values = [], []
-    for clip in clips:
-        for signal, found in _predictions(model, islice(iter(clip), frames // len(clips)), adapter, interval):
-            if found < _HIGHEST:
-                signals.append(signal)
-                values.append(found)
-    if len(signals) < _LEAST:
+    taken = (islice(iter(clip), frames // len(clips)) for clip in clips)
+    return calibration_of(found for clip in taken for found in _predictions(model, clip, adapter, interval))
+
+
+def calibration_of(predictions: Iterable[tuple[float, float]]) -> Calibration:
+    """Return the line through some predictions.
+
+    Args:
+        predictions: signal in dB and PSNR in dB of each; those of nearly still scenes are left out.
+
+    Raises:
+        InputError: there are too few.
+    """
+    moving = [(signal, found) for signal, found in predictions if found < _HIGHEST]
+    if len(moving) < _LEAST:
         raise InputError(
-            f"{len(signals)} frames that move are too few for a calibration: give clips with {_LEAST} or more"
+            f"{len(moving)} frames that move are too few for a calibration: give clips with {_LEAST} or more"
         )
-    return _fit(torch.tensor(signals, dtype=torch.float64), torch.tensor(values, dtype=torch.float64))
+    signals, values = torch.tensor(moving, dtype=torch.float64).unbind(1)
+    return _fit(signals, values)
 
 
 def _fit(signals: Tensor, values: Tensor) -> Calibration:

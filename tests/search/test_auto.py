@@ -123,7 +123,7 @@ class TestChoice:
         model.save(tmp_path / "block")
         asked = {"quality": 30, "block": tmp_path / "block", "report": False}
         found = shortcutv2v.auto(net, film, tmp_path / "out.mp4", **asked)
-        assert found["steps"]["given block"]["curves"]
+        assert found["steps"]["given block"]["judged"]
         assert found["choice"]["kind"] == "given block"
 
     def test_nothing_to_gain(self, film: Path, tmp_path: Path, paced, capsys) -> None:

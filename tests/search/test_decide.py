@@ -35,8 +35,8 @@ def test_the_share_of_refreshes_is_the_mean_over_the_places() -> None:
 
 
 def test_a_shown_frame_needs_the_margin() -> None:
-    assert decide.worth(TIMES, [[40.5, 40.5]], QUALITY, 10).share == 1.0
-    assert decide.worth(TIMES, [[41.0, 40.5]], QUALITY, 10).share == pytest.approx(1 / 3)
+    assert decide.worth(TIMES, [[40.5, 40.5]], QUALITY, 10, 0.9).share == 1.0
+    assert decide.worth(TIMES, [[41.0, 40.5]], QUALITY, 10, 0.9).share == pytest.approx(1 / 3)
 
 
 def test_a_speed_decides_the_share_and_the_share_the_quality() -> None:
@@ -94,7 +94,7 @@ class TestHalving:
 
     @given(st.floats(1, 1e4), st.integers(1, 8))
     def test_the_field_is_as_large_as_time_allows(self, seconds: float, most: int) -> None:
-        size = decide.field_size(seconds, most)
+        size = decide.field_size(seconds, most, 20)
         assert 1 <= size <= most
         assert size == 1 or decide.halving(size, seconds)[0].until >= 20
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +11,18 @@ from shortcutv2v import checkpoint
 from shortcutv2v.adapter import Adapter
 from shortcutv2v.bar import say
 from shortcutv2v.distill.clips import FrameSource
-from shortcutv2v.errors import InputError
 from shortcutv2v.goals import policy_for
 from shortcutv2v.model import ShortcutV2V
+from shortcutv2v.quality import Calibration
 from shortcutv2v.search.asked import BLOCK, Asked
-from shortcutv2v.search.contest import Entry, Search
+from shortcutv2v.search.contest import Entry, Search, in_words, mean_at
+from shortcutv2v.search.decide import Worth, film_seconds
 from shortcutv2v.search.field import Candidate, timed
+from shortcutv2v.search.film import sample_of
 from shortcutv2v.search.record import Record
 from shortcutv2v.search.reuse import ReuseBlock
 from shortcutv2v.search.rounds import contest
+from shortcutv2v.translate import Translator
 
 __all__ = ["searched"]
 
@@ -70,12 +72,39 @@ def _choice(search: Search, entries: Sequence[Entry]) -> dict[str, Any]:
     if limit < _GAIN:
         reason = f"no cut makes a frame more than {limit:.2f}x as fast" if entries else "no cut leaves work out"
         return _decided("teacher", f"nothing to gain, {reason}: the teacher does every frame")
-    best = min(entries, key=lambda entry: search.key(search.worth(entry)))
-    if search.worth(best).seconds > alone / _GAIN:
-        why = f"nothing to gain, none of the {len(entries)} candidates makes {search.asked} faster than the teacher"
-        return _decided("teacher", f"{why}: it does every frame")
-    found: dict[str, Any] = search.record.once("saved", lambda: _saved(search, best))
+    order = sorted(entries, key=lambda entry: search.key(search.worth(entry)))
+    worth = {entry: search.worth(entry) for entry in order[:1]}
+    if any(entry.trained for entry in entries):
+        finalists = [
+            next(each, None) for each in (filter(_is_trained, order), itertools.filterfalse(_is_trained, order))
+        ]
+        worth = {entry: _tried(search, entry) for entry in finalists if entry is not None}
+    best = min(worth, key=lambda entry: search.key(worth[entry]))
+    if worth[best].seconds > alone / _GAIN:
+        first = max(mean_at(entry.curves, 1) for entry in entries)
+        why = f"nothing to gain, none of the {len(entries)} candidates makes {search.asked} faster than the teacher: "
+        return _decided("teacher", f"{why}the best has {first:.1f} dB one frame after a refresh; the teacher does all")
+    found: dict[str, Any] = search.record.once("saved", lambda: _saved(search, best, worth[best]))
     return found
+
+
+def _tried(search: Search, entry: Entry) -> Worth:
+    """Play a sample with a candidate, and predict the film from the refreshes that it took."""
+
+    def played() -> dict[str, int]:
+        translator = Translator(search.adapter, _model(search, entry), lookahead=True, **search.asked.stream)
+        sample = sample_of(max(search.clips, key=len))
+        frames = sum(1 for _ in translator.play(sample[number] for number in range(len(sample))))
+        return {"frames": frames, "shortcuts": 0 if translator.stream is None else translator.stream.shortcuts}
+
+    found = search.record.once(f"trial of {entry}", played)
+    share = 1 - found["shortcuts"] / found["frames"]
+    worth = replace(search.worth(entry), share=share, seconds=film_seconds(search.frames, entry.times, share))
+    say(
+        f"trial: {entry} refreshes {share:.0%} of {found['frames']} frames from the middle at {search.asked}; "
+        f"the film in {in_words(worth.seconds)}"
+    )
+    return worth
 
 
 def _decided(kind: str, why: str, **more: Any) -> dict[str, Any]:
@@ -87,30 +116,31 @@ def _given(search: Search, block: Path) -> Entry:
 
     def measured() -> dict[str, Any]:
         model = checkpoint.load(block, search.adapter.teacher)
-        curves = search.held_out.curves(model)
-        return {"curves": curves, "times": asdict(timed(search.adapter, search.frame, {"": model})[""])}
+        times = asdict(timed(search.adapter, search.frame, {"": model})[""])
+        return {"judged": search.held_out.judge(model), "times": times}
 
     found = search.record.once("given block", measured)
     candidate = Candidate("the given block", "", "", variant=_GIVEN)
-    return Entry(candidate, search.scaled(found["times"]), found["curves"])
+    return Entry(candidate, search.scaled(found["times"]), **found["judged"])
 
 
-def _saved(search: Search, entry: Entry) -> dict[str, Any]:
-    """Calibrate the chosen block and save it with its goal; return the choice."""
-    kind = {_GIVEN: "given block", ReuseBlock.variant: "reuse"}.get(entry.candidate.variant, "trained block")
+def _model(search: Search, entry: Entry) -> ShortcutV2V:
+    """Return the model of a candidate, with its calibration on this film and the goal as its policy."""
     if entry.candidate.variant == ReuseBlock.variant:
         model = search.base(entry.candidate)
     else:
         given = entry.candidate.variant == _GIVEN
-        source = Path(str(search.asked.block)) if given else search.place(entry.candidate) / "block"
+        source = Path(str(search.asked.block)) if given else search.place(entry.candidate) / BLOCK
         model = checkpoint.load(source, search.adapter.teacher)
-    if model.calibration is None:
-        with contextlib.suppress(InputError):  # too little moves; audits do it alone
-            parts = [[part[n] for n in range(len(part))] for part in search.stretches.held]
-            model.calibrate(parts, search.adapter, frames=sum(map(len, parts)))
+    model.calibration = Calibration.from_recipe(entry.calibration) or model.calibration
     model.refresh = policy_for(search.asked.quality, search.asked.speed, model.horizon, model.calibration)
-    model.save(search.record.path.parent / BLOCK)
-    worth = search.worth(entry)
+    return model
+
+
+def _saved(search: Search, entry: Entry, worth: Worth) -> dict[str, Any]:
+    """Save the chosen block; return the choice."""
+    _model(search, entry).save(search.record.path.parent / BLOCK)
+    kind = {_GIVEN: "given block", ReuseBlock.variant: "reuse"}.get(entry.candidate.variant, "trained block")
     speed = search.frames * search.teacher / worth.seconds
     why = f"{entry}, predicted {speed:.2f}x as fast with {worth.share:.0%} refreshes at {search.asked}"
     return _decided(kind, why, candidate=asdict(entry.candidate), predicted={**asdict(worth), "speed": speed})

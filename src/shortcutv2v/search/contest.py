@@ -19,6 +19,7 @@ from shortcutv2v.distill.clips import FrameSource
 from shortcutv2v.measure.advice import Times
 from shortcutv2v.measure.cost import cost
 from shortcutv2v.model import ShortcutV2V, placement
+from shortcutv2v.quality import Calibration
 from shortcutv2v.search import decide
 from shortcutv2v.search.asked import Asked
 from shortcutv2v.search.decide import Goal, Worth
@@ -34,11 +35,15 @@ _LEAST, _MOST = 60.0, 1800.0
 """Seconds of training, at least, and of a search, at most, if no time is given."""
 _CUTS, _TRAINED = 4, 3
 """Cuts that are tried on the film, and cuts of which blocks are trained, at most."""
+_TRYING = 20
+"""Teacher frames that take as long as trying a cut, about."""
+_ALONE, _GIVEN = 0.05, 0.25
+"""Share of the teacher's time for the film, or of the minutes given, that trying cuts may take."""
 _WIDTHS = (2, 4)
 """Widths of the blocks that are trained: those of `f` divided by these."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Entry:
     """A candidate with what was measured of it.
 
@@ -46,13 +51,20 @@ class Entry:
         candidate: cut and block.
         times: seconds of its parts.
         curves: see `decide.Curves`.
+        calibration: of the block on the held-out frames; None if too little moves, or before it is trained.
         trained: seconds, or steps, of its training so far.
     """
 
     candidate: Candidate
     times: Times
     curves: Sequence[Sequence[float]]
+    calibration: Mapping[str, Any] | None = None
     trained: float = 0.0
+
+    @property
+    def margin(self) -> float:
+        """Decibels by which a stream's estimates may be too good at its beginning."""
+        return (Calibration.from_recipe(self.calibration) or Calibration()).margin
 
     def __str__(self) -> str:
         name = self.candidate.name
@@ -128,7 +140,8 @@ class Search:
         """Return the cuts that are worth trying on the film, the one that runs least of the teacher first."""
         _ = self.teacher
         found = [Candidate(**one) for one in self.record.once("cuts", lambda: list(map(asdict, self._cuts())))]
-        count = _CUTS if self.forced else max(1, min(_CUTS, self.frames // 600))
+        time = _ALONE * self.frames * self.teacher if self.asked.minutes is None else _GIVEN * 60 * self.asked.minutes
+        count = _CUTS if self.asked.steps else max(1, min(_CUTS, int(time / (_TRYING * self.teacher))))
         for number, cut in enumerate(found):
             reach = "" if cut.reach is None else f", the rest looks {cut.reach} pixels around a place"
             said = f"cut {cut.name}: head and tail take {cut.kept:.0%} of the multiply-adds{reach}"
@@ -141,9 +154,9 @@ class Search:
     def entries(self, cuts: Sequence[Candidate]) -> list[Entry]:
         """Measure cuts on the film: reuse of features on held-out frames, and times with each block."""
         blocks = [cut.block(DEFAULT_VARIANT, divide) for cut in cuts for divide in _WIDTHS]
-        curves = {cut.name: self.record.once(f"reuse at {cut.name}", partial(self._reuse, cut)) for cut in cuts}
+        seen = {cut.name: self.record.once(f"reuse at {cut.name}", partial(self._reuse, cut)) for cut in cuts}
         times = self.record.once("times", lambda: self._times([*cuts, *blocks]))
-        reuse = [Entry(cut, self.scaled(times[cut.name]), curves[cut.name]) for cut in cuts]
+        reuse = [Entry(cut, self.scaled(times[cut.name]), **seen[cut.name]) for cut in cuts]
         for entry in reuse:
             limit = entry.times.teacher / (entry.times.head + entry.times.tail)
             say(
@@ -161,8 +174,8 @@ class Search:
         factor = self.teacher / times["teacher"]
         return Times(**{name: factor * value for name, value in times.items() if name != "narrow"})
 
-    def _reuse(self, cut: Candidate) -> list[list[float]]:
-        return self.held_out.curves(self.base(cut))
+    def _reuse(self, cut: Candidate) -> dict[str, Any]:
+        return self.held_out.judge(self.base(cut))
 
     def _times(self, candidates: Sequence[Candidate]) -> dict[str, Any]:
         models = {one.name: one.on(self.base(one)) for one in candidates}
@@ -177,7 +190,7 @@ class Search:
 
     def worth(self, entry: Entry, goal: Goal | None = None) -> Worth:
         """Predict time and quality of the clips with a candidate as it is now."""
-        return decide.worth(entry.times, entry.curves, goal or self.goal, self.frames)
+        return decide.worth(entry.times, entry.curves, goal or self.goal, self.frames, entry.margin)
 
     def key(self, worth: Worth) -> tuple[float, float]:
         """Return what candidates are sorted by, the best first."""
@@ -185,7 +198,8 @@ class Search:
 
     def hoped(self, entry: Entry) -> Worth:
         """Predict the same after training, from reuse alone."""
-        return decide.worth(entry.times, decide.expected(entry.curves), self.goal, self.frames)
+        margin = Calibration().margin
+        return decide.worth(entry.times, decide.expected(entry.curves), self.goal, self.frames, margin)
 
     def promising(self, ready: Sequence[Entry], blocks: Sequence[Entry]) -> list[Entry]:
         """Return the blocks to train, the best hope first, at a few cuts; leave out cuts that cannot be the best.

@@ -36,12 +36,8 @@ LIFT = 6.0
 """dB that a block gains over reuse in minutes: 5.9 to 7.8 on the four clips of docs/quality.md."""
 _UNREACHABLE = 1.03
 """Time of a film whose quality cannot be held, relative to the teacher's: what `quality.Quality` allows for looking."""
-_MARGIN = 0.9
-"""dB above the quality asked for that a shown prediction needs: the margin with which `quality.Quality` begins."""
 _SHARE = 0.5
 """Share of what a search saves that it may cost."""
-_SHORTEST = 20.0
-"""Seconds of training after which a candidate can be judged."""
 
 
 @dataclass(frozen=True)
@@ -127,8 +123,15 @@ def film_seconds(frames: int, times: Times, share: float, *, looks: bool = True)
     return round(frames * (min(mean, _UNREACHABLE * times.teacher) if looks else mean), 9)
 
 
-def worth(times: Times, curves: Curves, goal: Goal, frames: int) -> Worth:
+def worth(times: Times, curves: Curves, goal: Goal, frames: int, margin: float = 0.0) -> Worth:
     """Predict time and quality of a film.
+
+    Args:
+        times: of a frame's parts.
+        curves: of the candidate.
+        goal: that is asked for.
+        frames: of the film.
+        margin: dB by which a stream's estimates may be too good; it shows a frame only if that is left.
 
     >>> worth(Times(10, 11, 4, 1, 2, 1), [[42.0, 41.0, 39.0]], Goal(40.0), 10)
     Worth(seconds=60.0, quality=41.05, share=0.2)
@@ -136,8 +139,8 @@ def worth(times: Times, curves: Curves, goal: Goal, frames: int) -> Worth:
     Worth(seconds=80.0, quality=42.0, share=0.4)
     """
     if goal.quality is not None:
-        share = refresh_share(curves, goal, goal.quality + _MARGIN)
-        shown = [value for curve in curves for value in _leading(curve, goal.quality + _MARGIN)]
+        share = refresh_share(curves, goal, goal.quality + margin)
+        shown = [value for curve in curves for value in _leading(curve, goal.quality + margin)]
         return Worth(film_seconds(frames, times, share), _low(shown), share)
     refresh = times.reference + times.block + times.tail
     wanted = (times.teacher / (goal.speed or 1.0) - times.shortcut) / (refresh - times.shortcut)
@@ -247,13 +250,13 @@ def halving(field: int, amount: float) -> list[Round]:
     return [*found, Round(1, until + (amount / 2 if count else float(amount)))]
 
 
-def field_size(seconds: float, most: int) -> int:
-    """Return how many candidates can begin, so that the first round trains each long enough to judge it.
+def field_size(seconds: float, most: int, shortest: float) -> int:
+    """Return how many candidates can begin, so that the first round trains each for `shortest` seconds at least.
 
-    >>> field_size(60, 6), field_size(300, 6), field_size(1200, 6)
+    >>> field_size(60, 6, 20), field_size(300, 6, 20), field_size(1200, 6, 20)
     (1, 3, 6)
     """
-    sizes = (size for size in range(2, most + 1) if halving(size, seconds)[0].until >= _SHORTEST)
+    sizes = (size for size in range(2, most + 1) if halving(size, seconds)[0].until >= shortest)
     return max(sizes, default=1)
 
 

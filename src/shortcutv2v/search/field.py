@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -13,6 +14,7 @@ from torch import Tensor
 from shortcutv2v.adapter import Adapter
 from shortcutv2v.blocks import ShortcutBlock
 from shortcutv2v.errors import CaptureError, CutError, InputError
+from shortcutv2v.graph import Suggestion
 from shortcutv2v.measure.advice import Times
 from shortcutv2v.measure.cost import macs
 from shortcutv2v.measure.inspect import inspect
@@ -23,7 +25,7 @@ from shortcutv2v.translate import from_uint8
 
 __all__ = ["Candidate", "cuts_of", "memory_of", "timed"]
 
-_CROP = 96
+_CROP = 64
 """Pixels of the side of a crop on which cuts are counted: their order does not depend on the size."""
 _ALIKE = 0.03
 """Cuts that run shares of the teacher's multiply-adds that differ by less are one; the adapter's own is kept."""
@@ -105,22 +107,34 @@ def _cuts(adapter: Adapter, frame: Tensor) -> Iterator[Candidate]:
     named: dict[str, tuple[Any, Any]] = dict(adapter.cuts)
     if adapter.enc_layer is not None and (adapter.enc_layer, adapter.dec_layer) not in named.values():
         named["the adapter's cut"] = (adapter.enc_layer, adapter.dec_layer)
+    found, tried = _suggested(adapter, frame)
     for name, (enc, dec) in named.items():
-        cut = Candidate(name, repr(enc), repr(dec))
-        args, kwargs = adapter.example(from_uint8(frame).to(*placement(adapter.teacher)))
-        try:
-            count = macs(cut.wrap(adapter, frame), *args, **kwargs)
-        except (CutError, CaptureError):
-            continue
-        yield replace(cut, kept=round((count.head + count.tail) / count.teacher, 4))
+        own = next((one for one in found if (one.enc_layer, one.dec_layer) == (enc, dec)), None)
+        with contextlib.suppress(CutError, CaptureError):
+            yield _candidate(name, own) if own else _counted(adapter, frame, Candidate(name, repr(enc), repr(dec)))
+    for one in tried:
+        yield _candidate(f"{one.enc_layer} to {one.dec_layer}", one)
+
+
+def _suggested(adapter: Adapter, frame: Tensor) -> tuple[Sequence[Suggestion], list[Suggestion]]:
+    """Return all cuts between layers of one size, and the few of them that `inspect` would try."""
     try:
-        tried = inspect(adapter, [frame]).tried
+        found = inspect(adapter, [frame])
     except (InputError, CaptureError):
-        return
-    for one in (each.suggestion for each in tried):
-        reach = one.reach.pixels if one.reach and not one.reach.whole else None
-        cut = Candidate(f"{one.enc_layer} to {one.dec_layer}", repr(one.enc_layer), repr(one.dec_layer))
-        yield replace(cut, kept=round(1 - one.saved, 4), reach=reach)
+        return [], []
+    return found.suggestions, [cut.suggestion for cut in found.tried]
+
+
+def _candidate(name: str, one: Suggestion) -> Candidate:
+    reach = one.reach.pixels if one.reach and not one.reach.whole else None
+    return Candidate(name, repr(one.enc_layer), repr(one.dec_layer), round(1 - one.saved, 4), reach)
+
+
+def _counted(adapter: Adapter, frame: Tensor, cut: Candidate) -> Candidate:
+    """Count a cut that is not among the suggestions, such as one with several branches."""
+    args, kwargs = adapter.example(from_uint8(frame).to(*placement(adapter.teacher)))
+    count = macs(cut.wrap(adapter, frame), *args, **kwargs)
+    return replace(cut, kept=round((count.head + count.tail) / count.teacher, 4))
 
 
 @torch.no_grad()
@@ -138,25 +152,30 @@ def timed(adapter: Adapter, frame: Tensor, models: Mapping[str, ShortcutV2V]) ->
     args, kwargs = adapter.example(from_uint8(frame).to(*placement(adapter.teacher)))
     work: dict[str, Callable[[], Any]] = {"teacher": lambda: adapter.teacher(*args, **kwargs)}
     for name, model in models.items():
-        work |= {f"{name} {part}": run for part, run in _parts(model, args, kwargs).items()}
+        work = _parts(name, model, args, kwargs) | work  # models of one cut share head and tail
     found = {name: each.best for name, each in latency(work, warmup=1, runs=_RUNS, seconds=60).items()}
     teacher = found["teacher"]
     times = {"teacher": Times(teacher, teacher, teacher, teacher, 0.0, 0.0)}
-    for name in models:
-        head, block, tail, state = (found[f"{name} {part}"] for part in ("head", "block", "tail", "state"))
+    for name, model in models.items():
+        cut = id(model.capture)
+        head, block, tail, state = (
+            found[key] for key in (f"{cut} head", f"{name} block", f"{cut} tail", f"{name} state")
+        )
         times[name] = Times(teacher, teacher + state, head + block + tail, head, block, tail)
     return times
 
 
-def _parts(model: ShortcutV2V, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Callable[[], Any]]:
+def _parts(
+    name: str, model: ShortcutV2V, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> dict[str, Callable[[], Any]]:
     carry = model.head(*args, **kwargs)
     f = model.middle(carry)
-    reference = model.make_reference(carry, f)
+    reference, cut = model.make_reference(carry, f), id(model.capture)
     return {
-        "head": lambda: model.head(*args, **kwargs),
-        "block": lambda: model.compose(reference, carry, model.analyse(reference, carry)),
-        "tail": lambda: model.tail(carry, f),
-        "state": lambda: model.make_reference(carry, f),
+        f"{cut} head": lambda: model.head(*args, **kwargs),
+        f"{name} block": lambda: model.compose(reference, carry, model.analyse(reference, carry)),
+        f"{cut} tail": lambda: model.tail(carry, f),
+        f"{name} state": lambda: model.make_reference(carry, f),
     }
 
 

@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from shortcutv2v.adapter import Adapter
+from shortcutv2v.calibrate import calibration_of
 from shortcutv2v.distill.clips import FrameSource, Part
 from shortcutv2v.errors import InputError
 from shortcutv2v.model import ShortcutV2V, placement
 from shortcutv2v.player import Player, cropped
+from shortcutv2v.quality import decibels, unexplained
 from shortcutv2v.search.decide import spread
 from shortcutv2v.summary import psnr
 from shortcutv2v.translate import from_uint8, to_uint8
 
-__all__ = ["HELD", "LEARN", "HeldOut", "Stretches"]
+__all__ = ["HELD", "LEARN", "HeldOut", "Stretches", "sample_of"]
 
 LEARN, HELD = 16, 9
 """Frames of a stretch to learn from, and of the held-out frames after it: a reference and 8 predictions."""
+_SAMPLE = 60
+"""Frames from the middle of the film that are played for a trial and for the report, at most."""
 
 
 @dataclass(frozen=True)
@@ -72,17 +77,25 @@ class HeldOut:
     _seen: list[list[_Seen]] = field(default_factory=list)
 
     @torch.no_grad()
-    def curves(self, model: ShortcutV2V) -> list[list[float]]:
-        """Return, for each part, the PSNR of predictions 1, 2, ... frames after its first frame.
+    def judge(self, model: ShortcutV2V) -> dict[str, Any]:
+        """Predict the frames of each part from its first one.
+
+        Returns:
+            Plain values: `curves`, for each part the PSNR in dB of predictions 1, 2, ... frames after the first; and
+            the `calibration` that they give, None if too little moves.
 
         Raises:
             InputError: no part has two frames that the teacher makes.
         """
         self._seen = self._seen or [self._taught(part) for part in self.parts]
-        found = [self._curve(model, frames) for frames in self._seen if len(frames) > 1]
+        found = [self._predicted(model, frames) for frames in self._seen if len(frames) > 1]
         if not found:
             raise InputError("the film is too short to compare frames: expected two at least")
-        return found
+        calibration = None
+        with contextlib.suppress(InputError):  # too little moves
+            moving = ((decibels(signal), value) for part in found for signal, value in part if signal > 0)
+            calibration = asdict(calibration_of(moving))
+        return {"curves": [[round(value, 3) for _, value in part] for part in found], "calibration": calibration}
 
     def _taught(self, part: FrameSource) -> list[_Seen]:
         """Run the teacher over a part; frames that the adapter opens with are left out."""
@@ -96,13 +109,23 @@ class HeldOut:
                 seen.append(_Seen((played.args, played.kwargs), picture, frame.shape[-2:], padded))
         return seen
 
-    def _curve(self, model: ShortcutV2V, frames: Sequence[_Seen]) -> list[float]:
+    def _predicted(self, model: ShortcutV2V, frames: Sequence[_Seen]) -> list[tuple[float, float]]:
+        """Return the block's signal and the PSNR in dB of each frame but the first."""
         args, kwargs = frames[0].inputs
         _, reference = model.reference(*args, **kwargs)
-        values = []
+        found = []
         for seen in frames[1:]:
             args, kwargs = seen.inputs
-            picture = self.adapter.image(model.shortcut(reference, *args, **kwargs))
+            carry = model.head(*args, **kwargs)
+            predictions = model.analyse(reference, carry)
+            picture = self.adapter.image(model.tail(carry, model.compose(reference, carry, predictions)))
             shown = to_uint8(cropped(picture, seen.size, seen.padded))
-            values.append(round(float(psnr(shown[None] / 255, seen.picture[None] / 255)), 3))
-        return values
+            found.append((unexplained(predictions), float(psnr(shown[None] / 255, seen.picture[None] / 255))))
+        return found
+
+
+def sample_of(clip: FrameSource) -> Part:
+    """Return the middle of a clip: a quarter of its frames, but 16 at least and 60 at most."""
+    count = min(len(clip), max(LEARN, min(_SAMPLE, len(clip) // 4)))
+    begin = (len(clip) - count) // 2
+    return Part(clip, begin, begin + count)

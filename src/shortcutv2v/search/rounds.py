@@ -22,6 +22,8 @@ from shortcutv2v.search.film import LEARN
 
 __all__ = ["contest"]
 
+_SHORTEST, _FRAMES = 20.0, 60
+"""Seconds of training, and shortcut frames that take as long, after which a candidate can be judged."""
 _FEATURES = 0.25
 """Share of a search that may be spent on computing features."""
 
@@ -36,7 +38,8 @@ def contest(search: Search, field: Sequence[Entry], seconds: float) -> list[Entr
     """
     parts, amount = _lessons(search, field, seconds)
     by_time = search.asked.steps is None
-    size = decide.field_size(amount, len(field)) if by_time else len(field)
+    shortest = max(_SHORTEST, _FRAMES * max(entry.times.shortcut for entry in field))
+    size = decide.field_size(amount, len(field), shortest) if by_time else len(field)
     alive, left = list(field[:size]), list[Entry]()
     for number, each in enumerate(decide.halving(size, amount), start=1):
         alive, out = alive[: each.kept], alive[each.kept :]
@@ -85,11 +88,11 @@ def _sizes(search: Search, candidate: Candidate) -> dict[str, int]:
 
 def _trained(search: Search, number: int, entry: Entry, until: float, parts: Sequence[FrameSource]) -> Entry:
     name = f"round {number}: {entry}"
-    curves = search.record.once(name, partial(_train, search, entry.candidate, until, parts))
-    return Entry(entry.candidate, entry.times, curves, until)
+    found = search.record.once(name, partial(_train, search, entry.candidate, until, parts))
+    return Entry(entry.candidate, entry.times, trained=until, **found)
 
 
-def _train(search: Search, candidate: Candidate, until: float, parts: Sequence[FrameSource]) -> list[list[float]]:
+def _train(search: Search, candidate: Candidate, until: float, parts: Sequence[FrameSource]) -> dict[str, Any]:
     """Train on from the candidate's checkpoint, and judge it on the held-out frames."""
     from shortcutv2v.distill import fit
 
@@ -109,4 +112,4 @@ def _train(search: Search, candidate: Candidate, until: float, parts: Sequence[F
         progress=False,
     )
     model.save(folder / "block")
-    return search.held_out.curves(model)
+    return search.held_out.judge(model)

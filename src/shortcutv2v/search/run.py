@@ -25,13 +25,11 @@ from shortcutv2v.report import write_report
 from shortcutv2v.search.asked import Asked, open_record, repeated
 from shortcutv2v.search.choose import searched
 from shortcutv2v.search.contest import in_words
+from shortcutv2v.search.film import sample_of
 from shortcutv2v.search.record import Record
 from shortcutv2v.translate import Translator, from_uint8
 
 __all__ = ["auto"]
-
-_SAMPLE = 60
-"""Frames on which the result is compared with the teacher, at most."""
 
 
 def auto(
@@ -154,9 +152,8 @@ def _compared(
     start: int,
 ) -> dict[str, Any]:
     """Compare a sample from the middle of the film with the teacher, and write the report about it."""
-    count = min(len(frames), max(16, min(_SAMPLE, len(frames) // 4)))
-    begin = (len(frames) - count) // 2
-    sample = [frames[begin + n] for n in range(count)]
+    part = sample_of(frames)
+    begin, count, sample = part.start, len(part), [part[number] for number in range(len(part))]
     drawn = page is not None and all(map(importlib.util.find_spec, ("matplotlib", "PIL")))
     try:
         scores = _scores(model, adapter, sample, asked, page if drawn else None, rate, start + begin)
