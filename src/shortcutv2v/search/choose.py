@@ -75,9 +75,7 @@ def _choice(search: Search, entries: Sequence[Entry]) -> dict[str, Any]:
     order = sorted(entries, key=lambda entry: search.key(search.worth(entry)))
     worth = {entry: search.worth(entry) for entry in order[:1]}
     if any(entry.trained for entry in entries):
-        finalists = [
-            next(each, None) for each in (filter(_is_trained, order), itertools.filterfalse(_is_trained, order))
-        ]
+        finalists = [next((one for one in order if (one.trained > 0) == trained), None) for trained in (True, False)]
         worth = {entry: _tried(search, entry) for entry in finalists if entry is not None}
     best = min(worth, key=lambda entry: search.key(worth[entry]))
     if worth[best].seconds > alone / _GAIN:
