@@ -35,7 +35,7 @@ def short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def _two_steps(fit: Any, model: Any, source: Any, *, minutes: float, **options: Any) -> Any:
     assert minutes > 0
-    return fit(model, source, minutes=None, max_steps=2, progress=False, **options)
+    return fit(model, source, minutes=None, max_steps=2, **{**options, "progress": False})
 
 
 @pytest.mark.usefixtures("short")

@@ -171,7 +171,7 @@ class TestChoice:
         assert "Quality per frame" in (tmp_path / "out.auto" / "report.html").read_text()
 
     def test_both_goals_are_refused(self, film: Path, tmp_path: Path) -> None:
-        with pytest.raises(InputError, match="give either quality= or speed="):
+        with pytest.raises(InputError, match="give one of refresh=, quality= and speed="):
             shortcutv2v.auto(Net(), film, tmp_path / "out.mp4", quality=40, speed=2)
 
 
@@ -317,7 +317,7 @@ class TestCommands:
         assert length(tmp_path / "out.mp4") == 7
         assert main(["auto", "clip.mp4", "b.mp4", "--adapter", adapter, "--plan", "out.auto/auto.json"]) == 0
         assert main([*given, "--frames", "1:", "--speed", "2"]) == 2
-        assert "give either quality= or speed=" in capsys.readouterr().err
+        assert "give one of refresh=, quality= and speed=" in capsys.readouterr().err
 
     def test_tune(self, adapter: str, clip: Path, tmp_path: Path, monkeypatch, capsys) -> None:
         monkeypatch.chdir(tmp_path)
@@ -331,6 +331,36 @@ class TestCommands:
         assert main([*command.split(), "--adapter", adapter]) == 2
         assert "no.mp4: no such file or folder" in capsys.readouterr().err
         assert list(tmp_path.glob("*.auto")) == []
+
+
+class TestReuse:
+    def test_it_holds_a_quality(self, film: Path) -> None:
+        net, frames = Net(), list(video.open(film))
+        for parameter in net.parameters():
+            parameter.data *= 2.5
+        model = Adapter(net, "first", "middle").wrap(torch.rand(1, 3, 24, 32), variant="reuse", channels=1)
+        model.calibrate([frames])
+        stream, values = model.stream(quality=38), []
+        for frame in (frame[None].float() / 255 for frame in frames):
+            made = stream(frame)
+            if stream.distance:
+                values.append(shortcutv2v.measure.psnr(made, net(frame)))
+        assert len(values) >= 10
+        assert sum(value >= 38 for value in values) >= 0.95 * len(values)
+
+    def test_it_is_loaded_by_its_name_alone(self, tmp_path: Path) -> None:
+        code = (
+            "import torch, shortcutv2v\n"
+            "torch.manual_seed(0)\n"
+            "net = torch.nn.Sequential(*(torch.nn.Conv2d(3, 3, 3, padding=1) for _ in range(4)))\n"
+        )
+        names: dict[str, Any] = {}
+        exec(code, names)
+        shortcutv2v.wrap(names["net"], "0", "2", variant="reuse", example_inputs=(torch.rand(1, 3, 8, 8),)).save(
+            tmp_path / "block"
+        )
+        code += f"assert shortcutv2v.load({str(tmp_path / 'block')!r}, net).blocks[0].variant == 'reuse'\n"
+        subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_import_loads_no_search() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
 from collections.abc import Mapping
 from typing import Any, ClassVar, NamedTuple
@@ -83,8 +84,9 @@ class ShortcutBlock(nn.Module, metaclass=_Choice):
     | `paper` | the published block, published initialisation                        | arbitrary      | approximate |
     | `flow`  | `f_ref` warped coarse-to-fine + a correction, most of it at half size | `f_ref`, exact | exact       |
 
-    For comparison only, `paper` with one part taken away (Table 3, (a) to (d); `paper` is (e)): `without_reference`,
-    `without_current`, `single_stage`, `without_blending`.
+    `reuse` returns `f_ref`, has no weights and cannot be trained; `auto` uses it for short films. For comparison only,
+    `paper` with one part taken away (Table 3, (a) to (d); `paper` is (e)): `without_reference`, `without_current`,
+    `single_stage`, `without_blending`.
 
     Args:
         a_channels: channels C_a of the encoder features.
@@ -138,6 +140,8 @@ class ShortcutBlock(nn.Module, metaclass=_Choice):
             >>> ShortcutBlock.of_variant("flow").__name__
             'FlowBlock'
         """
+        if name == "reuse":
+            importlib.import_module("shortcutv2v.blocks.reuse")
         if name not in ShortcutBlock.variants:
             known = ", ".join(ShortcutBlock.variants)
             raise InputError(

@@ -5,8 +5,7 @@ shows what every choice is worth. Needs the extra `train`.
 """
 
 from shortcutv2v.search.decide import Goal, Worth
-from shortcutv2v.search.reuse import ReuseBlock
 from shortcutv2v.search.run import auto
 from shortcutv2v.search.tuning import Row, tune
 
-__all__ = ["Goal", "ReuseBlock", "Row", "Worth", "auto", "tune"]
+__all__ = ["Goal", "Row", "Worth", "auto", "tune"]

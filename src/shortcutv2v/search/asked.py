@@ -16,6 +16,7 @@ from shortcutv2v.errors import InputError
 from shortcutv2v.fingerprint import fingerprint
 from shortcutv2v.goals import parse_quality, policy_for
 from shortcutv2v.model import DEFAULT_HORIZON, ShortcutV2V
+from shortcutv2v.refresh import Every
 from shortcutv2v.search.decide import Goal
 from shortcutv2v.search.record import NAME, Record
 
@@ -51,7 +52,7 @@ class Asked:
     def __post_init__(self) -> None:
         if self.quality is None and self.speed is None:
             object.__setattr__(self, "quality", QUALITY)
-        policy_for(self.quality, self.speed, DEFAULT_HORIZON, None)
+        policy_for(Every(), DEFAULT_HORIZON, None, quality=self.quality, speed=self.speed)
         if self.minutes is not None:
             check_number("minutes", self.minutes, 0, 1e6, inside=True)
         if self.steps is not None:

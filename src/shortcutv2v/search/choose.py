@@ -10,6 +10,7 @@ from typing import Any
 from shortcutv2v import checkpoint
 from shortcutv2v.adapter import Adapter
 from shortcutv2v.bar import say
+from shortcutv2v.blocks.reuse import ReuseBlock
 from shortcutv2v.distill.clips import FrameSource
 from shortcutv2v.goals import policy_for
 from shortcutv2v.model import ShortcutV2V
@@ -20,7 +21,6 @@ from shortcutv2v.search.decide import Worth, film_seconds
 from shortcutv2v.search.field import Candidate, timed
 from shortcutv2v.search.film import sample_of
 from shortcutv2v.search.record import Record
-from shortcutv2v.search.reuse import ReuseBlock
 from shortcutv2v.search.rounds import contest
 from shortcutv2v.translate import Translator
 
@@ -80,8 +80,11 @@ def _choice(search: Search, entries: Sequence[Entry]) -> dict[str, Any]:
     best = min(worth, key=lambda entry: search.key(worth[entry]))
     if worth[best].seconds > alone / _GAIN:
         first = max(mean_at(entry.curves, 1) for entry in entries)
-        why = f"nothing to gain, none of the {len(entries)} candidates makes {search.asked} faster than the teacher: "
-        return _decided("teacher", f"{why}the best has {first:.1f} dB one frame after a refresh; the teacher does all")
+        why = (
+            f"nothing to gain, none of {len(entries)} candidates makes {search.asked} faster than the teacher: a frame "
+            f"can be {limit:.2f}x as fast, and has {first:.1f} dB after a refresh, at best; the teacher does every frame"
+        )
+        return _decided("teacher", why)
     found: dict[str, Any] = search.record.once("saved", lambda: _saved(search, best, worth[best]))
     return found
 
@@ -131,7 +134,7 @@ def _model(search: Search, entry: Entry) -> ShortcutV2V:
         source = Path(str(search.asked.block)) if given else search.place(entry.candidate) / BLOCK
         model = checkpoint.load(source, search.adapter.teacher)
     model.calibration = Calibration.from_recipe(entry.calibration) or model.calibration
-    model.refresh = policy_for(search.asked.quality, search.asked.speed, model.horizon, model.calibration)
+    model.refresh = policy_for(model.refresh, model.horizon, model.calibration, **search.asked.stream)
     return model
 
 

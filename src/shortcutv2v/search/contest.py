@@ -15,6 +15,7 @@ from torch import Tensor
 from shortcutv2v.adapter import Adapter
 from shortcutv2v.bar import say
 from shortcutv2v.blocks import DEFAULT_VARIANT
+from shortcutv2v.blocks.reuse import ReuseBlock
 from shortcutv2v.distill.clips import FrameSource
 from shortcutv2v.measure.advice import Times
 from shortcutv2v.measure.cost import cost
@@ -26,7 +27,6 @@ from shortcutv2v.search.decide import Goal, Worth
 from shortcutv2v.search.field import Candidate, cuts_of, timed
 from shortcutv2v.search.film import HELD, LEARN, HeldOut, Stretches
 from shortcutv2v.search.record import Record
-from shortcutv2v.search.reuse import ReuseBlock
 from shortcutv2v.translate import from_uint8
 
 __all__ = ["Entry", "Search", "in_words", "mean_at"]

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from shortcutv2v.adapter import Adapter
 from shortcutv2v.blocks import ShortcutBlock
+from shortcutv2v.blocks.reuse import ReuseBlock
 from shortcutv2v.errors import CaptureError, CutError, InputError
 from shortcutv2v.graph import Suggestion
 from shortcutv2v.measure.advice import Times
@@ -20,7 +21,6 @@ from shortcutv2v.measure.cost import macs
 from shortcutv2v.measure.inspect import inspect
 from shortcutv2v.measure.latency import latency, peak_memory
 from shortcutv2v.model import ShortcutV2V, placement
-from shortcutv2v.search.reuse import ReuseBlock
 from shortcutv2v.translate import from_uint8
 
 __all__ = ["Candidate", "cuts_of", "memory_of", "timed"]

@@ -12,11 +12,12 @@ from torch import Tensor
 
 from shortcutv2v.adapter import Adapter
 from shortcutv2v.calibrate import calibration_of
+from shortcutv2v.decibels import decibels
 from shortcutv2v.distill.clips import FrameSource, Part
 from shortcutv2v.errors import InputError
 from shortcutv2v.model import ShortcutV2V, placement
 from shortcutv2v.player import Player, cropped
-from shortcutv2v.quality import decibels, unexplained
+from shortcutv2v.quality import unexplained
 from shortcutv2v.search.decide import spread
 from shortcutv2v.summary import psnr
 from shortcutv2v.translate import from_uint8, to_uint8

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from shortcutv2v.blocks import Prediction, ShortcutBlock
+from shortcutv2v.blocks.base import Prediction, ShortcutBlock
 
 __all__ = ["ReuseBlock", "ReuseState"]
 
