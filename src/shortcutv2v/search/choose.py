@@ -82,7 +82,7 @@ def _choice(search: Search, entries: Sequence[Entry]) -> dict[str, Any]:
         first = max(mean_at(entry.curves, 1) for entry in entries)
         why = (
             f"nothing to gain, none of {len(entries)} candidates makes {search.asked} faster than the teacher: a frame "
-            f"can be {limit:.2f}x as fast, and has {first:.1f} dB after a refresh, at best; the teacher does every frame"
+            f"can be {limit:.2f}x as fast, and has {first:.1f} dB after a refresh, at best; the teacher does all"
         )
         return _decided("teacher", why)
     found: dict[str, Any] = search.record.once("saved", lambda: _saved(search, best, worth[best]))
