@@ -73,6 +73,7 @@ def plot() -> None:
         title=f"Real-ESRGAN x2 at 320x180, cut low, {COMPARED} minutes of training",
     )
     axes.grid(alpha=0.3)
+    axes.margins(0.12, 0.1)  # room for the names
     axes.legend()
     figure.savefig(RESULTS / "frontier.png", dpi=110)
 
