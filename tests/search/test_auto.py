@@ -261,13 +261,21 @@ class TestPlan:
         assert found["choice"]["why"] in line
 
     def test_another_network_is_refused(self, plan: Path, film: Path, tmp_path: Path) -> None:
-        with pytest.raises(InputError, match="with other weights or layers than this Adapter around a Net"):
+        with pytest.raises(InputError, match=r"is of Adapter\(\) and a Net; this is Adapter\(\) and a Net"):
             shortcutv2v.auto(Net(seed=1), film, tmp_path / "out.mp4", plan=plan)
         assert not (tmp_path / "out.mp4").exists()
 
     def test_another_adapter_is_refused(self, plan: Path, film: Path, tmp_path: Path) -> None:
-        with pytest.raises(InputError, match="is of a Adapter around a Net"):
+        with pytest.raises(InputError, match=r"is of Adapter\(\) and a Net; this is Remembering\(\) and a Net"):
             shortcutv2v.auto(Remembering(Net()), film, tmp_path / "out.mp4", plan=plan)
+
+    def test_another_setting_is_refused(self, plan: Path, film: Path, tmp_path: Path) -> None:
+        with pytest.raises(InputError, match=r"this is Adapter\(range=\(-1, 1\)\) and a Net"):
+            shortcutv2v.auto(Adapter(Net(), range=(-1, 1)), film, tmp_path / "out.mp4", plan=plan)
+
+    def test_another_cut_of_the_adapter_is_none_of_its_business(self, plan: Path, film: Path, tmp_path: Path) -> None:
+        shortcutv2v.auto(Adapter(Net(), "first", "middle.1"), film, tmp_path / "out.mp4", plan=plan, report=False)
+        assert length(tmp_path / "out.mp4") == 30
 
     def test_an_unfinished_one_is_refused(self, plan: Path, film: Path, tmp_path: Path) -> None:
         data = json.loads(plan.read_text())

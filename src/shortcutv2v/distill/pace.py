@@ -30,6 +30,7 @@ __all__ = [
     "caching_seconds",
     "choose_plan",
     "frame_cost",
+    "timed",
     "validation_interval",
     "validation_pace",
 ]
@@ -72,8 +73,8 @@ def frame_cost(model: ShortcutV2V, adapter: Adapter, clip: FrameSource) -> Frame
     frame = clip[0][None]
     if first_features(model, adapter, frame) is None:
         return None
-    features, example = _timed(lambda: first_features(model, adapter, frame))
-    picture, _ = _timed(lambda: model.tail(example.carry, example.f))
+    features, example = timed(lambda: first_features(model, adapter, frame))
+    picture, _ = timed(lambda: model.tail(example.carry, example.f))
     return FrameCost(features, picture, example)
 
 
@@ -194,9 +195,9 @@ def _measure(module: Any, samples: Any, usual: Plan, separate: bool) -> StepCost
         for pictures in (False, True) if separate else (True,):
             step = functools.partial(_step, module, samples, work._replace(pictures=pictures))
             step()  # the first of its kind prepares
-            seconds = _timed(step)[0]
+            seconds = timed(step)[0]
             if seconds < _PROBE / 2:  # short times vary
-                seconds = min(seconds, _timed(step)[0])
+                seconds = min(seconds, timed(step)[0])
             found.append(seconds / (work.batch_size * _pixels(work)))
         cost = StepCost(found[0], max(found))
         if cost.seconds(work) > _PROBE:
@@ -281,7 +282,7 @@ def validation_pace(cost: FrameCost | None, length: int, minutes: float, step: f
     return ValidationPace(every, count, count * window)
 
 
-def _timed(work: Callable[[], Any]) -> tuple[float, Any]:
+def timed(work: Callable[[], Any]) -> tuple[float, Any]:
     """Return the seconds of some work, and its result. On a CPU, waiting for other processes does not count."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()

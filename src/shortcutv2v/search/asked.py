@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -94,7 +94,7 @@ def open_record(place: Path, adapter: Adapter, films: Sequence[Path], asked: Ask
     block = None if asked.block is None else str(asked.block)
     limits = {"minutes": asked.minutes, "steps": asked.steps, "block": block}
     what = {"film": [file_print(film) for film in films], "part": part, "goal": asked.stream, **limits}
-    return Record(place / NAME, what | {name: value(adapter) for name, value in _OF_ADAPTER.items()})
+    return Record(place / NAME, what | _identity(adapter))
 
 
 def repeated(planned: dict[str, Any], path: Path, adapter: Adapter) -> ShortcutV2V | None:
@@ -107,18 +107,20 @@ def repeated(planned: dict[str, Any], path: Path, adapter: Adapter) -> ShortcutV
     if choice is None:
         raise InputError(f"--plan {path}: its search has not ended: run the same `auto` again, without --plan")
     try:
-        Record(path, {name: value(adapter) for name, value in _OF_ADAPTER.items()})
+        Record(path, _identity(adapter))
     except InputError:
         raise InputError(
-            f"--plan {path} is of a {saved.get('adapter')} around a {saved['teacher']['class']} with other weights or "
-            f"layers than this {type(adapter).__name__} around a {type(adapter.teacher).__name__}: give the adapter "
-            "and the --set of that search, or search anew"
+            f"--plan {path} is of {saved.get('adapter')} and a {saved['teacher']['class']}; this is "
+            f"{_identity(adapter)['adapter']} and a {type(adapter.teacher).__name__}, of other settings, layers or "
+            "weights: give the adapter and the --set of that search, or search anew"
         ) from None
     say(f"plan {path}: {choice['why']}")
     return None if choice["kind"] == "teacher" else checkpoint.load(path.parent / BLOCK, adapter.teacher)
 
 
-_OF_ADAPTER: dict[str, Callable[[Adapter], Any]] = {
-    "adapter": lambda adapter: type(adapter).__name__,
-    "teacher": lambda adapter: fingerprint(adapter.teacher),
-}
+def _identity(adapter: Adapter) -> dict[str, Any]:
+    """Return what tells an adapter and its teacher from others; the cut may differ."""
+    own = {name: value for name, value in vars(adapter).items() if name not in ("enc_layer", "dec_layer")}
+    plain = (f"{name}={value!r}" for name, value in sorted(own.items()) if isinstance(value, str | int | float | tuple))
+    named = f"{type(adapter).__name__}({', '.join(plain)})"
+    return {"adapter": named, "teacher": fingerprint(adapter.teacher)}
