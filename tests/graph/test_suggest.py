@@ -208,3 +208,24 @@ def test_reasons_of_strategies_passed_over_are_kept() -> None:
     net = traps.Decides().eval()
     cap = graph.Capture(net, graph.parse_cut(net, "enc", "dec"), (X,))
     assert "passed over export: torch.export stopped with" in str(cap.cut)
+
+
+class BatchInside(nn.Module):
+    """Makes a larger batch inside, as window attention does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.deep, self.last = traps.conv(3, 8), traps.conv(8, 8), traps.conv(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.first(x)
+        parts = self.deep(torch.cat((y, y * 2)))
+        return self.last(parts[:1] + parts[1:])  # type: ignore[no-any-return]
+
+
+def test_a_cut_does_not_change_the_batch() -> None:
+    found = shortcutv2v.suggest_cuts(BatchInside(), (X,))
+    assert found
+    assert all(one.a_shape[0] == one.f_shape[0] for one in found)
+    with pytest.raises(errors.SpatialMismatchError, match="the same batch size"):
+        shortcutv2v.wrap(BatchInside(), "first", "deep", example_inputs=(X,))

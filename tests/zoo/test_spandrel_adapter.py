@@ -38,6 +38,9 @@ def test_from_a_file(case: Case, tmp_path: Path, score: dict[str, dict[str, Any]
             return
         (given,), _ = adapter.example(frame)
         output, reference = model.reference(given)
-    assert torch.equal(output, adapter.teacher(given))
-    assert torch.equal(model.shortcut(reference, given), output)
+        passes = [output, adapter.teacher(given), adapter.teacher(given), model.shortcut(reference, given)]
+    # Some CPU kernels sum in another order from call to call: then a teacher does not even equal itself.
+    apart = 4 * float((passes[1] - passes[2]).abs().max())
+    for found in passes:
+        torch.testing.assert_close(found, passes[1], rtol=0.0, atol=apart)
     row["adapter"] = "exact"

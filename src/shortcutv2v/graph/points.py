@@ -67,7 +67,7 @@ def find_maps(points: Points, cut: Cut, tensors: list[Tensor]) -> Maps:
 
     Raises:
         OutputTypeError: a feature is not a map and no layout fits it, or it holds no floating-point values.
-        SpatialMismatchError: `a` and `f`, or two parts of `a`, differ in height or width.
+        SpatialMismatchError: `a` and `f`, or two parts of `a`, differ in batch size, height or width.
     """
     dtypes = [
         _floating(info(node).dtype, layer)
@@ -83,10 +83,10 @@ def find_maps(points: Points, cut: Cut, tensors: list[Tensor]) -> Maps:
         last = Layout.of(info(f).shape, cut.layout, picture, str(branch.dec))
         f_shape = last.map_shape(info(f).shape)
         for layer, shape in zip(branch.enc, shapes, strict=True):
-            if shape[2:] != f_shape[2:]:
+            if (shape[0], *shape[2:]) != (f_shape[0], *f_shape[2:]):
                 raise SpatialMismatchError(
-                    f"a and f must have the same height and width: {str(layer)!r} gives {shape}, {str(branch.dec)!r} "
-                    f"gives {f_shape}. Choose layers at the same resolution (shortcutv2v.suggest_cuts lists them)"
+                    f"a and f must have the same batch size, height and width: {str(layer)!r} gives {shape}, "
+                    f"{str(branch.dec)!r} gives {f_shape}. Choose layers at the same resolution (shortcutv2v.suggest_cuts lists them)"
                 )
         enc.append(tuple((place[n], lay) for n, lay in zip(a, layouts, strict=True)))
         widths.append(tuple(s[1] for s in shapes))

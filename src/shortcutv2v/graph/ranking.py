@@ -164,12 +164,13 @@ class Ranking:
         for place in self.places():
             named = [i for i in place if i in layers]
             if named:
-                sizes.setdefault(info(self.nodes[named[-1]]).shape[2:], []).append(named[-1])
+                shape = info(self.nodes[named[-1]]).shape  # windows of attention may be a batch
+                sizes.setdefault((shape[0], *shape[2:]), []).append(named[-1])
         found = [s for group in sizes.values() for s in self.group(sorted(group), layers)]
         return sorted(found, key=lambda s: (bool(s.leaks), s.picture, -s.net))
 
     def group(self, group: list[int], layers: dict[int, tuple[str, Reach | None]]) -> list[Suggestion]:
-        """Return all pairs of one spatial size. One matrix product gives the multiply-adds of every middle."""
+        """Return all pairs of one size. One matrix product gives the multiply-adds of every middle."""
         around = [self.bits(upstream(self.traced.outputs, [self.nodes[f]])) for f in group]
         ends = [(self.before[f] | 1 << f) & ~skip for f, skip in zip(group, around, strict=True)]
         end, start = self.matrix(ends), self.matrix([self.before[a] | 1 << a for a in group])
