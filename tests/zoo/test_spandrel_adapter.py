@@ -37,10 +37,8 @@ def test_from_a_file(case: Case, tmp_path: Path, score: dict[str, dict[str, Any]
             row["adapter"] = f"refused: {str(error).partition(chr(10))[0].replace(str(tmp_path), '')}"
             return
         (given,), _ = adapter.example(frame)
-        output, reference = model.reference(given)
-        passes = [output, adapter.teacher(given), adapter.teacher(given), model.shortcut(reference, given)]
-    # Some CPU kernels sum in another order from call to call: then a teacher does not even equal itself.
-    apart = 4 * float((passes[1] - passes[2]).abs().max())
-    for found in passes:
-        torch.testing.assert_close(found, passes[1], rtol=0.0, atol=apart)
+        output, reference = model.reference(given.clone())  # some networks write into their input
+        shortcut, expected = model.shortcut(reference, given.clone()), adapter.teacher(given.clone())
+    assert torch.equal(output, expected)
+    assert torch.equal(shortcut, output)
     row["adapter"] = "exact"

@@ -86,7 +86,8 @@ def find_maps(points: Points, cut: Cut, tensors: list[Tensor]) -> Maps:
             if (shape[0], *shape[2:]) != (f_shape[0], *f_shape[2:]):
                 raise SpatialMismatchError(
                     f"a and f must have the same batch size, height and width: {str(layer)!r} gives {shape}, "
-                    f"{str(branch.dec)!r} gives {f_shape}. Choose layers at the same resolution (shortcutv2v.suggest_cuts lists them)"
+                    f"{str(branch.dec)!r} gives {f_shape}. Choose layers at the same resolution "
+                    "(shortcutv2v.suggest_cuts lists them)"
                 )
         enc.append(tuple((place[n], lay) for n, lay in zip(a, layouts, strict=True)))
         widths.append(tuple(s[1] for s in shapes))
