@@ -263,7 +263,7 @@ class TestPlan:
     def test_another_network_is_refused(self, plan: Path, film: Path, tmp_path: Path) -> None:
         with pytest.raises(InputError, match=r"is of Adapter\(\) and a Net; this is Adapter\(\) and a Net"):
             shortcutv2v.auto(Net(seed=1), film, tmp_path / "out.mp4", plan=plan)
-        assert not (tmp_path / "out.mp4").exists()
+        assert not list(tmp_path.glob("out*"))
 
     def test_another_adapter_is_refused(self, plan: Path, film: Path, tmp_path: Path) -> None:
         with pytest.raises(InputError, match=r"is of Adapter\(\) and a Net; this is Remembering\(\) and a Net"):

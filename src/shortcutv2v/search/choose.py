@@ -24,7 +24,7 @@ from shortcutv2v.search.record import Record
 from shortcutv2v.search.rounds import contest
 from shortcutv2v.translate import Translator
 
-__all__ = ["searched"]
+__all__ = ["searched", "tried"]
 
 _GAIN = 1.05
 """Times as fast as the teacher that a choice must be, at least."""
@@ -76,7 +76,7 @@ def _choice(search: Search, entries: Sequence[Entry]) -> dict[str, Any]:
     worth = {entry: search.worth(entry) for entry in order[:1]}
     if any(entry.trained for entry in entries):
         finalists = [next((one for one in order if (one.trained > 0) == trained), None) for trained in (True, False)]
-        worth = {entry: _tried(search, entry) for entry in finalists if entry is not None}
+        worth = {entry: tried(search, entry) for entry in finalists if entry is not None}
     best = min(worth, key=lambda entry: search.key(worth[entry]))
     if worth[best].seconds > alone / _GAIN:
         first = max(mean_at(entry.curves, 1) for entry in entries)
@@ -89,7 +89,7 @@ def _choice(search: Search, entries: Sequence[Entry]) -> dict[str, Any]:
     return found
 
 
-def _tried(search: Search, entry: Entry) -> Worth:
+def tried(search: Search, entry: Entry) -> Worth:
     """Play a sample with a candidate, and predict the film from the refreshes that it took."""
 
     def played() -> dict[str, int]:

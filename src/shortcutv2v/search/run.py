@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -27,6 +28,7 @@ from shortcutv2v.search.choose import searched
 from shortcutv2v.search.contest import in_words
 from shortcutv2v.search.film import sample_of
 from shortcutv2v.search.record import Record
+from shortcutv2v.summary import percentile
 from shortcutv2v.translate import Translator, from_uint8
 
 __all__ = ["auto"]
@@ -94,23 +96,25 @@ def auto(
     with video.open(film, size=size, start=start, stop=stop) as clip:
         frames = _frames(Path(film), size, start, stop)
         check_adapter(adapter, from_uint8(frames[0]).to(*placement(adapter.teacher)))
-        with only_run_in(checked_folder(place)):
-            if plan is None:
+        record: Record | None = None
+        if plan is None:
+            with only_run_in(checked_folder(place)):
                 record = open_record(place, adapter, [Path(film)], asked, [size, start, stop])
                 model, data = searched(adapter, [frames], asked, record)[0], record.data
-            else:
-                record, data = None, Record.read(Path(plan))
-                asked = Asked(quality, speed) if quality or speed else Asked(**data["setting"]["goal"])
-                model = repeated(data, Path(plan), adapter)
-            begun = time.perf_counter()
-            translator = Translator(adapter, model, lookahead=True, **({} if model is None else asked.stream))
-            video.convert(clip, out, translator, crf=crf, audio=audio)
-            data["film"] = _told(translator, Path(out), time.perf_counter() - begun, data, record)
-            if model is not None:
-                page = place / "report.html" if report else None
-                data["film"] |= _compared(model, adapter, frames, asked, page, float(clip.rate), start)
-            if record is not None:
-                record.write()
+        else:
+            data = Record.read(Path(plan))
+            asked = Asked(quality, speed) if quality or speed else Asked(**data["setting"]["goal"])
+            model = repeated(data, Path(plan), adapter)
+        begun = time.perf_counter()
+        translator = Translator(adapter, model, lookahead=True, **({} if model is None else asked.stream))
+        video.convert(clip, out, translator, crf=crf, audio=audio)
+        data["film"] = _told(translator, Path(out), time.perf_counter() - begun, data, record)
+        if model is not None:
+            sample = _Sample(sample_of(frames), start, float(clip.rate), Path(film).name)
+            page = checked_folder(place) / "report.html" if report else None
+            data["film"]["sample"] = sample.compared(model, adapter, asked, page)
+        if record is not None:
+            record.write()
     return data
 
 
@@ -142,51 +146,52 @@ def _told(
     return {"frames": frames, "seconds": seconds, "speed": speed, "refreshes": dict(translator.stream.record.refreshes)}
 
 
-def _compared(
-    model: ShortcutV2V,
-    adapter: Adapter,
-    frames: FrameSource,
-    asked: Asked,
-    page: Path | None,
-    rate: float,
-    start: int,
-) -> dict[str, Any]:
-    """Compare a sample from the middle of the film with the teacher, and write the report about it."""
-    part = sample_of(frames)
-    begin, count, sample = part.start, len(part), [part[number] for number in range(len(part))]
-    drawn = page is not None and all(map(importlib.util.find_spec, ("matplotlib", "PIL")))
-    try:
-        scores = _scores(model, adapter, sample, asked, page if drawn else None, rate, start + begin)
-        values = [score.psnr["ours"] for score in scores.at()]
-    except InputError:  # not one shortcut frame
-        say(f"sample: frames {start + begin} to {start + begin + count - 1} were all left to the teacher")
-        return {"sample": None}
-    spread, wanted = scores.spread("psnr", "ours"), parse_quality(asked.quality) if asked.quality else None
-    low = spread.low if spread and spread.low is not None else min(values)
-    held = None if wanted is None else fmean(value >= wanted[0] for value in values)
-    said = "" if held is None or wanted is None else f"; {held:.0%} hold {wanted[0]:g} dB"
-    say(
-        f"sample: frames {start + begin} to {start + begin + count - 1} beside the teacher: mean {fmean(values):.1f} "
-        f"dB, 95 % at least {low:.1f} dB{said}; {scores.speed:.2f}x as fast"
-    )
-    if page is not None:
-        say(f"report: {page}" if drawn else "no report: it needs pip install 'shortcutv2v[show]'")
-    found = {"mean": fmean(values), "low": low, "held": held, "speed": scores.speed, "start": start + begin}
-    return {"sample": {**found, "frames": count}}
+@dataclass(frozen=True)
+class _Sample:
+    """Frames from the middle of the film.
 
+    Attributes:
+        part: of the film.
+        start: number of the film's first frame in its file.
+        rate: frames per second.
+        title: of the report.
+    """
 
-def _scores(
-    model: ShortcutV2V,
-    adapter: Adapter,
-    sample: Sequence[Any],
-    asked: Asked,
-    page: Path | None,
-    rate: float,
-    start: int,
-) -> Scores:
-    """Measure, with a page or without."""
-    if page is None:
-        return measure(model, adapter, sample, ["psnr"], lookahead=True, **asked.stream)
-    options: dict[str, Any] = {"setting": Setting(rate, adapter), "lookahead": True}
-    goals = {str(asked): asked.stream}
-    return write_report(model, adapter, sample, page, title="auto", start=start, goals=goals, **options).scores
+    part: Part
+    start: int
+    rate: float
+    title: str
+
+    def compared(
+        self, model: ShortcutV2V, adapter: Adapter, asked: Asked, page: Path | None
+    ) -> dict[str, float | None] | None:
+        """Compare the sample with the teacher, and write the report about it; None without a shortcut frame."""
+        first, count = self.start + self.part.start, len(self.part)
+        said = f"sample: frames {first} to {first + count - 1}"
+        drawn = page if all(map(importlib.util.find_spec, ("matplotlib", "PIL"))) else None
+        try:
+            scores = self._scores(model, adapter, asked, drawn)
+            values = [score.psnr["ours"] for score in scores.at()]
+        except InputError:  # not one shortcut frame
+            say(f"{said} were all left to the teacher")
+            return None
+        low, wanted = percentile(values, 0.05), parse_quality(asked.quality) if asked.quality else None
+        held = None if wanted is None else fmean(value >= wanted[0] for value in values)
+        held_said = "" if held is None or wanted is None else f"; {held:.0%} hold {wanted[0]:g} dB"
+        say(
+            f"{said} beside the teacher: mean {fmean(values):.1f} dB, 95 % at least {low:.1f} dB{held_said}; "
+            f"{scores.speed:.2f}x as fast"
+        )
+        if page is not None:
+            say(f"report: {page}" if drawn else "no report: it needs pip install 'shortcutv2v[show]'")
+        numbers = {"mean": fmean(values), "low": low, "held": held, "speed": scores.speed}
+        return {**numbers, "start": first, "frames": count}
+
+    def _scores(self, model: ShortcutV2V, adapter: Adapter, asked: Asked, page: Path | None) -> Scores:
+        """Measure, with a page or without."""
+        frames = [self.part[number] for number in range(len(self.part))]
+        if page is None:
+            return measure(model, adapter, frames, ["psnr"], lookahead=True, **asked.stream)
+        setting, goals = Setting(self.rate, adapter), {str(asked): asked.stream}
+        options: dict[str, Any] = {"title": self.title, "start": self.start + self.part.start, "goals": goals}
+        return write_report(model, adapter, frames, page, setting=setting, lookahead=True, **options).scores
