@@ -214,7 +214,7 @@ def test_deformable_convolutions_are_counted_in_any_order_of_imports(imports: st
 def test_deformable_convolutions_of_a_teacher_are_counted(counted: str) -> None:
     code = (
         "import shortcutv2v, torch\n"
-        "from shortcutv2v.graph.cost import MacCounter\n"
+        "from shortcutv2v.graph import MacCounter\n"
         "import torchvision\n"  # after us, as a teacher's own file does
         "layer = torchvision.ops.DeformConv2d(2, 3, 3, padding=1)\n"
         "f, offset, counter = torch.zeros(1, 2, 4, 5), torch.zeros(1, 18, 4, 5), MacCounter()\n"

@@ -23,7 +23,10 @@ One `except shortcutv2v.ShortcutError` catches them all, and so does `except Val
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Iterable
+from numbers import Integral, Real
+from typing import Any
 
 __all__ = [
     "AmbiguousCallError",
@@ -42,6 +45,7 @@ __all__ = [
     "SpatialMismatchError",
     "UnknownLayerError",
     "VideoError",
+    "check_number",
     "near_matches",
 ]
 
@@ -117,3 +121,33 @@ def near_matches(name: str, known: Iterable[str], n: int = 5) -> list[str]:
     ['down1', 'down2']
     """
     return difflib.get_close_matches(name, list(known), n=n, cutoff=0.5)
+
+
+def check_number(
+    name: str, value: object, low: float, high: float = math.inf, *, whole: bool = False, inside: bool = False
+) -> None:
+    """Raise `InputError` if `value` is not a number from `low` to `high`.
+
+    Args:
+        name: the argument's name.
+        value: what the user gave.
+        low: smallest value.
+        high: largest value; infinity itself is refused.
+        whole: whether it must be a whole number.
+        inside: whether `low` and `high` themselves are refused, too.
+
+    Raises:
+        InputError: naming what was expected.
+
+    Examples:
+        >>> check_number("batch_size", 0, 1, whole=True)
+        Traceback (most recent call last):
+        shortcutv2v.errors.InputError: batch_size must be a whole number of at least 1, got 0
+        >>> check_number("decay", 0.5, 0, 1)
+    """
+    right = isinstance(value, Integral if whole else Real) and not isinstance(value, bool)
+    number: Any = value
+    if not right or not math.isfinite(number) or not (low < number < high if inside else low <= number <= high):
+        least, most = ("above", "below") if inside else ("of at least", "at most")
+        limits = f"{least} {low:.10g}" + ("" if high == math.inf else f" and {most} {high:.10g}")
+        raise InputError(f"{name} must be a {'whole ' if whole else ''}number {limits}, got {value!r}")

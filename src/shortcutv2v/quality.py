@@ -22,8 +22,8 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from shortcutv2v.decibels import decibels
-from shortcutv2v.errors import InputError
-from shortcutv2v.refresh import Look, RefreshPolicy, check_interval
+from shortcutv2v.errors import InputError, check_number
+from shortcutv2v.refresh import Look, RefreshPolicy
 
 if TYPE_CHECKING:
     from shortcutv2v.blocks import Prediction
@@ -112,7 +112,7 @@ class Quality(RefreshPolicy):
             raise InputError(f"quality must be a PSNR above 0 and below 100 dB, got {self.target!r}")
         if not 0.5 < self.share < 1:
             raise InputError(f"the share of frames must be above 50 % and below 100 %, got {self.share:.0%}")
-        check_interval("interval", self.interval)
+        check_number("interval", self.interval, 1, whole=True)
         self.reset()
 
     def reset(self) -> None:
@@ -239,7 +239,7 @@ class Speed(RefreshPolicy):
     def __post_init__(self) -> None:
         if not (isinstance(self.target, int | float) and 1 < self.target < math.inf):
             raise InputError(f"speed must be a number above 1, times as fast as the teacher, got {self.target!r}")
-        check_interval("interval", self.interval)
+        check_number("interval", self.interval, 1, whole=True)
         self.reset()
 
     def reset(self) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from shortcutv2v.errors import InputError, near_matches
+from shortcutv2v.errors import InputError, check_number, near_matches
 from shortcutv2v.look import Look
 
 __all__ = ["Every", "Function", "Look", "RefreshPolicy", "as_policy", "from_recipe", "to_recipe"]
@@ -113,7 +113,7 @@ class Every(RefreshPolicy):
     interval: int = DEFAULT_INTERVAL
 
     def __post_init__(self) -> None:
-        check_interval("interval", self.interval)
+        check_number("interval", self.interval, 1, whole=True)
 
     def __call__(self, look: Look) -> bool:
         """Return whether the distance has reached the interval."""
@@ -142,7 +142,7 @@ class Function(RefreshPolicy):
     interval: int
 
     def __post_init__(self) -> None:
-        check_interval("interval", self.interval)
+        check_number("interval", self.interval, 1, whole=True)
 
     def __call__(self, look: Look) -> bool | str:
         """Ask the function."""
@@ -173,16 +173,16 @@ def as_policy(
         (Every(interval=6), Every(interval=4))
     """
     if max_interval is not None:
-        check_interval("max_interval", max_interval)
+        check_number("max_interval", max_interval, 1, whole=True)
     horizon = usual if max_interval is None else max_interval
     if refresh is None:
         return Every(horizon)
     if isinstance(refresh, int):
-        check_interval("refresh", refresh)
+        check_number("refresh", refresh, 1, whole=True)
         policy: RefreshPolicy = Every(refresh)
     elif isinstance(refresh, RefreshPolicy):
         policy = refresh
-        check_interval(f"the interval of {policy!r}", policy.interval)
+        check_number(f"the interval of {policy!r}", policy.interval, 1, whole=True)
     elif callable(refresh) and not isinstance(refresh, type):
         return Function(refresh, getattr(refresh, "interval", horizon) if max_interval is None else horizon)
     else:
@@ -216,16 +216,6 @@ def own_copy(policy: RefreshPolicy) -> RefreshPolicy:
     own = copy.deepcopy(policy)
     own.reset()
     return own
-
-
-def check_interval(name: str, value: object) -> None:
-    """Check that `value` is a whole number of at least 1.
-
-    Raises:
-        InputError: it is not; the message calls it `name`.
-    """
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise InputError(f"{name} must be a whole number of at least 1, got {value!r}")
 
 
 def to_recipe(policy: RefreshPolicy) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from torch.utils.flop_counter import flop_registry
 
 from shortcutv2v import measure, ops
 from shortcutv2v.errors import InputError
-from shortcutv2v.graph.cost import MacCounter
+from shortcutv2v.graph import MacCounter
 
 
 @pytest.fixture

@@ -9,7 +9,6 @@ import platform
 import threading
 import uuid
 from pathlib import Path
-from types import TracebackType
 
 __all__ = ["Lease", "take"]
 
@@ -39,9 +38,7 @@ class Lease:
     def __enter__(self) -> Lease:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._over.set()
         if _owner(self._path).get("token") == self._token:
             with contextlib.suppress(OSError):

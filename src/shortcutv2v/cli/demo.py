@@ -25,7 +25,7 @@ from shortcutv2v.adapter import Adapter
 from shortcutv2v.bar import say
 from shortcutv2v.blocks import DEFAULT_VARIANT, ShortcutBlock
 from shortcutv2v.cli.adapters import find_adapter
-from shortcutv2v.cli.measure import quality_table
+from shortcutv2v.cli.measure import markdown, quality_table, time_table
 from shortcutv2v.errors import InputError
 from shortcutv2v.measure import Pictures, Scores, Setting, compare, macs
 from shortcutv2v.model import ShortcutV2V
@@ -128,8 +128,7 @@ def _modes_table(
     model: ShortcutV2V, adapter: Adapter, clip: video.Frames, parts: dict[str, tuple[int, int]]
 ) -> Iterator[str]:
     """Markdown lines: what every mode holds, and how fast it is against its own full passes."""
-    yield f"| part | mode | full passes | PSNR dB | worst frame | frames of {ASKED} dB or more | x faster |"
-    yield "|---|---|---:|---:|---:|---:|---:|"
+    rows = [["part", "mode", "full passes", "PSNR dB", "worst frame", f"frames of {ASKED} dB or more", "x faster"]]
     for part, (start, stop) in parts.items():
         frames = [clip[i] for i in range(start, stop)]
         truth = list(Translator(adapter).play(frames))
@@ -142,8 +141,9 @@ def _modes_table(
                     values.append(float(psnr(made[None] / 255, true[None] / 255)))
             full, found = len(frames) - len(values), [math.nan] * 2 if not values else [fmean(values), min(values)]
             held = f"{fmean(value >= ASKED for value in values):.0%}" if values else ""
-            cells = f"{full} of {len(frames)} | {found[0]:.2f} | {found[1]:.2f} | {held} | {stream.record.speed:.2f}"
-            yield f"| {part} | {mode} | {cells} |"
+            cells = [f"{found[0]:.2f}", f"{found[1]:.2f}", held, f"{stream.record.speed:.2f}"]
+            rows.append([part, mode, f"{full} of {len(frames)}", *cells])
+    return markdown(rows, names=2)
 
 
 def _side_by_side(pictures: Pictures) -> Tensor:
@@ -154,22 +154,7 @@ def _side_by_side(pictures: Pictures) -> Tensor:
 
 def _report(model: ShortcutV2V, adapter: Adapter, clip: video.Frames, scores: dict[str, Scores]) -> str:
     title = f"To the teacher's output, mean over shortcut frames at interval {INTERVAL}:\n"
-    return "\n".join([title, *quality_table(scores), "", *_cost_lines(model, adapter, clip, scores)])
-
-
-def _cost_lines(model: ShortcutV2V, adapter: Adapter, clip: video.Frames, scores: dict[str, Scores]) -> Iterator[str]:
     every = Scores([frame for part in scores.values() for frame in part.frames])
     args, kwargs = adapter.example(from_uint8(clip[0]))
-    count = macs(model, *args, **kwargs)
-    rows = (
-        ("teacher frame", every.teacher_seconds, count.teacher),
-        ("shortcut frame", every.shortcut_seconds, count.shortcut),
-        ("average video frame", every.average_seconds, count.amortised(INTERVAL)),
-    )
-    yield "| | ms | x faster | multiply-adds G | x fewer |"
-    yield "|---|---:|---:|---:|---:|"
-    for name, seconds, work in rows:
-        yield (
-            f"| {name} | {seconds * 1000:.0f} | {every.teacher_seconds / seconds:.2f} | "
-            f"{work / 1e9:.2f} | {count.teacher / work:.2f} |"
-        )
+    times = time_table(every, macs(model, *args, **kwargs), INTERVAL)
+    return "\n".join([title, *quality_table(scores), "", *times])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -15,7 +15,7 @@ from torch import Tensor
 from shortcutv2v import video
 from shortcutv2v.cli.setup import LONGEST, frame_range, frame_size, load_model, open_adapter
 from shortcutv2v.errors import InputError
-from shortcutv2v.measure import Interpolator, Metric, measure
+from shortcutv2v.measure import Interpolator, Macs, Metric, measure
 from shortcutv2v.measure.scores import Scores
 from shortcutv2v.precision import beside
 from shortcutv2v.report import about
@@ -128,54 +128,51 @@ def _worst(scores: Scores, start: int, times: Sequence[Fraction]) -> str:
     return f"worst frames: {', '.join(frames)}"
 
 
+def markdown(rows: Iterable[Sequence[str]], names: int = 1) -> Iterator[str]:
+    """Markdown lines of a table whose first row is the head; all columns but the first `names` are numbers."""
+    for number, row in enumerate(rows):
+        yield f"| {' | '.join(row)} |"
+        if not number:
+            yield f"|{'---|' * names}{'---:|' * (len(row) - names)}"
+
+
 def interval_table(scores: dict[int, Scores]) -> Iterator[str]:
     """Markdown lines: quality and time by interval, over the shortcut frames, beside the free baselines."""
     methods = next(iter(scores.values())).methods
-    header = ["interval", *(f"{title}, dB" for title in methods.values()), "worst frame, dB", "SSIM"]
-    yield f"| {' | '.join([*header, 'ms per frame', 'x faster'])} |"
-    yield f"|{'---:|' * (len(header) + 2)}"
+    titles = [f"{title}, dB" for title in methods.values()]
+    rows = [["interval", *titles, "worst frame, dB", "SSIM", "ms per frame", "x faster"]]
     for interval, found in scores.items():
-        decibels = [*(found.psnr(method) for method in methods), found.worst_psnr("ours")]
-        numbers = " | ".join(f"{value:.2f}" for value in decibels)
-        yield (
-            f"| {interval} | {numbers} | {found.ssim('ours'):.4f} | {found.average_seconds * 1000:.0f} | "
-            f"{found.speed:.2f} |"
-        )
+        numbers = [f"{value:.2f}" for value in (*map(found.psnr, methods), found.worst_psnr("ours"))]
+        speed = [f"{found.average_seconds * 1000:.0f}", f"{found.speed:.2f}"]
+        rows.append([str(interval), *numbers, f"{found.ssim('ours'):.4f}", *speed])
+    return markdown(rows, names=0)
 
 
 def quality_table(scores: dict[str, Scores]) -> Iterator[str]:
     """Markdown lines: PSNR and SSIM to the teacher's output over the shortcut frames, by clip and method."""
     distances = sorted({frame.distance for part in scores.values() for frame in part.at()})
-    header = ["part", "method", "PSNR dB", *(f"distance {d}" for d in distances), "worst frame", "SSIM"]
-    yield f"| {' | '.join(header)} |"
-    yield f"|---|---|{'---:|' * (len(header) - 2)}"
+    rows = [["part", "method", "PSNR dB", *(f"distance {d}" for d in distances), "worst frame", "SSIM"]]
     for part, found in scores.items():
         for method, title in found.methods.items():
             values = [found.psnr(method), *(found.psnr(method, d) for d in distances), found.worst_psnr(method)]
-            numbers = " | ".join(f"{value:.2f}" for value in values)
-            yield f"| {part} | {title} | {numbers} | {found.ssim(method):.4f} |"
+            rows.append([part, title, *(f"{value:.2f}" for value in values), f"{found.ssim(method):.4f}"])
+    return markdown(rows, names=2)
 
 
 def metric_table(scores: Scores, start: int = 0) -> Iterator[str]:
     """Markdown lines: every metric; see `Scores.table`."""
-    head, *rows = scores.table(scores.methods, start)
-    yield f"| {' | '.join(head)} |"
-    yield f"|---|{'---:|' * (len(head) - 1)}"
-    yield from (f"| {' | '.join(row)} |" for row in rows)
+    return markdown(scores.table(scores.methods, start))
 
 
-def time_table(scores: Scores) -> Iterator[str]:
-    """Markdown lines: milliseconds of each kind of frame."""
-    yield "| | ms | x faster |"
-    yield "|---|---:|---:|"
-    teacher = scores.teacher_seconds
-    rows = {
-        "teacher frame": teacher,
-        "shortcut frame": scores.shortcut_seconds,
-        "average video frame": scores.average_seconds,
-    }
-    for name, seconds in rows.items():
-        yield f"| {name} | {seconds * 1000:.0f} | {teacher / seconds:.2f} |"
+def time_table(scores: Scores, work: Macs | None = None, interval: int = 1) -> Iterator[str]:
+    """Markdown lines: milliseconds of each kind of frame; with `work`, multiply-adds at an interval, too."""
+    rows = [["", "ms", "x faster", *([] if work is None else ["multiply-adds G", "x fewer"])]]
+    seconds = (scores.teacher_seconds, scores.shortcut_seconds, scores.average_seconds)
+    macs = [0.0] * 3 if work is None else [work.teacher, work.shortcut, work.amortised(interval)]
+    for name, took, count in zip(("teacher", "shortcut", "average video"), seconds, macs, strict=True):
+        fewer = [] if work is None else [f"{count / 1e9:.2f}", f"{work.teacher / count:.2f}"]
+        rows.append([f"{name} frame", f"{took * 1000:.0f}", f"{seconds[0] / took:.2f}", *fewer])
+    return markdown(rows)
 
 
 def _intervals(text: str | None) -> list[int]:

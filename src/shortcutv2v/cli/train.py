@@ -14,9 +14,9 @@ from shortcutv2v.bar import say
 from shortcutv2v.cli.options import Reader, add_fields, check_config, parse, save
 from shortcutv2v.cli.setup import frame_size, open_adapter
 from shortcutv2v.distill import Adversary, FeaturePerceptual, LPIPSPerceptual, Settings, VGGPerceptual, open_clips
-from shortcutv2v.distill.checks import check_end, check_number, checked_folder, only_run_in
+from shortcutv2v.distill.checks import check_end, checked_folder, only_run_in
 from shortcutv2v.distill.settings import settings_of, weights_of
-from shortcutv2v.errors import ShortcutError
+from shortcutv2v.errors import ShortcutError, check_number
 from shortcutv2v.model import ShortcutV2V
 from shortcutv2v.translate import from_uint8
 

@@ -13,9 +13,8 @@ from torch import Tensor
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 from torch.utils import _pytree as pytree
 
-from shortcutv2v.distill.checks import check_number
 from shortcutv2v.distill.rollout import ShortcutFrame
-from shortcutv2v.errors import NonFiniteLossError
+from shortcutv2v.errors import NonFiniteLossError, check_number
 
 __all__ = ["EMA", "NaNGuard", "PictureLog", "StepSeed", "pictures_of"]
 

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import math
 import os
 import tempfile
 from collections.abc import Iterator
-from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from shortcutv2v.errors import InputError
+from shortcutv2v.errors import InputError, check_number
 from shortcutv2v.locks import held, locked
 from shortcutv2v.model import ShortcutV2V
 
@@ -34,36 +32,6 @@ __all__ = [
 _LARGEST_SIDE = 16384
 _RANKS = ("RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK")
 """Environment variables in which launchers number the processes of a run."""
-
-
-def check_number(
-    name: str, value: object, low: float, high: float = math.inf, *, whole: bool = False, inside: bool = False
-) -> None:
-    """Raise `InputError` if `value` is not a number from `low` to `high`.
-
-    Args:
-        name: the argument's name.
-        value: what the user gave.
-        low: smallest value.
-        high: largest value; infinity itself is refused.
-        whole: whether it must be a whole number.
-        inside: whether `low` and `high` themselves are refused, too.
-
-    Raises:
-        InputError: naming what was expected.
-
-    Examples:
-        >>> check_number("batch_size", 0, 1, whole=True)
-        Traceback (most recent call last):
-        shortcutv2v.errors.InputError: batch_size must be a whole number of at least 1, got 0
-        >>> check_number("decay", 0.5, 0, 1)
-    """
-    right = isinstance(value, Integral if whole else Real) and not isinstance(value, bool)
-    number: Any = value
-    if not right or not math.isfinite(number) or not (low < number < high if inside else low <= number <= high):
-        least, most = ("above", "below") if inside else ("of at least", "at most")
-        limits = f"{least} {low:.10g}" + ("" if high == math.inf else f" and {most} {high:.10g}")
-        raise InputError(f"{name} must be a {'whole ' if whole else ''}number {limits}, got {value!r}")
 
 
 def check_samples(length: int, seed: int, crop: object) -> None:

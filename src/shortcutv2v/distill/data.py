@@ -18,11 +18,11 @@ from torch.utils.data import Dataset
 
 from shortcutv2v.distill.cache.feature_cache import FeatureCache
 from shortcutv2v.distill.cache.samples import CachedFrames
-from shortcutv2v.distill.checks import check_number, check_samples
+from shortcutv2v.distill.checks import check_samples
 from shortcutv2v.distill.clips import FrameSource
 from shortcutv2v.distill.damage import Reader, whole_parts
 from shortcutv2v.distill.draws import Draw, PairDraw, SequenceDraw, seeded
-from shortcutv2v.errors import InputError
+from shortcutv2v.errors import InputError, check_number
 
 __all__ = ["Pairs", "Sequences", "Windows", "long_enough"]
 

@@ -13,8 +13,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
 from shortcutv2v.blocks.loading import load_exactly
-from shortcutv2v.distill.checks import check_number
-from shortcutv2v.errors import CheckpointError, InputError
+from shortcutv2v.errors import CheckpointError, InputError, check_number
 
 __all__ = ["MultiScale", "PatchDiscriminator", "TemporalDiscriminator", "load_authors"]
 

@@ -9,8 +9,7 @@ from collections.abc import Iterator, Sequence
 
 import torch
 
-from shortcutv2v.distill.checks import check_number
-from shortcutv2v.errors import InputError
+from shortcutv2v.errors import InputError, check_number
 
 __all__ = ["Draw", "PairDraw", "SequenceDraw", "seeded"]
 

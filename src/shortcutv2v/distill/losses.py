@@ -13,8 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from shortcutv2v.distill.checks import check_number
-from shortcutv2v.errors import InputError
+from shortcutv2v.errors import InputError, check_number
 
 __all__ = [
     "FORMS",

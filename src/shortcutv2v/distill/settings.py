@@ -12,10 +12,10 @@ import torch
 from torch import nn
 
 from shortcutv2v.distill.adversarial import Adversary
-from shortcutv2v.distill.checks import check_kind, check_number, check_path, check_precision, check_size
+from shortcutv2v.distill.checks import check_kind, check_path, check_precision, check_size
 from shortcutv2v.distill.losses import LossWeights
 from shortcutv2v.distill.presets import Preset, find_preset
-from shortcutv2v.errors import InputError, near_matches
+from shortcutv2v.errors import InputError, check_number, near_matches
 
 __all__ = ["Settings", "TrainerSettings", "settings_of", "weights_of"]
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import EarlyStopping, Timer
 
-from shortcutv2v.distill.checks import check_number
+from shortcutv2v.errors import check_number
 
 __all__ = ["Deadline", "Plateau", "Verdict"]
 

@@ -7,8 +7,8 @@ carry = split.head(frame)
 out = split.tail(carry, split.middle(carry))    # equals teacher(frame) bit for bit
 """
 
+from ..ops.flops import MacCounter
 from .capture import Capture
-from .cost import MacCounter
 from .cut import Branch, Cut, Layer, parse_cut
 from .facts import Facts
 from .protect import untouched

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from torch.fx import Graph, Node
 from torch.fx.node import map_arg
 
+from ..ops.flops import MacCounter
 from .build import attributes
-from .cost import MacCounter
 from .info import info, note, note_tensor
 from .quiet import patches_of_this_thread, silent
 from .runtime import same

@@ -18,9 +18,9 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from ..ops.flops import MacCounter
 from .build import Builder
 from .calls import ancestors, module_names, patched_calls
-from .cost import MacCounter
 from .info import info, is_heavy, note, note_tensor
 from .runtime import fire_after, fire_before
 from .structure import flatten

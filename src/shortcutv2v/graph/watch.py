@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.fx import Graph, Node
 
+from ..ops.flops import MacCounter
 from .calls import ancestors, module_names, patched_calls
-from .cost import MacCounter
 from .info import is_heavy, note, note_tensor
 from .structure import Structure, flatten
 from .traced import Call, Traced, Untraceable, random_state, version

@@ -13,10 +13,11 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode, _get_current_dispatch_mode_stack
 from torch.utils.flop_counter import FlopCounterMode, flop_registry, register_flop_formula
 
-__all__ = ["register"]
+__all__ = ["MacCounter", "register"]
 
 Shape = Sequence[int]
 
@@ -115,3 +116,27 @@ def register() -> None:
         counter = getattr(mode, "counter", None)
         if isinstance(counter, FlopCounterMode):
             counter.flop_registry = {**flop_registry, **counter.flop_registry}
+
+
+class MacCounter(TorchDispatchMode):
+    """Counts multiply-adds (half the floating-point operations) by torch's formulas and those of `shortcutv2v.ops`.
+
+    >>> with MacCounter() as count:
+    ...     _ = torch.nn.Conv2d(2, 3, 1)(torch.zeros(1, 2, 4, 4))
+    >>> count.total
+    96
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        register()  # torchvision may have been imported since
+        self.total = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        out = func(*args, **kwargs)
+        formula = flop_registry.get(func._overloadpacket)
+        nested = bool(args) and isinstance(args[0], Tensor) and args[0].is_nested  # has no shape to count by
+        if formula is not None and not nested:
+            self.total += int(formula(*args, **kwargs, out_val=out)) // 2
+        return out

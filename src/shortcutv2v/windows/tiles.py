@@ -7,7 +7,6 @@ that its padding is the picture's own. Crops begin at multiples of `align`, the 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -69,11 +68,6 @@ class Grid:
 
     def __len__(self) -> int:
         return len(self.cores)
-
-    @property
-    def overhead(self) -> float:
-        """Pixels of all crops per pixel of the picture, at least 1."""
-        return len(self) * math.prod(self.crop) / math.prod(self.size)
 
     @cached_property
     def shares(self) -> list[float]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -12,11 +13,24 @@ from torch import Tensor
 from shortcutv2v.adapter import Adapter
 from shortcutv2v.errors import InputError
 
-__all__ = ["Metric", "Setting", "Unavailable", "Windowed"]
+__all__ = ["Metric", "Setting", "Unavailable", "Windowed", "needed"]
 
 
 class Unavailable(Exception):  # noqa: N818 (not an error: the metric is left out, by name)
     """A metric cannot be computed here; the message says what is missing and how to get it."""
+
+
+def needed(module: str, package: str = "") -> Any:
+    """Import a module of an optional package, whose name is the module's unless it is given.
+
+    Raises:
+        Unavailable: the package is missing.
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError:
+        name = package or module.partition(".")[0]
+        raise Unavailable(f"{name} is missing: pip install 'shortcutv2v[measure]'") from None
 
 
 @dataclass(frozen=True)

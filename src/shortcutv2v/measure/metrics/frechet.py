@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from shortcutv2v.measure.metrics.base import Metric, Setting, Unavailable
+from shortcutv2v.measure.metrics.base import Metric, Setting, Unavailable, needed
 from shortcutv2v.measure.metrics.labels import script
 
 __all__ = ["FID", "FVD"]
@@ -31,11 +31,7 @@ class _Frechet(Metric):
         file = setting.files.get(self.name)
         if file is None:
             raise Unavailable(f"it needs a network for its features: give a TorchScript file by --use {self.name}=FILE")
-        try:
-            from torchmetrics.image.fid import FrechetInceptionDistance
-        except ImportError:
-            raise Unavailable("torchmetrics is missing: pip install 'shortcutv2v[measure]'") from None
-        self._make = FrechetInceptionDistance
+        self._make = needed("torchmetrics.image.fid").FrechetInceptionDistance
         self._features = _Features(file)
         self._frames: list[tuple[Tensor, Tensor]] = []
         self._found: list[tuple[Tensor, Tensor]] = []

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from shortcutv2v.measure.metrics.base import Metric, Setting, Unavailable
+from shortcutv2v.measure.metrics.base import Metric, Setting, Unavailable, needed
 
 __all__ = ["ClassAccuracy", "MeanIoU", "PixelAccuracy", "script"]
 
@@ -28,10 +28,7 @@ class MeanIoU(Metric):
 
     def __init__(self, setting: Setting) -> None:
         super().__init__(setting)
-        try:
-            import torchmetrics  # noqa: F401
-        except ImportError:
-            raise Unavailable("torchmetrics is missing: pip install 'shortcutv2v[measure]'") from None
+        self._make = needed("torchmetrics.classification").MulticlassConfusionMatrix
         self._writes: Any = getattr(setting.adapter, "writes", None)
         self._reads: Any = getattr(setting.adapter, "reads", None)
         file = setting.files.get("miou")
@@ -52,9 +49,7 @@ class MeanIoU(Metric):
         else:
             truth, _ = self._labels(teacher)
         if self._matrix is None:
-            from torchmetrics.classification import MulticlassConfusionMatrix
-
-            self._matrix = MulticlassConfusionMatrix(count).to(found.device)
+            self._matrix = self._make(count).to(found.device)
         self._matrix.update(found, truth)
 
     def finish(self) -> float | None:

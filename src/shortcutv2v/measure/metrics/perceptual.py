@@ -14,11 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from shortcutv2v.measure.metrics.base import Metric, Setting, Unavailable, Windowed
+from shortcutv2v.measure.metrics.base import Metric, Setting, Unavailable, Windowed, needed
 
 __all__ = ["FLIP", "LPIPS", "VMAF", "ColorVideoVDP"]
-
-_GET = "pip install 'shortcutv2v[measure]'"
 
 
 class LPIPS(Metric):
@@ -40,11 +38,9 @@ class LPIPS(Metric):
 
 @functools.cache
 def _lpips() -> Any:
-    try:
-        import lpips
-        from torchvision.models import AlexNet_Weights
-    except ImportError:
-        raise Unavailable(f"lpips is missing: {_GET}") from None
+    from torchvision.models import AlexNet_Weights
+
+    lpips = needed("lpips")
     file = Path(torch.hub.get_dir(), "checkpoints", AlexNet_Weights.DEFAULT.url.rpartition("/")[2])
     if not file.is_file():
         raise Unavailable(
@@ -62,10 +58,7 @@ class FLIP(Metric):
 
     def frame(self, made: Tensor, teacher: Tensor, source: Tensor) -> float:
         """See the base class."""
-        try:
-            import flip_evaluator
-        except ImportError:
-            raise Unavailable(f"flip-evaluator is missing: {_GET}") from None
+        flip_evaluator = needed("flip_evaluator", "flip-evaluator")
         pictures = [picture[0].float().permute(1, 2, 0).contiguous().cpu().numpy() for picture in (teacher, made)]
         return float(flip_evaluator.evaluate(*pictures, "LDR", applyMagma=False)[1])
 
@@ -87,11 +80,7 @@ class ColorVideoVDP(Windowed):
 
 @functools.cache
 def _cvvdp() -> Any:
-    try:
-        import pycvvdp
-    except ImportError:
-        raise Unavailable(f"cvvdp is missing: {_GET}") from None
-    return pycvvdp.cvvdp(display_name="standard_4k", quiet=True)
+    return needed("pycvvdp", "cvvdp").cvvdp(display_name="standard_4k", quiet=True)
 
 
 class VMAF(Windowed):

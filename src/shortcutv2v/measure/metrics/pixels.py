@@ -6,7 +6,7 @@ from torch import Tensor
 
 from shortcutv2v import summary
 from shortcutv2v.measure import quality
-from shortcutv2v.measure.metrics.base import Metric, Unavailable
+from shortcutv2v.measure.metrics.base import Metric, Unavailable, needed
 
 __all__ = ["MSSSIM", "PSNR", "SSIM"]
 
@@ -33,10 +33,8 @@ class SSIM(Metric):
         """See the base class."""
         if min(made.shape[-2:]) < quality.LEAST:
             raise Unavailable(f"the pictures are smaller than {quality.LEAST}x{quality.LEAST}")
-        try:
-            return quality.ssim(made, teacher)
-        except ImportError:
-            raise Unavailable("kornia is missing: pip install 'shortcutv2v[measure]'") from None
+        needed("kornia")
+        return quality.ssim(made, teacher)
 
 
 class MSSSIM(Metric):
@@ -48,8 +46,5 @@ class MSSSIM(Metric):
         """See the base class."""
         if min(made.shape[-2:]) < _PYRAMID:
             raise Unavailable(f"five scales need pictures of {_PYRAMID}x{_PYRAMID} or more: give a larger --size")
-        try:
-            from torchmetrics.functional.image import multiscale_structural_similarity_index_measure as ms_ssim
-        except ImportError:
-            raise Unavailable("torchmetrics is missing: pip install 'shortcutv2v[measure]'") from None
+        ms_ssim = needed("torchmetrics.functional.image").multiscale_structural_similarity_index_measure
         return float(ms_ssim(made.float(), teacher.float(), data_range=1.0))

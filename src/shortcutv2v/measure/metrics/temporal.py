@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from typing import Any
 
 import torch
@@ -10,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from shortcutv2v.measure import quality
-from shortcutv2v.measure.metrics.base import Metric, Setting, Unavailable
+from shortcutv2v.measure.metrics.base import Metric, Setting, Unavailable, needed
 
 __all__ = ["Flicker", "WarpingError", "flow", "warped"]
 
@@ -68,10 +67,7 @@ def flow(start: Tensor, end: Tensor) -> Tensor:
     Raises:
         Unavailable: OpenCV is missing, or the pictures are smaller than 16x16.
     """
-    try:
-        cv2: Any = importlib.import_module("cv2")  # its stubs lack the flow
-    except ImportError:
-        raise Unavailable("OpenCV is missing: pip install 'shortcutv2v[measure]'") from None
+    cv2 = needed("cv2", "OpenCV")
     if min(start.shape[-2:]) < 16:
         raise Unavailable("optical flow needs pictures of 16x16 or more")
     estimator: Any = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
