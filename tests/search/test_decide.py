@@ -138,3 +138,12 @@ def test_stretches_lie_apart_inside_the_film(frames: int, most: int) -> None:
     assert found[-1][2] <= frames
     assert all(start < middle < stop or (start == middle and frames <= 2) for start, middle, stop in found)
     assert all(one[2] <= other[0] for one, other in itertools.pairwise(found))
+
+
+@given(st.integers(0, 100), st.integers(1, 12), st.integers(1, 3))
+def test_features_are_computed_for_as_much_as_can_be_afforded(afford: int, stretches: int, cuts: int) -> None:
+    taken, count = decide.lessons(afford, stretches, cuts)
+    assert 1 <= taken <= cuts
+    assert 1 <= count <= stretches
+    assert taken * count <= max(1, afford)
+    assert taken == 1 or count >= min(4, stretches)

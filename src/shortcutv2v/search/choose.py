@@ -144,4 +144,5 @@ def _saved(search: Search, entry: Entry, worth: Worth) -> dict[str, Any]:
     kind = {_GIVEN: "given block", ReuseBlock.variant: "reuse"}.get(entry.candidate.variant, "trained block")
     speed = search.frames * search.teacher / worth.seconds
     why = f"{entry}, predicted {speed:.2f}x as fast with {worth.share:.0%} refreshes at {search.asked}"
-    return _decided(kind, why, candidate=asdict(entry.candidate), predicted={**asdict(worth), "speed": speed})
+    predicted = {**asdict(worth), "speed": speed}
+    return _decided(kind, why, candidate=asdict(entry.candidate), trained=entry.trained, predicted=predicted)

@@ -66,6 +66,11 @@ class Entry:
         """Decibels by which a stream's estimates may be too good at its beginning."""
         return (Calibration.from_recipe(self.calibration) or Calibration()).margin
 
+    @property
+    def place(self) -> str:
+        """The layers of the cut."""
+        return f"{self.candidate.enc} to {self.candidate.dec}"
+
     def __str__(self) -> str:
         name = self.candidate.name
         return f"reuse of features at cut {name}" if self.candidate.variant == ReuseBlock.variant else name
@@ -212,7 +217,7 @@ class Search:
         hopes = [self.worth(entry).seconds for entry in ready] + [self.hoped(entry).seconds for entry in order]
         best, cuts, kept = min(hopes, default=0.0), list[str](), list[Entry]()
         for entry in order:
-            cut = entry.candidate.enc + entry.candidate.dec
+            cut = entry.place
             if self.goal.quality is not None and decide.hopeless(entry.times, self.goal, self.frames, best):
                 say(f"{entry}: not trained, head and tail alone are slower than the best hope, {in_words(best)}")
             elif cut in cuts or len(cuts) < _TRAINED:

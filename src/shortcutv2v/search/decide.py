@@ -24,6 +24,7 @@ __all__ = [
     "film_seconds",
     "halving",
     "hopeless",
+    "lessons",
     "refresh_share",
     "spread",
     "worth",
@@ -36,6 +37,8 @@ LIFT = 6.0
 """dB that a block gains over reuse in minutes: 5.9 to 7.8 on the four clips of docs/quality.md."""
 _UNREACHABLE = 1.03
 """Time of a film whose quality cannot be held, relative to the teacher's: what `quality.Quality` allows for looking."""
+_LESSONS = 4
+"""Stretches of a film that a block should learn from, at least."""
 _SHARE = 0.5
 """Share of what a search saves that it may cost."""
 
@@ -106,14 +109,10 @@ def refresh_share(curves: Curves, goal: Goal, quality: float) -> float:
 
 
 def film_seconds(frames: int, times: Times, share: float, *, looks: bool = True) -> float:
-    """Return the time of a film.
+    """Return the time of a film at a share of refreshes.
 
-    Args:
-        frames: of the film.
-        times: of a frame's parts.
-        share: of refreshes.
-        looks: True for a stream with a goal: a refreshed frame was looked at, and its prediction is audited by a run of
-            the tail. It takes the teacher alone where that is faster.
+    With a goal, a refreshed frame was looked at, and its prediction is audited by a run of the tail; a stream takes the
+    teacher alone where that is faster. `looks=False` is for intervals.
 
     >>> film_seconds(10, Times(10, 11, 4, 1, 2, 1), 0.2), film_seconds(10, Times(10, 11, 4, 1, 2, 1), 0.2, looks=False)
     (60.0, 54.0)
@@ -258,6 +257,16 @@ def field_size(seconds: float, most: int, shortest: float) -> int:
     """
     sizes = (size for size in range(2, most + 1) if halving(size, seconds)[0].until >= shortest)
     return max(sizes, default=1)
+
+
+def lessons(afford: int, stretches: int, cuts: int) -> tuple[int, int]:
+    """Return of how many cuts features are computed, and on how many stretches: four, before there is a second cut.
+
+    >>> lessons(5, 12, 3), lessons(9, 12, 3), lessons(60, 12, 3), lessons(0, 2, 3)
+    ((1, 5), (2, 4), (3, 12), (1, 1))
+    """
+    taken = min(cuts, max(1, afford // max(1, min(_LESSONS, stretches))))
+    return taken, min(stretches, max(1, afford // taken))
 
 
 def dominated(points: Mapping[str, Sequence[float]]) -> dict[str, str]:

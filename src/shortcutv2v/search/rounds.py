@@ -20,7 +20,7 @@ from shortcutv2v.search.decide import Goal
 from shortcutv2v.search.field import Candidate
 from shortcutv2v.search.film import LEARN
 
-__all__ = ["contest"]
+__all__ = ["contest", "trained"]
 
 _SHORTEST, _FRAMES = 20.0, 60
 """Seconds of training, and shortcut frames that take as long, after which a candidate can be judged."""
@@ -36,7 +36,7 @@ def contest(search: Search, field: Sequence[Entry], seconds: float) -> list[Entr
         field: candidates, the best hope first; where time is short, only the first take part.
         seconds: for all of it, features and judging included.
     """
-    parts, amount = _lessons(search, field, seconds)
+    field, parts, amount = _lessons(search, field, seconds)
     by_time = search.asked.steps is None
     shortest = max(_SHORTEST, _FRAMES * max(entry.times.shortcut for entry in field))
     size = decide.field_size(amount, len(field), shortest) if by_time else len(field)
@@ -44,15 +44,15 @@ def contest(search: Search, field: Sequence[Entry], seconds: float) -> list[Entr
     for number, each in enumerate(decide.halving(size, amount), start=1):
         alive, out = alive[: each.kept], alive[each.kept :]
         left = [*out, *left]
-        trained = [_trained(search, number, entry, each.until, parts) for entry in alive]
-        goal = decide.attainable([entry.curves for entry in trained], search.goal)
-        alive = sorted(trained, key=lambda entry: search.key(search.worth(entry, goal)))
+        after = [trained(search, number, entry, each.until, parts) for entry in alive]
+        goal = decide.attainable([entry.curves for entry in after], search.goal)
+        alive = sorted(after, key=lambda entry: search.key(search.worth(entry, goal)))
         _tell(search, number, alive, goal, f"{each.until:.4g} {'s' if by_time else 'steps'}")
     shutil.rmtree(search.folder / "features", ignore_errors=True)
     return [*alive, *left]
 
 
-def _tell(search: Search, number: int, alive: Sequence[Entry], goal: Goal, trained: str) -> None:
+def _tell(search: Search, number: int, alive: Sequence[Entry], goal: Goal, amount: str) -> None:
     """Say what each candidate of a round is worth, and which leads."""
     for place, entry in enumerate(alive, start=1):
         worth, last = search.worth(entry, goal), max(map(len, entry.curves))
@@ -63,20 +63,21 @@ def _tell(search: Search, number: int, alive: Sequence[Entry], goal: Goal, train
         )
     lower = goal.quality is not None and goal.quality != search.goal.quality
     judged = f"; judged at {goal.quality:.1f} dB, which the best holds so far" if lower else ""
-    say(f"round {number}: trained for {trained} each{judged}; {alive[0]} leads")
+    say(f"round {number}: trained for {amount} each{judged}; {alive[0]} leads")
 
 
-def _lessons(search: Search, field: Sequence[Entry], seconds: float) -> tuple[list[FrameSource], float]:
-    """Return the parts to learn from, as many as time and disk allow for their features, and the amount of training."""
-    learn, cuts = search.stretches.learn, len({entry.candidate.enc + entry.candidate.dec for entry in field})
+def _lessons(search: Search, field: Sequence[Entry], seconds: float) -> tuple[list[Entry], list[FrameSource], float]:
+    """Return the candidates and the parts that time and disk allow features for, and the amount of training."""
+    learn, places = search.stretches.learn, list(dict.fromkeys(entry.place for entry in field))
     found = search.record.once("features", lambda: _sizes(search, field[0].candidate))
-    room = min(1e9 * LIMIT_GB, found["free"] / 2) / max(1, cuts * LEARN * found["bytes"])
-    costs = cuts * LEARN * search.teacher
-    count = max(1, min(len(learn), int(room), int(_FEATURES * seconds / costs)))
+    room = min(1e9 * LIMIT_GB, found["free"] / 2) / max(1, LEARN * found["bytes"])
+    afford = int(min(room, _FEATURES * seconds / (LEARN * search.teacher)))
+    cuts, count = decide.lessons(afford, len(learn), len(places))
+    field = [entry for entry in field if entry.place in places[:cuts]]
     parts = [learn[round(n * (len(learn) - 1) / max(1, count - 1))] for n in range(count)]
     judging = 2 * sum(map(len, search.stretches.held)) * sum(entry.times.shortcut for entry in field)
-    amount = max(seconds / 2, seconds - count * costs - judging)
-    return list(parts), amount if search.asked.steps is None else search.asked.steps
+    amount = max(seconds / 2, seconds - cuts * count * LEARN * search.teacher - judging)
+    return field, list(parts), amount if search.asked.steps is None else search.asked.steps
 
 
 def _sizes(search: Search, candidate: Candidate) -> dict[str, int]:
@@ -86,7 +87,8 @@ def _sizes(search: Search, candidate: Candidate) -> dict[str, int]:
     return {"bytes": size, "free": shutil.disk_usage(search.record.path.parent).free}
 
 
-def _trained(search: Search, number: int, entry: Entry, until: float, parts: Sequence[FrameSource]) -> Entry:
+def trained(search: Search, number: int, entry: Entry, until: float, parts: Sequence[FrameSource]) -> Entry:
+    """Train a candidate in a round until it has had so many seconds, or steps, in all; return it as it is then."""
     name = f"round {number}: {entry}"
     found = search.record.once(name, partial(_train, search, entry.candidate, until, parts))
     return Entry(entry.candidate, entry.times, trained=until, **found)
