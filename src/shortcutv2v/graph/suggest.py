@@ -36,9 +36,7 @@ def suggest_cuts(
         price: multiply-adds of a Shortcut block for a shape of `a` and a shape of `f`; None for a free block.
 
     Returns:
-        One entry per distinct cut: a convolution, the norm and the activation after it count as one place, under the
-        name of the last. Cuts that leak come last, before them those at a picture, and each of these groups begins
-        with the cut that saves most. Of names for the same tensor the outermost is given.
+        One entry per distinct cut, see `shortcutv2v.suggest_cuts`. Of names for the same tensor the outermost is given.
 
     Raises:
         InputError: the teacher is not a module.

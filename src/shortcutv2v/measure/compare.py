@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -51,17 +51,12 @@ class Pictures:
 
 @dataclass
 class _Frame:
-    """A frame that waits for the next refresh."""
+    """A frame that waits for the next refresh; its score has no values yet."""
 
-    number: int
+    score: FrameScore
     source: Tensor
     teacher: Tensor
     ours: Tensor
-    distance: int
-    reason: str | None
-    teacher_seconds: float
-    seconds: float
-    opening: bool
     inputs: Inputs
 
 
@@ -114,7 +109,7 @@ def compare(
     waiting: list[_Frame] = []
     for frame in _run(model, adapter, target or adapter, frames, lookahead and not adapter.recurrent, goal):
         waiting.append(frame)
-        if frame.opening or not frame.distance:
+        if not frame.score.distance:
             yield from baselines.finish(waiting)
             waiting = []
     yield from baselines.finish(waiting)
@@ -196,18 +191,9 @@ def _run(
             opening = stream.shortcuts + stream.refreshes.total() == counted
             reason = next(iter(stream.refreshes - before), None)
             counted, before = stream.shortcuts + stream.refreshes.total(), stream.refreshes.copy()
-            yield _Frame(
-                number,
-                source,
-                wanted,
-                shown(ours),
-                0 if opening else stream.distance,
-                reason,
-                timed_teacher.seconds,
-                stream.record.seconds if lookahead else timed.seconds,
-                opening,
-                inputs.popleft() if inputs else adapter.example(source),
-            )
+            seconds = timed_teacher.seconds, stream.record.seconds if lookahead else timed.seconds
+            score = FrameScore(number, 0 if opening else stream.distance, {}, *seconds, opening, reason)
+            yield _Frame(score, source, wanted, shown(ours), inputs.popleft() if inputs else adapter.example(source))
 
 
 class _Baselines:
@@ -224,10 +210,10 @@ class _Baselines:
     @torch.no_grad()
     def finish(self, frames: list[_Frame]) -> Iterator[Pictures]:
         """Yield shortcut frames, then the full or opening frame at their end, if there is one."""
-        full = [frame for frame in frames if not frame.distance]
-        after = None if not full or full[0].opening else self._anchor(full[0])
+        full = [frame for frame in frames if not frame.score.distance]
+        after = None if not full or full[0].score.opening else self._anchor(full[0])
         for frame in frames:
-            if frame.distance and self._before is not None:
+            if frame.score.distance and self._before is not None:
                 yield self._shortcut(frame, self._before, after)
             else:
                 yield self._scored(frame, dict.fromkeys(self.methods, frame.ours))
@@ -235,7 +221,7 @@ class _Baselines:
 
     def _anchor(self, frame: _Frame) -> _Anchor:
         carry = self._head(frame)
-        return _Anchor(frame.number, frame.ours, self.model.make_reference(carry, self.model.middle(carry)))
+        return _Anchor(frame.score.number, frame.ours, self.model.make_reference(carry, self.model.middle(carry)))
 
     def _head(self, frame: _Frame) -> Carry:
         args, kwargs = frame.inputs
@@ -247,13 +233,13 @@ class _Baselines:
         reuse = shown(cropped(picture, frame.source.shape[-2:], self.adapter.pad(frame.source).shape[-2:]))
         made = {"ours": frame.ours, "reuse": reuse, "repeat": before.picture}
         made |= self._between(frame, carry, before, after)
-        used = before if after is None or frame.number - before.number == frame.distance else after
+        used = before if after is None or frame.score.number - before.number == frame.score.distance else after
         return self._scored(frame, made, self.model.analyse(used.reference, carry) if self.analyse else ())
 
     def _between(self, frame: _Frame, carry: Carry, before: _Anchor, after: _Anchor | None) -> dict[str, Tensor]:
         """Return the pictures interpolated between two refreshes; after the last one, those of its own."""
         ends = [anchor for anchor in (before, after) if anchor is not None]
-        share = 0.0 if after is None else (frame.number - before.number) / (after.number - before.number)
+        share = 0.0 if after is None else (frame.score.number - before.number) / (after.number - before.number)
         sizes = zip(frame.teacher.shape, self.adapter.pad(frame.source).shape, frame.source.shape, strict=True)
         size = [large * padded // own for large, padded, own in sizes]
         motions = [moved(end.picture, self.model.analyse(end.reference, carry)[0], (size[2], size[3])) for end in ends]
@@ -266,12 +252,9 @@ class _Baselines:
         return made
 
     def _scored(self, frame: _Frame, made: dict[str, Tensor], predictions: tuple[Prediction, ...] = ()) -> Pictures:
-        found = (
-            {} if frame.opening else self.panel.frame(made, frame.teacher, frame.source.float(), bool(frame.distance))
-        )
-        score = FrameScore(
-            frame.number, frame.distance, found, frame.teacher_seconds, frame.seconds, frame.opening, frame.reason
-        )
+        score, given = frame.score, (made, frame.teacher, frame.source.float())
+        if not score.opening:
+            score = replace(score, values=self.panel.frame(*given, bool(score.distance)))
         source, teacher, ours, reuse = (x[0].cpu() for x in (frame.source, frame.teacher, frame.ours, made["reuse"]))
         return Pictures(score, source, teacher, ours, reuse, predictions)
 
