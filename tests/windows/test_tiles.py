@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from shortcutv2v.errors import InputError
 from shortcutv2v.windows import Grid
+from shortcutv2v.windows.levels import Cell, Levels
 
 SIDES = st.integers(1, 70)
 
@@ -86,6 +87,24 @@ def test_all_windows_give_the_whole_picture(name: str, size: tuple[int, int]) ->
     made = windowed(network, picture, Grid.of(size, 24, reach, align))
     # Convolutions choose their algorithm by size, so equal within rounding.
     assert torch.allclose(made, network(picture), atol=1e-6)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("size", [(61, 83), (64, 96), (50, 37), (20, 70)])
+@torch.no_grad()
+def test_windows_out_of_cells_of_every_level_equal_the_whole_picture(name: str, size: tuple[int, int]) -> None:
+    build, align, reach = NETWORKS[name]
+    picture, network = torch.rand(1, 3, *size), build()
+    whole = network(picture)
+    levels = Levels.of(size, 12, reach, align).serving([whole])
+    for level, members in enumerate(levels.members):
+        canvas = torch.full_like(whole, torch.nan)
+        for job in levels.jobs([Cell(level, place) for place in range(len(members))], "cpu"):
+            part = network(levels.grids[level].cut(picture, job.places))
+            for window in job.windows[0]:
+                one = next(levels.jobs([Cell(level, job.places[0])], "cpu", wanted={window}))
+                levels.paste(canvas, part, one)
+        assert torch.allclose(canvas, whole, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", NETWORKS)

@@ -9,7 +9,7 @@ from shortcutv2v.errors import InputError
 
 __all__ = ["Windows"]
 
-_LEAST = 24
+_LEAST = 32
 """Side of the smallest core: smaller ones cost more to run than they save."""
 
 
@@ -25,8 +25,8 @@ class Windows:
         quality: PSNR in dB to the teacher that the pictures shall hold; None for that of a `Quality` policy, else 40.
         predict: predict windows with the block, if it is trained; False uses no block, and whole frames are
             the teacher's.
-        rolling: share of the windows that is refreshed on every frame, no more and no fewer, so that all frames take
-            about as long; 0 refreshes what the quality needs.
+        rolling: share of the windows that is refreshed on every frame, so that all frames take about as long; more only
+            if a quality is asked for that needs it. 0 refreshes what the quality needs.
 
     Raises:
         InputError: a value is out of range.
@@ -54,7 +54,7 @@ class Windows:
 
         Examples:
             >>> Windows().side(360, halo=4), Windows(size=64).side(360, halo=4)
-            (39, 64)
+            (40, 64)
         """
         if self.size is not None:
             return self.size

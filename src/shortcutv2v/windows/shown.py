@@ -10,8 +10,8 @@ from torch import Tensor
 from shortcutv2v.decibels import psnr_of
 from shortcutv2v.graph import flatten
 from shortcutv2v.rows import same
+from shortcutv2v.windows.levels import Job, Levels
 from shortcutv2v.windows.locality import Call
-from shortcutv2v.windows.tiles import Grid
 from shortcutv2v.windows.worth import changes
 
 __all__ = ["Shown"]
@@ -22,7 +22,7 @@ class Shown:
 
     Args:
         call: the inputs that it was made from.
-        grid: the windows.
+        levels: the windows.
         output: the teacher's output, or the block's; copied.
         error: its expected mean square error.
 
@@ -32,13 +32,14 @@ class Shown:
         expected: error of each window as it is shown now.
     """
 
-    def __init__(self, call: Call, grid: Grid, output: Any, error: float) -> None:
+    def __init__(self, call: Call, levels: Levels, output: Any, error: float) -> None:
         leaves, self._structure = flatten(output)
-        self.grid, self._key = grid, call.key
+        self._key = call.key
         self._others = [tensor.clone() for tensor in call.others]
         self._seen = [call.tensors[i].clone() for i in call.pictures]
         self.leaves: list[Tensor] = [leaf.clone() for leaf in leaves]
-        self.errors, self.ages = [error] * len(grid), [0] * len(grid)
+        self.levels, self.grid = levels, levels.grids[0]
+        self.errors, self.ages = [error] * len(self.grid), [0] * len(self.grid)
         self.expected = list(self.errors)
 
     def serves(self, call: Call) -> bool:
@@ -57,11 +58,10 @@ class Shown:
         """Return a copy of the output."""
         return self.rebuilt(leaf.clone() for leaf in self.leaves)
 
-    def paste(self, made: Iterable[tuple[Sequence[int], Sequence[Tensor]]]) -> None:
-        """Take over the outputs of windows."""
-        for windows, leaves in made:
-            for whole, parts in zip(self.leaves, leaves, strict=True):
-                self.grid.paste(whole, parts, windows)
+    def paste(self, job: Job, made: Sequence[Tensor]) -> None:
+        """Take over the windows of a job from the output's tensors for its crops."""
+        for whole, parts in zip(self.leaves, made, strict=True):
+            self.levels.paste(whole, parts, job)
 
     def passed(self, call: Call, computed: Sequence[int], expected: list[float]) -> None:
         """Note the end of a frame, its computed windows, and the errors of all windows."""

@@ -11,7 +11,7 @@ import dataclasses
 import math
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -19,29 +19,31 @@ from torch import Tensor
 
 from shortcutv2v.decibels import error_of
 from shortcutv2v.errors import InputError
+from shortcutv2v.graph import flatten
 from shortcutv2v.quality import Quality
 from shortcutv2v.refresh import Every, RefreshPolicy
 from shortcutv2v.rows import finite
 from shortcutv2v.stream import Stream
 from shortcutv2v.summary import KEPT, Summary
 from shortcutv2v.types import Reference
+from shortcutv2v.windows.levels import Job, Levels
 from shortcutv2v.windows.locality import Call, Locality, probe
-from shortcutv2v.windows.parts import AUDITED, Guess, Patches, Predictor
+from shortcutv2v.windows.parts import AUDITED, Guess, Patches, Predictor, measure
+from shortcutv2v.windows.plan import Budget, Plan, allowed, planned, rolled, worthwhile
 from shortcutv2v.windows.settings import Windows
 from shortcutv2v.windows.shown import Shown
-from shortcutv2v.windows.tiles import Grid
 from shortcutv2v.windows.times import Times
-from shortcutv2v.windows.worth import Gains, budgeted
+from shortcutv2v.windows.worth import Gains
 
 if TYPE_CHECKING:
     from shortcutv2v.model import ShortcutV2V
 
 __all__ = ["WindowStream"]
 
-_MARGIN = 0.7
-"""Share of the allowed error that is planned for: 1.5 dB of reserve, because windows are chosen by estimates."""
-_CAP = 4.0
-"""Largest error of one window, in errors that the picture may have: 6 dB."""
+_Made = tuple[Job, list[Tensor]]
+"""A refreshed job, and the output's tensors for its crops."""
+_CAUTIOUS = 2.0
+"""Gain of a change before anything is learnt."""
 _AUDIT_EVERY = 2
 """Frames from one refresh of the oldest kept window to the next."""
 _DEFAULT_QUALITY = 40.0
@@ -86,8 +88,9 @@ class WindowStream(Stream):
         self.windows = windows or Windows()
         asked = refresh.target if isinstance(refresh, Quality) else _DEFAULT_QUALITY
         self.quality = asked if self.windows.quality is None else self.windows.quality
+        self._asked = isinstance(refresh, Quality) or self.windows.quality is not None
         self.locality: Locality | None = None
-        self._grid: Grid | None = None
+        self._levels: Levels | None = None
         predicts = self.windows.predict and model.trained_interval is not None
         super().__init__(model, refresh if predicts else Every(1), show_shortcut, picture)
 
@@ -95,7 +98,7 @@ class WindowStream(Stream):
         """Forget the video."""
         super().reset()
         self._shown: Shown | None = None
-        self._gains, self._trust = Gains(2), Gains(1)
+        self._gains, self._trust = Gains(2, gain=_CAUTIOUS), Gains(1)
         self._audited: int | None = None
         self._predictor = Predictor(self.model, self.refresh.interval)
         self._frames = 0
@@ -125,8 +128,8 @@ class WindowStream(Stream):
             return self._whole(call, args, kwargs)
         signals = shown.changes(call, self.halo)
         errors = [self._kept(known, signal) for known, signal in zip(shown.errors, signals, strict=True)]
-        plan = self._rolled(shown, errors) if self.windows.rolling else self._planned(shown, errors)
-        if plan is None or not self._run(call, shown, plan, signals, errors):
+        plan = self._planned(shown, errors)
+        if not self._pays(plan) or not self._run(call, shown, plan, signals, errors):
             return self._whole(call, args, kwargs)
         output, seconds = shown.output(), time.perf_counter() - begun
         self._times.note_frame(seconds)
@@ -143,115 +146,147 @@ class WindowStream(Stream):
         """Divide pictures of this size into windows; probe the teacher before the first frame."""
         if self.locality is None:
             self.locality = probe(self.model.teacher, call, self.picture, self.windows.size or _PROBED)
-        if self._grid is None or self._grid.size != call.size:
-            self.halo = self.locality.halo(self._allowed) if self.windows.halo is None else self.windows.halo
-            side = self.windows.side(call.size[0], self.halo)
-            self._grid, self._shown = Grid.of(call.size, side, self.halo, self.locality.align), None
-            device = call.tensors[call.pictures[0]].device.type
-            self._times = Times(self._grid, self.locality.seconds, self._guesses, device)
+        if self._levels is None or self._levels.grids[0].size != call.size:
+            self.halo = self.locality.halo(allowed(self.quality)) if self.windows.halo is None else self.windows.halo
+            side, device = self.windows.side(call.size[0], self.halo), call.tensors[call.pictures[0]].device.type
+            self._levels = Levels.of(call.size, side, self.halo, self.locality.align, between=device == "cpu")
+            self._times = self._timed(self._levels, device)
+            self._shown, self._measured = None, False
 
-    @property
-    def _allowed(self) -> float:
-        return _MARGIN * error_of(self.quality)
+    def _timed(self, levels: Levels, device: str) -> Times:
+        assert self.locality is not None  # noqa: S101  (made before)
+        return Times(levels, self.locality.seconds, self.refresh.interval if self._guesses else 1, device)
 
     @property
     def _guesses(self) -> bool:
         return self.windows.predict and self.model.trained_interval is not None
 
-    def _planned(self, shown: Shown, errors: Sequence[float]) -> tuple[list[int], list[int]] | None:
-        """Return the windows to refresh, and those to predict, given the errors of keeping; None if that is slow."""
-        todo = self._over(shown, errors)
-        kept = [window for window in range(len(errors)) if window not in set(todo)]
-        self._audited = None
-        if kept and self._frames % _AUDIT_EVERY == 0:
-            self._audited = max(kept, key=shown.ages.__getitem__)
-            todo.append(self._audited)
-        direct, guessed = self._predictor.divided(todo)
-        return (direct, guessed) if self._times.pay(len(direct), len(guessed)) else None
+    def _planned(self, shown: Shown, errors: Sequence[float]) -> Plan:
+        """Return the windows to refresh and to predict, given the errors of keeping them."""
+        predictor, windows = self._predictor, range(len(errors))
+        plan = planned(errors, [predictor.outlook(window) for window in windows], self._budget)
+        if not predictor.known:  # the first predictions are audits
+            plan = Plan([*plan.refresh, *plan.predict[AUDITED:]], plan.predict[:AUDITED])
+        kept = [window for window in windows if window not in {*plan.refresh, *plan.predict}]
+        self._audited = max(kept, key=shown.ages.__getitem__) if kept and self._frames % _AUDIT_EVERY == 0 else None
+        if self._audited is not None:
+            plan = Plan([*plan.refresh, self._audited], plan.predict)
+        if self.windows.rolling:
+            return self._rolled(plan, shown, errors)
+        assert self._levels is not None  # noqa: S101  (made before)
+        return worthwhile(plan, self._levels, self._times, predictor.success) if predictor.known else plan
 
-    def _rolled(self, shown: Shown, errors: Sequence[float]) -> tuple[list[int], list[int]]:
-        """Return as many windows to refresh as on every frame, and those to predict."""
-        over, count = self._over(shown, errors), math.ceil(self.windows.rolling * len(errors))
-        predicts = self._predictor.patches is not None
-        worth = shown.errors if predicts else errors
-        ages = self._predictor.ages if predicts else shown.ages
+    def _rolled(self, plan: Plan, shown: Shown, errors: Sequence[float]) -> Plan:
+        """Return as many windows to refresh as on every frame, more only for a quality that was asked for."""
+        over, predicts = set(self._budget.over(errors)), self._predictor.patches is not None
+        if not self._asked:
+            plan = Plan([], sorted(over) if predicts else [])
+        known, ages = (shown.errors, self._predictor.ages) if predicts else (errors, shown.ages)
         oldest = 2 / self.windows.rolling
-        due = sorted(
-            range(len(errors)), key=lambda w: (ages[w] >= oldest, w in set(over), worth[w], ages[w]), reverse=True
-        )
-        if predicts and not self._predictor.known:
-            audited = min(AUDITED, count)
-            return due[audited:count], due[:audited]
-        return due[:count], [window for window in over if predicts and window not in due[:count]]
+        count = math.ceil(self.windows.rolling * len(errors))
+        found = rolled(plan, lambda w: (ages[w] >= oldest, w in over, known[w], ages[w]), count, len(errors))
+        if predicts and not self._asked and not self._predictor.known:
+            return Plan(found.refresh[AUDITED:], found.refresh[:AUDITED])  # audits are refreshed, too
+        return found
 
-    def _over(self, shown: Shown, errors: Sequence[float]) -> list[int]:
-        return budgeted(errors, shown.grid.shares, self._allowed, _CAP * self._allowed)
+    def _pays(self, plan: Plan) -> bool:
+        """Return True if this is faster than whole frames; of rolling refreshes, than the slowest of them."""
+        times, levels = self._times, self._levels
+        assert levels is not None  # noqa: S101  (made before)
+        cells = levels.cover(plan.refresh, times.refresh), levels.cover(plan.predict, times.predict)
+        return times.pay(times.cost(*cells), steady=bool(self.windows.rolling))
 
     def _run(
-        self,
-        call: Call,
-        shown: Shown,
-        plan: tuple[list[int], list[int]],
-        signals: Sequence[tuple[float, float]],
-        errors: list[float],
+        self, call: Call, shown: Shown, plan: Plan, signals: Sequence[tuple[float, float]], errors: list[float]
     ) -> bool:
         """Compute windows and paste them; return False if a result is not finite: nothing on show has changed then."""
-        begun, (direct, guessed) = time.perf_counter(), plan
-        found = list(self._predictor.run(call, shown.grid, guessed))
-        for window in direct:
-            errors[window] = 0.0
+        begun, predictor = time.perf_counter(), self._predictor
+        predicted = self._jobs(plan.predict, self._times.predict, set(plan.predict))
+        found = [guess for job in predicted for guess in predictor.run(call, shown.levels, job)]
         for guess in found:
             errors[guess.window] = guess.error
-        over = [] if self.windows.rolling else self._over(shown, errors)
-        full = [*direct, *self._predictor.refused(found, over)]
-        made = list(self._predictor.refresh(call, shown.grid, full))
+        left = [0.0 if window in set(plan.refresh) else error for window, error in enumerate(errors)]
+        holds = self._asked or not self.windows.rolling
+        wanted = [*plan.refresh, *predictor.refused(found, set(self._budget.over(left) if holds else []))]
+        refreshed = self._jobs(wanted, self._times.refresh, set(wanted) if self.windows.rolling else None)
+        made = [(job, predictor.refresh(call, shown.levels, job)) for job in refreshed]
         if not all(finite([leaves for _, leaves in made], [guess.leaves for guess in found])):
             return False
-        self._times.note_windows(full, guessed, time.perf_counter() - begun)
+        self._times.note_windows(refreshed, predicted, time.perf_counter() - begun)
         self._learn(shown, signals, made, {guess.window: guess for guess in found})
+        self._show(call, shown, made, found, errors)
+        return True
+
+    def _jobs(self, windows: Sequence[int], costs: Sequence[float], taken: Collection[int] | None) -> list[Job]:
+        assert self._levels is not None  # noqa: S101  (made before)
+        return list(self._levels.jobs(self._levels.cover(windows, costs), self._times.device, taken))
+
+    def _show(
+        self, call: Call, shown: Shown, made: Sequence[_Made], found: Sequence[Guess], errors: list[float]
+    ) -> None:
+        """Paste windows into the picture on show, and note what became of them."""
+        full = {window for job, _ in made for windows in job.windows for window in windows}
         for window in full:
             errors[window] = 0.0
-        shown.paste(([guess.window], guess.leaves) for guess in found)
-        shown.paste(made)
-        shown.passed(call, todo := [*direct, *guessed], errors)
+        for guess in found:
+            shown.paste(guess.job, guess.leaves)
+        for job, leaves in made:
+            shown.paste(job, leaves)
+        guessed = [guess.window for guess in found if guess.window not in full]
+        shown.passed(call, [*full, *guessed], errors)
         self._predictor.passed(full, guessed)
         if full and (patches := self._predictor.patches) is not None:
             self._reference, self._encoded = Reference(patches.a, patches.f, ()), False
-        self.counts.update(kept=len(errors) - len(todo), predicted=len(todo) - len(full), refreshed=len(full))
-        return True
+        kept = len(errors) - len(full) - len(guessed)
+        self.counts.update(kept=kept, predicted=len(guessed), refreshed=len(full))
 
     def _learn(
         self,
         shown: Shown,
         signals: Sequence[tuple[float, float]],
-        made: Sequence[tuple[list[int], list[Tensor]]],
+        made: Sequence[_Made],
         found: Mapping[int, Guess],
     ) -> None:
         """Compare what is on show, and what was predicted, with the refreshed windows."""
-        grid, before = shown.grid, self.picture(shown.rebuilt(shown.leaves))
-        for windows, leaves in made:
+        before = self.picture(shown.rebuilt(shown.leaves))
+        for job, leaves in made:
             after = self.picture(shown.rebuilt(leaves))
-            for window, core in zip(windows, grid.inner(after, before, windows), strict=True):
-                error = _error(core, grid.core(before, window, after))
+            for window, old, core in shown.levels.cores(job, before, after):
+                error = _error(core, old)
                 if window == self._audited:
                     self._trust.learn((shown.errors[window] + self._gains.estimate(signals[window]),), error)
                 self._gains.learn(signals[window], max(error - shown.errors[window], 0.0))
                 if window in found:
-                    guess = self.picture(shown.rebuilt(found[window].leaves))
-                    self._predictor.audit(found[window], _error(core, grid.inner(guess, before, [window])[0]))
+                    guess = found[window]
+                    views = shown.levels.cores(guess.job, before, self.picture(shown.rebuilt(guess.leaves)))
+                    self._predictor.audit(guess, _error(core, next(views)[2]))
 
     def _whole(self, call: Call, args: Any, kwargs: Any) -> Any:
         """A frame as in `Stream`; remember what it shows, unless windows rest."""
-        begun, grid = time.perf_counter(), self._grid
-        assert grid is not None  # noqa: S101  (made before)
+        begun = time.perf_counter()
         output = super().__call__(*args, **kwargs)
         self._times.note_whole(time.perf_counter() - begun, full=self.distance == 0)
         self._shown = None
         if not self._times.rest and all(finite(output)):
-            estimates = self.policies[0].estimates if self.distance and self.policies else ()
-            self._shown = Shown(call, grid, output, error_of(estimates[-1]) if estimates else 0.0)
-            self._predictor.begin(len(grid), self._patches() if self._guesses else None, self.distance)
+            self._remember(call, output)
         return output
+
+    def _remember(self, call: Call, output: Any) -> None:
+        """Keep a whole frame's output on show; after the first one, measure what windows take."""
+        assert self._levels is not None  # noqa: S101  (made before)
+        patches = self._patches() if self._guesses else None
+        if not self._measured:
+            maps = [*flatten(output)[0], *((*patches.a, *patches.f) if patches else ())]
+            self._levels = self._levels.serving(maps)
+            self._times = self._timed(self._levels, self._times.device)
+            self._times.note_whole(math.inf, full=True)
+        estimates = self.policies[0].estimates if self.distance and self.policies else ()
+        self._shown = Shown(call, self._levels, output, error_of(estimates[-1]) if estimates else 0.0)
+        self._budget = Budget(self.quality, self._shown.grid.shares)
+        self._predictor.begin(len(self._shown.grid), patches, self.distance)
+        if not self._measured:
+            measure(self._predictor, call, self._levels, self._times)
+            self._measured = True
 
     def _patches(self) -> Patches | None:
         """Return the features of the reference; None if leaking features are kept from it, which no block predicts."""

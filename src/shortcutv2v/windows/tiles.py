@@ -57,7 +57,14 @@ class Grid:
         """
         if min(window, align) < 1 or halo < 0:
             raise InputError(f"window={window}, halo={halo}, align={align}: expected at least 1, 0 and 1")
-        (height, rows), (width, columns) = (_axis(side, window, halo, align) for side in size)
+        return Grid.of_cores(size, [_core(side, window, halo, align) for side in size], halo, align)
+
+    @staticmethod
+    def of_cores(size: Sequence[int], core: Sequence[int], halo: int, align: int = 1) -> Grid:
+        """Divide a picture into cores of (h, w) pixels, multiples of `align`; the last ones may be smaller."""
+        (height, rows), (width, columns) = (
+            _axis(side, inner, halo, align) for side, inner in zip(size, core, strict=True)
+        )
         pairs = [(row, column) for row in rows for column in columns]
         return Grid(
             (size[0], size[1]),
@@ -102,49 +109,49 @@ class Grid:
             chosen: their windows.
         """
         for part, window in zip(parts, chosen, strict=True):
-            (top, bottom), (left, right), (y, x) = self._place(window, whole, parts)
-            whole[0, :, top:bottom, left:right] = part[:, top - y : bottom - y, left - x : right - x]
+            (rows, columns), (y, x) = self.spots(window, whole, parts)
+            whole[0, :, rows, columns] = part[:, y, x]
 
-    def inner(self, parts: Tensor, like: Tensor, chosen: Sequence[int]) -> list[Tensor]:
-        """Return views of the cores in a batch of crops, (C, h', w') each; `like` is the map of the whole picture."""
-        found = []
-        for part, window in zip(parts, chosen, strict=True):
-            (top, bottom), (left, right), (y, x) = self._place(window, like, parts)
-            found.append(part[:, top - y : bottom - y, left - x : right - x])
-        return found
+    def spots(
+        self, window: int, whole: Tensor, parts: Tensor, core: Sequence[int] | None = None
+    ) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
+        """Return rows and columns of a core in a map of the whole picture, and in the same map of the window's crop.
 
-    def core(self, whole: Tensor, window: int, parts: Tensor) -> Tensor:
-        """Return a view of a window's core in a map of the whole picture, (C, h', w')."""
-        (top, bottom), (left, right), _ = self._place(window, whole, parts)
-        return whole[0, :, top:bottom, left:right]
-
-    def _place(
-        self, window: int, whole: Tensor, parts: Tensor
-    ) -> tuple[tuple[int, int], tuple[int, int], Sequence[int]]:
-        """Return the rows and columns of a core in a map of the whole picture, and the corner of its crop there."""
+        Args:
+            window: number of the window.
+            whole: the map of the whole picture; its size counts.
+            parts: the same map of crops.
+            core: (top, bottom, left, right) in the picture of another core within the crop.
+        """
         size, crop = whole.shape[-2:], parts.shape[-2:]
-        top, bottom, left, right = self.cores[window]
+        top, bottom, left, right = core or self.cores[window]
         begin, end = self._scaled((top, left), size, crop), self._scaled((bottom, right), size, crop)
         # The last core ends where the map ends, also where the stride does not divide the picture.
-        rows = (begin[0], size[0] if bottom == self.size[0] else end[0])
-        columns = (begin[1], size[1] if right == self.size[1] else end[1])
-        return rows, columns, self._scaled(self.corners[window], size, crop)
+        stop = [size[i] if edge == self.size[i] else end[i] for i, edge in enumerate((bottom, right))]
+        corner = self._scaled(self.corners[window], size, crop)
+        there = slice(begin[0], stop[0]), slice(begin[1], stop[1])
+        here = slice(begin[0] - corner[0], stop[0] - corner[0]), slice(begin[1] - corner[1], stop[1] - corner[1])
+        return there, here
 
     def _scaled(self, place: Sequence[int], size: Sequence[int], crop: Sequence[int]) -> tuple[int, int]:
         """Return a place of the picture in a map of `size`, which is `crop` when made from a crop."""
         y, x = (
-            n * (large - small) // ((whole - part) or 1)
+            n * (large - small) // (whole - part) if whole > part else n * large // whole
             for n, large, small, whole, part in zip(place, size, crop, self.size, self.crop, strict=True)
         )
         return y, x
 
 
-def _axis(length: int, window: int, halo: int, align: int) -> _Axis:
+def _core(length: int, window: int, halo: int, align: int) -> int:
+    """Return the side of the cores: about equal ones, with a crop of at most `window` where the halo allows it."""
+    most = max(align, (window - 2 * (-(-halo // align) * align)) // align * align)
+    core = -(-length // -(-length // most))
+    return -(-core // align) * align
+
+
+def _axis(length: int, core: int, halo: int, align: int) -> _Axis:
     """Return the crop's side, and (begin of the crop, begin and end of the core) for each window along one side."""
     halo = -(-halo // align) * align
-    most = max(align, (window - 2 * halo) // align * align)
-    core = -(-length // -(-length // most))
-    core = -(-core // align) * align
     crop = core + 2 * halo
     crop += (length - crop) % align  # the last crop ends at the border and begins at a multiple
     if crop >= length:
