@@ -150,7 +150,7 @@ class Search:
         for number, cut in enumerate(found):
             reach = "" if cut.reach is None else f", the rest looks {cut.reach} pixels around a place"
             said = f"cut {cut.name}: head and tail take {cut.kept:.0%} of the multiply-adds{reach}"
-            say(said if number < count else f"{said}; left out, {count} cuts are tried on such a film")
+            say(said if number < count else f"{said}; left out, {count} of {len(found)} are tried on such a film")
         return found[:count]
 
     def _cuts(self) -> list[Candidate]:

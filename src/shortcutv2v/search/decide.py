@@ -109,10 +109,9 @@ def refresh_share(curves: Curves, goal: Goal, quality: float) -> float:
 
 
 def film_seconds(frames: int, times: Times, share: float, *, looks: bool = True) -> float:
-    """Return the time of a film at a share of refreshes.
+    """Return the time of a film at a share of refreshes; `looks=False` is for fixed intervals.
 
-    With a goal, a refreshed frame was looked at, and its prediction is audited by a run of the tail; a stream takes the
-    teacher alone where that is faster. `looks=False` is for intervals.
+    With a goal, refreshed frames were looked at and are audited; a stream takes the teacher alone where that is faster.
 
     >>> film_seconds(10, Times(10, 11, 4, 1, 2, 1), 0.2), film_seconds(10, Times(10, 11, 4, 1, 2, 1), 0.2, looks=False)
     (60.0, 54.0)
@@ -163,9 +162,7 @@ def expected(curves: Curves) -> Curves:
 
 
 def attainable(field: Sequence[Curves], goal: Goal) -> Goal:
-    """Return the goal to judge a round by: a quality that the best candidate holds two frames on, if it is lower.
-
-    Early in training no candidate may hold the quality asked for; then all would be equal.
+    """Return the goal to judge a round by: a lower quality while not even the best holds the goal two frames on.
 
     >>> attainable([[[39.0, 37.0]], [[38.0, 36.0]]], Goal(40.0)).quality
     37.0
