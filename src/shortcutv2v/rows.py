@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any, TypeVar
 
@@ -71,11 +73,14 @@ def finite(*trees: Any) -> list[bool]:
         >>> finite(torch.zeros(2), (torch.zeros(2), [torch.full((1,), torch.inf)]), ())
         [True, False, True]
     """
-    edges = [[edge.isfinite() for tensor in _floats(tree) for edge in tensor.aminmax()] for tree in trees]
-    device = next((edge.device for found in edges for edge in found), None)
-    good = [torch.stack([edge.to(device) for edge in found]).all() for found in edges if found]
-    flags = iter(torch.stack(good).tolist() if good else ())
-    return [not found or next(flags) for found in edges]
+    edges = [[edge for tensor in _floats(tree) for edge in tensor.aminmax()] for tree in trees]
+    every = [edge for found in edges for edge in found]
+    if all(edge.device.type == "cpu" for edge in every):  # there is nothing to wait for
+        flags = [math.isfinite(edge) for edge in every]
+    else:
+        flags = torch.stack([edge.isfinite().to(every[0].device) for edge in every]).tolist()
+    left = iter(flags)
+    return [all(list(itertools.islice(left, len(found)))) for found in edges]
 
 
 def _floats(tree: Any) -> Iterator[Tensor]:
