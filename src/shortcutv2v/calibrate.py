@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from itertools import islice
+from statistics import median
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -11,6 +14,7 @@ from torch import Tensor
 
 from shortcutv2v.adapter import Adapter
 from shortcutv2v.decibels import decibels
+from shortcutv2v.devices import synchronise
 from shortcutv2v.errors import InputError
 from shortcutv2v.player import FullPass, Player
 from shortcutv2v.quality import Calibration, unexplained
@@ -49,7 +53,10 @@ def calibrate(
     model.picture = adapter.image
     clips = clips if isinstance(clips, list | tuple) else [clips]
     taken = (islice(iter(clip), frames // len(clips)) for clip in clips)
-    return calibration_of(found for clip in taken for found in _predictions(model, clip, adapter, interval))
+    times: list[tuple[float, float]] = []
+    found = calibration_of(found for clip in taken for found in _predictions(model, clip, adapter, interval, times))
+    full, look = map(median, zip(*times, strict=True))
+    return replace(found, look=min(found.look, round(look / full, 3)))
 
 
 def calibration_of(predictions: Iterable[tuple[float, float]]) -> Calibration:
@@ -81,12 +88,16 @@ def _fit(signals: Tensor, values: Tensor) -> Calibration:
 
 
 def _predictions(
-    model: ShortcutV2V, clip: Iterable[Tensor], adapter: Adapter, interval: int
+    model: ShortcutV2V, clip: Iterable[Tensor], adapter: Adapter, interval: int, times: list[tuple[float, float]]
 ) -> Iterator[tuple[float, float]]:
-    """The signal in dB and the PSNR of every predicted frame, with a new reference every `interval` frames."""
+    """The signal in dB and the PSNR of every predicted frame, with a new reference every `interval` frames.
+
+    The seconds of a full pass and of a look with its audit are added to `times`.
+    """
     full, reference, distance = FullPass(model), None, 0
     player = Player(adapter, full)
     for frame in clip:
+        begun = time.perf_counter()
         played = player(from_uint8(frame, model.teacher))
         if played.opening:
             continue
@@ -94,8 +105,11 @@ def _predictions(
         if reference is None or distance == interval:
             reference, distance = model.make_reference(full.carry, full.f), 0
             continue
+        synchronise()
+        looking = time.perf_counter()
         predictions = model.analyse(reference, full.carry)
         made = model.tail(full.carry, model.compose(reference, full.carry, predictions))
-        signal = unexplained(predictions)
+        signal = unexplained(predictions)  # waits for the device
+        times.append((looking - begun, time.perf_counter() - looking))
         if signal > 0:  # the scene is not quite still
             yield decibels(signal), float(psnr(adapter.image(made), adapter.image(played.output))[0])

@@ -69,4 +69,4 @@ def policy_for(
     asked, known = parse_quality(quality), calibration or Calibration()
     if asked is None:
         return Every(1)
-    return Quality(*asked, horizon, guarantee, known.slope, known.level, known.margin)
+    return Quality(*asked, horizon, guarantee, known.slope, known.level, known.margin, known.look)
