@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
 from itertools import islice
 from statistics import median
 from typing import TYPE_CHECKING, Any
@@ -56,7 +55,7 @@ def calibrate(
     times: list[tuple[float, float]] = []
     found = calibration_of(found for clip in taken for found in _predictions(model, clip, adapter, interval, times))
     full, look = map(median, zip(*times, strict=True))
-    return replace(found, look=min(found.look, round(look / full, 3)))
+    return found.with_look(look / full)
 
 
 def calibration_of(predictions: Iterable[tuple[float, float]]) -> Calibration:

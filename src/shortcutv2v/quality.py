@@ -17,7 +17,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -64,6 +64,10 @@ class Calibration:
     margin: float = 0.9
     frames: int = 0
     look: float = _LOOK
+
+    def with_look(self, share: float) -> Calibration:
+        """Return the same with a measured cost of a look, unless it is dearer than the one that is known."""
+        return replace(self, look=min(self.look, round(share, 3)))
 
     @staticmethod
     def from_recipe(saved: Mapping[str, Any] | None) -> Calibration | None:

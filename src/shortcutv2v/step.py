@@ -252,7 +252,7 @@ class Step:
 
 @dataclass
 class _Passes:
-    """What the passes of an attempt leave.
+    """The results of the passes of an attempt.
 
     Attributes:
         rows: numbers of the rows that ran.

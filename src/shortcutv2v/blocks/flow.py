@@ -23,7 +23,7 @@ from shortcutv2v.blocks.alignment import (
     resize,
 )
 from shortcutv2v.blocks.base import Prediction, ShortcutBlock
-from shortcutv2v.blocks.hetconv import HetConv2d
+from shortcutv2v.blocks.hetconv import HetConv2d, is_plain
 
 _Layer = TypeVar("_Layer", nn.Conv2d, nn.ConvTranspose2d)
 
@@ -171,8 +171,7 @@ class _Even(nn.Module):
 
 def _doubled(layer: nn.ConvTranspose2d, x: Tensor) -> Tensor:
     """Run a transposed convolution of stride and kernel 2; on a GPU by cells, which is faster there."""
-    plain = type(layer) is nn.ConvTranspose2d and not (layer._forward_pre_hooks or layer._forward_hooks)
-    if plain and x.is_cuda and not layer.training:
+    if x.is_cuda and not layer.training and is_plain(layer, nn.ConvTranspose2d):
         return _by_cells(layer, x)
     made: Tensor = layer(x)
     return made

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["HetConv2d"]
+__all__ = ["HetConv2d", "is_plain"]
 
 
 class HetConv2d(nn.Module):
@@ -50,12 +50,12 @@ class HetConv2d(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply the layer; see the class."""
-        if self.training or not (_is_plain(self.grouped) and _is_plain(self.grouped_pointwise)):
+        if self.training or not (is_plain(self.grouped) and is_plain(self.grouped_pointwise)):
             y: Tensor = self.grouped(x) + self.pointwise(x) - self.grouped_pointwise(x)
             return y
         kernel = self.grouped.weight - F.pad(self.grouped_pointwise.weight, (1, 1, 1, 1))
         bias = _difference(self.grouped.bias, self.grouped_pointwise.bias)
-        if x.is_cuda and _is_plain(self.pointwise):
+        if x.is_cuda and is_plain(self.pointwise):
             return F.conv2d(x, self._dense(kernel), _sum(bias, self.pointwise.bias), padding=1)
         folded = F.conv2d(x, kernel, bias, padding=1, groups=self.groups)
         out: Tensor = folded + self.pointwise(x)
@@ -69,9 +69,9 @@ class HetConv2d(nn.Module):
         return grouped.view(rows, columns, 3, 3) + F.pad(self.pointwise.weight, (1, 1, 1, 1))
 
 
-def _is_plain(layer: nn.Module) -> bool:
+def is_plain(layer: nn.Module, kind: type[nn.Module] = nn.Conv2d) -> bool:
     """True if a call of the layer uses its weight and bias, and does nothing else."""
-    return type(layer) is nn.Conv2d and not layer._forward_pre_hooks and not layer._forward_hooks
+    return type(layer) is kind and not layer._forward_pre_hooks and not layer._forward_hooks
 
 
 def _difference(a: Tensor | None, b: Tensor | None) -> Tensor | None:

@@ -30,7 +30,7 @@ BLOCK = "block"
 
 @dataclass(frozen=True)
 class Asked:
-    """What a user asks for.
+    """The wishes of a user.
 
     Attributes:
         quality: as `goals.parse_quality` takes it; None if a speed is asked for.

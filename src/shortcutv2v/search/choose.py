@@ -134,8 +134,7 @@ def _model(search: Search, entry: Entry) -> ShortcutV2V:
         source = Path(str(search.asked.block)) if given else search.place(entry.candidate) / BLOCK
         model = checkpoint.load(source, search.adapter.teacher)
     known = Calibration.from_recipe(entry.calibration) or model.calibration or Calibration()
-    look = (entry.times.block + entry.times.tail) / entry.times.teacher
-    model.calibration = replace(known, look=min(known.look, round(look, 3)))
+    model.calibration = known.with_look((entry.times.block + entry.times.tail) / entry.times.teacher)
     model.refresh = policy_for(model.refresh, model.horizon, model.calibration, **search.asked.stream)
     return model
 

@@ -19,7 +19,7 @@ from shortcutv2v.blocks.reuse import ReuseBlock
 from shortcutv2v.distill.clips import FrameSource
 from shortcutv2v.measure.advice import Times
 from shortcutv2v.measure.cost import cost
-from shortcutv2v.model import ShortcutV2V, placement
+from shortcutv2v.model import ShortcutV2V
 from shortcutv2v.quality import Calibration
 from shortcutv2v.search import decide
 from shortcutv2v.search.asked import Asked
@@ -137,7 +137,7 @@ class Search:
         return float(found["seconds"])
 
     def _look(self) -> dict[str, float]:
-        args, kwargs = self.adapter.example(from_uint8(self.frame).to(*placement(self.adapter.teacher)))
+        args, kwargs = self.adapter.example(from_uint8(self.frame, self.adapter.teacher))
         seconds = timed(self.adapter, self.frame, {})["teacher"].teacher
         return {"seconds": seconds, "macs": cost(self.adapter.teacher, *args, **kwargs).macs}
 

@@ -185,7 +185,7 @@ def hopeless(times: Times, goal: Goal, frames: int, best: float) -> bool:
 
 @dataclass(frozen=True)
 class Budget:
-    """What a search may cost.
+    """Limits to the cost of a search.
 
     Attributes:
         seconds: that it may take; 0 if it does not pay.

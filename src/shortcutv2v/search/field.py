@@ -66,7 +66,7 @@ class Candidate:
             adapter: of the teacher.
             frame: uint8 (3, H, W).
         """
-        example = from_uint8(frame).to(*placement(adapter.teacher))
+        example = from_uint8(frame, adapter.teacher)
         enc, dec = ast.literal_eval(self.enc), ast.literal_eval(self.dec)
         return adapter.wrap(example, enc_layer=enc, dec_layer=dec, channels=1, variant=ReuseBlock.variant).eval()
 
@@ -133,7 +133,7 @@ def _candidate(name: str, one: Suggestion) -> Candidate:
 
 def _counted(adapter: Adapter, frame: Tensor, cut: Candidate) -> Candidate:
     """Count a cut that is not among the suggestions, such as one with several branches."""
-    args, kwargs = adapter.example(from_uint8(frame).to(*placement(adapter.teacher)))
+    args, kwargs = adapter.example(from_uint8(frame, adapter.teacher))
     count = macs(cut.wrap(adapter, frame), *args, **kwargs)
     return replace(cut, kept=round((count.head + count.tail) / count.teacher, 4))
 
@@ -150,7 +150,7 @@ def timed(adapter: Adapter, frame: Tensor, models: Mapping[str, ShortcutV2V]) ->
     Returns:
         The times by name, those of the teacher alone under "teacher".
     """
-    args, kwargs = adapter.example(from_uint8(frame).to(*placement(adapter.teacher)))
+    args, kwargs = adapter.example(from_uint8(frame, adapter.teacher))
     work: dict[str, Callable[[], Any]] = {"teacher": lambda: adapter.teacher(*args, **kwargs)}
     for name, model in models.items():
         work = _parts(name, model, args, kwargs) | work  # models of one cut share head and tail
@@ -189,7 +189,7 @@ def _parts(
 @torch.no_grad()
 def memory_of(model: ShortcutV2V, adapter: Adapter, frame: Tensor) -> int:
     """Return the most bytes that a reference frame and a shortcut frame hold."""
-    args, kwargs = adapter.example(from_uint8(frame).to(*placement(adapter.teacher)))
+    args, kwargs = adapter.example(from_uint8(frame, adapter.teacher))
     _, reference = model.reference(*args, **kwargs)
     work: Sequence[Callable[[], Any]] = (
         lambda: model.reference(*args, **kwargs),

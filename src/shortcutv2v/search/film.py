@@ -15,7 +15,7 @@ from shortcutv2v.calibrate import calibration_of
 from shortcutv2v.decibels import decibels
 from shortcutv2v.distill.clips import FrameSource, Part
 from shortcutv2v.errors import InputError
-from shortcutv2v.model import ShortcutV2V, placement
+from shortcutv2v.model import ShortcutV2V
 from shortcutv2v.player import Player, cropped
 from shortcutv2v.quality import unexplained
 from shortcutv2v.search.decide import spread
@@ -102,7 +102,7 @@ class HeldOut:
         """Run the teacher over a part; frames that the adapter opens with are left out."""
         player, seen = Player(self.adapter, self.adapter.teacher), list[_Seen]()
         for number in range(len(part)):
-            frame = from_uint8(part[number]).to(*placement(self.adapter.teacher))
+            frame = from_uint8(part[number], self.adapter.teacher)
             played = player(frame)
             if not played.opening:
                 picture = to_uint8(player.picture(played.output))

@@ -21,7 +21,7 @@ from shortcutv2v.distill.clips import FrameSource, Part
 from shortcutv2v.errors import InputError
 from shortcutv2v.goals import parse_quality
 from shortcutv2v.measure import Scores, Setting, measure
-from shortcutv2v.model import ShortcutV2V, placement
+from shortcutv2v.model import ShortcutV2V
 from shortcutv2v.report import write_report
 from shortcutv2v.search.asked import Asked, open_record, repeated
 from shortcutv2v.search.choose import searched
@@ -95,7 +95,7 @@ def auto(
     asked = Asked(quality, speed, minutes, steps, block)
     with video.open(film, size=size, start=start, stop=stop) as clip:
         frames = _frames(Path(film), size, start, stop)
-        check_adapter(adapter, from_uint8(frames[0]).to(*placement(adapter.teacher)))
+        check_adapter(adapter, from_uint8(frames[0], adapter.teacher))
         record: Record | None = None
         if plan is None:
             with only_run_in(checked_folder(place)):

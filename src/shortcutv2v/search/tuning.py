@@ -16,7 +16,6 @@ from shortcutv2v.bar import say
 from shortcutv2v.distill.checks import checked_folder, only_run_in
 from shortcutv2v.distill.clips import open_clips
 from shortcutv2v.errors import InputError
-from shortcutv2v.model import placement
 from shortcutv2v.search import decide
 from shortcutv2v.search.asked import Asked, open_record
 from shortcutv2v.search.choose import searched
@@ -110,7 +109,7 @@ def tune(
     asked = Asked(quality, speed, None if steps is not None else minutes, steps)
     paths = find_clips([Path(clips)] if isinstance(clips, str | Path) else list(map(Path, clips)), min_frames=2)
     opened = open_clips(list(paths), size)
-    check_adapter(adapter, from_uint8(opened[0][0]).to(*placement(adapter.teacher)))
+    check_adapter(adapter, from_uint8(opened[0][0], adapter.teacher))
     with only_run_in(checked_folder(folder)):
         record = open_record(Path(folder), adapter, paths, asked, [size, 0, None])
         _, search, entries = searched(adapter, opened, asked, record)

@@ -32,7 +32,7 @@ _FIRST_AUDITS, AUDITED = 3, 4
 """Audits before a prediction is shown, and windows that are predicted for them."""
 _LONGEST_WAIT = 16
 _FORGET, _FEW = 0.9, 4
-"""Of the predictions that served: weight of earlier frames, and predictions before which all are taken to serve."""
+"""Weight of earlier frames in the share of predictions that served; so many predictions are all taken to serve."""
 
 
 class Patches:
