@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from shortcutv2v.blocks import Prediction, ShortcutBlock
 from shortcutv2v.blocks.alignment import laid_out_like
 from shortcutv2v.errors import InputError
-from shortcutv2v.graph import Capture, Cut, begin_pass, keep, replays
+from shortcutv2v.graph import Capture, Cut, keep, replays
 from shortcutv2v.lazy import BlockMaker, LazyBlocks, materialising
 from shortcutv2v.types import Carry, Reference, fits
 
@@ -36,7 +36,8 @@ class Passes(LazyBlocks):
         super().__init__(blocks)
         self.capture = capture
         self._compile_options: dict[str, Any] | None = None
-        self._replays = False
+        self.replays = False
+        """True if `compile()` asked for CUDA graphs, whose results the next replay overwrites."""
 
     @property
     def teacher(self) -> nn.Module:
@@ -65,17 +66,12 @@ class Passes(LazyBlocks):
                     self.compile(**self._compile_options)
         return self
 
-    @property
-    def replays(self) -> bool:
-        """True if `compile()` asked for CUDA graphs, whose results the next replay overwrites."""
-        return self._replays
-
     def head(self, *args: Any, **kwargs: Any) -> Carry:
         """Run what `a` needs. Takes the teacher's inputs. Every pass begins here."""
         if not self.materialised:
             self.materialise(*args, **kwargs)
-        if self._replays:
-            begin_pass()
+        if self.replays:
+            torch.compiler.cudagraph_mark_step_begin()  # results of earlier steps may be overwritten from here on
         return self.capture.head(*args, **kwargs)
 
     def conditions(self, carry: Carry) -> list[Tensor]:
@@ -101,7 +97,7 @@ class Passes(LazyBlocks):
             The output in the teacher's own structure.
         """
         output = self.capture.of(carry).tail(carry, f)
-        return keep(output) if self._replays else output
+        return keep(output) if self.replays else output
 
     def make_reference(self, carry: Carry, f: tuple[Tensor, ...]) -> Reference:
         """Return the reference that a full pass leaves: `a`, `f`, and all that the blocks compute from them alone.
@@ -118,7 +114,7 @@ class Passes(LazyBlocks):
             for block, f_ref, a_ref in zip(self.blocks, f, carry.a, strict=False)
         )
         reference = Reference(carry.a, f, state)
-        return keep(reference) if self._replays else reference
+        return keep(reference) if self.replays else reference
 
     def predict(self, reference: Reference, carry: Carry) -> tuple[Tensor, ...]:
         """`f` of the current frame as the blocks predict it; leaking features are those of the reference.
@@ -194,7 +190,7 @@ class Passes(LazyBlocks):
         """
         if args:
             raise InputError("compile() takes named options only, such as model.compile(dynamic=False)")
-        self._replays = replays(options)
+        self.replays = replays(options)
         self._compile_options = options
         self.capture.compile(**options)
         if self.materialised:

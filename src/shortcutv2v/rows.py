@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -73,7 +73,8 @@ def finite(*trees: Any) -> list[bool]:
         >>> finite(torch.zeros(2), (torch.zeros(2), [torch.full((1,), torch.inf)]), ())
         [True, False, True]
     """
-    edges = [[edge for tensor in _floats(tree) for edge in tensor.aminmax()] for tree in trees]
+    tensors = [[x for x in pytree.tree_leaves(tree) if isinstance(x, Tensor)] for tree in trees]
+    edges = [[edge for x in own if x.is_floating_point() and x.numel() for edge in x.aminmax()] for own in tensors]
     every = [edge for found in edges for edge in found]
     if all(edge.device.type == "cpu" for edge in every):  # there is nothing to wait for
         flags = [math.isfinite(edge) for edge in every]
@@ -81,9 +82,3 @@ def finite(*trees: Any) -> list[bool]:
         flags = torch.stack([edge.isfinite().to(every[0].device) for edge in every]).tolist()
     left = iter(flags)
     return [all(list(itertools.islice(left, len(found)))) for found in edges]
-
-
-def _floats(tree: Any) -> Iterator[Tensor]:
-    for leaf in pytree.tree_leaves(tree):
-        if isinstance(leaf, Tensor) and leaf.is_floating_point() and leaf.numel():
-            yield leaf

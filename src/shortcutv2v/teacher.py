@@ -8,7 +8,6 @@ import warnings
 from collections.abc import Hashable, Iterator
 from functools import lru_cache
 from types import CodeType
-from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
@@ -110,7 +109,8 @@ def _depends_on_mode(module: nn.Module) -> bool:
     if isinstance(module, nn.modules.batchnorm._NormBase) and not module.track_running_stats:
         return False
     own = "Drop" in type(module).__name__ or type(module).__module__.startswith("torch.nn.")
-    if own and any(_is_zero(getattr(module, rate, None)) for rate in _RATES):
+    rates = [getattr(module, name, None) for name in _RATES]
+    if own and any(isinstance(rate, int | float) and rate == 0 for rate in rates):
         return False
     return _reads_mode(type(module))  # type: ignore[arg-type]  # mypy finds no hash of a class
 
@@ -122,10 +122,6 @@ def _reads_mode(kind: type) -> bool:
 
 def _class_name(module: nn.Module) -> str:
     return str(getattr(module, "original_name", type(module).__name__))
-
-
-def _is_zero(rate: Any) -> bool:
-    return isinstance(rate, int | float) and rate == 0
 
 
 def _code_of(kind: type) -> Iterator[CodeType]:

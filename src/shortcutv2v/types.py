@@ -6,7 +6,7 @@ with `tree_map` like any nested tuple of tensors.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import Any
 
@@ -63,16 +63,6 @@ def fits(reference: Reference | Carry, carry: Carry) -> bool:
     return autocast or all(torch.promote_types(r.dtype, a.dtype) == a.dtype for r, a in pairs)
 
 
-def _carry(children: Iterable[Any], signature: Any) -> Carry:
-    a, kept = children
-    return Carry(a, kept, signature)
-
-
-def _reference(children: Iterable[Any], _: Any) -> Reference:
-    a, f, state = children
-    return Reference(a, f, state)
-
-
 def _named(container: Carry | Reference, *names: str) -> list[tuple[pytree.KeyEntry, Any]]:
     return [(pytree.GetAttrKey(name), getattr(container, name)) for name in names]
 
@@ -81,14 +71,14 @@ def _named(container: Carry | Reference, *names: str) -> list[tuple[pytree.KeyEn
 pytree.register_pytree_node(
     Carry,
     lambda carry: ([carry.a, carry.kept], carry.signature),
-    _carry,
+    lambda children, signature: Carry(*children, signature),
     serialized_type_name="shortcutv2v.types.Carry",
     flatten_with_keys_fn=lambda carry: (_named(carry, "a", "kept"), carry.signature),
 )
 pytree.register_pytree_node(
     Reference,
     lambda ref: ([ref.a, ref.f, ref.state], None),
-    _reference,
+    lambda children, _: Reference(*children),
     serialized_type_name="shortcutv2v.types.Reference",
     flatten_with_keys_fn=lambda ref: (_named(ref, "a", "f", "state"), None),
 )

@@ -12,7 +12,7 @@ from .capture import Capture
 from .cut import Branch, Cut, Layer, parse_cut
 from .facts import Facts
 from .protect import untouched
-from .replay import begin_pass, keep, replays
+from .replay import keep, replays
 from .split import Maps, Split
 from .structure import flatten
 from .suggest import Suggestion, suggest_cuts
@@ -27,7 +27,6 @@ __all__ = [
     "Maps",
     "Split",
     "Suggestion",
-    "begin_pass",
     "flatten",
     "keep",
     "parse_cut",

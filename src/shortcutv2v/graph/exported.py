@@ -174,7 +174,7 @@ class _Import:
             new = self.add(node, self.graph.call_function(same, (args[0],)))
             self.marks.setdefault(self.names[node.args[1]], []).append(new)  # type: ignore[index]
             return new
-        new = self.add(node, self.graph.call_function(node.target, _constants(args), _constants(kwargs)))
+        new = self.add(node, self.graph.call_function(node.target, args, kwargs))
         macs = _macs(node)
         name = str(node.target)
         weights = any(n.op == "get_attr" for n in new.all_input_nodes)
@@ -201,19 +201,6 @@ class _Import:
             if name not in self.marks:
                 found.append(Call(name, None, kind, i))
         return sorted(found, key=lambda call: call.index)
-
-
-def _constants(value: Any) -> Any:
-    """Values without a literal travel by reference."""
-    if isinstance(value, (tuple, list)):
-        return (
-            type(value)(_constants(v) for v in value) if type(value) in (tuple, list) else tuple(map(_constants, value))
-        )
-    if isinstance(value, dict):
-        return {k: _constants(v) for k, v in value.items()}
-    if isinstance(value, (Node, int, float, str, type(None))):
-        return value
-    return Const(value)
 
 
 def _owner(node: Node) -> str:

@@ -99,7 +99,7 @@ class _Recorder(TorchFunctionMode):
         kwargs = kwargs or {}
         if self.quiet:
             return func(*args, **kwargs)
-        name = function_name(func)
+        name = str(getattr(func, "__name__", type(func).__name__))
         if name == "__iter__":
             return iter(self.__torch_function__(torch.Tensor.unbind, types, args))
         if name in _READERS or (name == "where" and len(args) == 1):
@@ -241,11 +241,6 @@ def _unshared(found: list[Tensor], given: list[Tensor], changed: list[Tensor]) -
 
 def _identical(left: list[Tensor], right: list[Tensor]) -> bool:
     return len(left) == len(right) and all(x is y for x, y in zip(left, right, strict=True))
-
-
-def function_name(func: Any) -> str:
-    """The bare name of a torch function, method or operator."""
-    return str(getattr(func, "__name__", type(func).__name__))
 
 
 @contextlib.contextmanager

@@ -9,11 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
-import torch
-
 from .structure import flatten
 
-__all__ = ["begin_pass", "keep", "replays"]
+__all__ = ["keep", "replays"]
 
 T = TypeVar("T")
 
@@ -29,11 +27,6 @@ def replays(options: Mapping[str, Any]) -> bool:
     inductor = options.get("options") or {}
     asked = options.get("mode") in _MODES or bool(inductor.get("triton.cudagraphs"))
     return asked or options.get("backend") == "cudagraphs"
-
-
-def begin_pass() -> None:
-    """Tell torch that a new step begins: results of earlier steps may be overwritten from here on."""
-    torch.compiler.cudagraph_mark_step_begin()
 
 
 def keep(value: T) -> T:

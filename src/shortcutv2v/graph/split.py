@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.fx import Graph, Node
 from torch.fx.node import map_arg
+from torch.utils._pytree import tree_leaves
 
 from ..types import Carry
 from .facts import Facts, graph_facts
@@ -18,7 +19,7 @@ from .info import info
 from .layout import Layout
 from .partition import Partition, conditions, kept_by_head
 from .signature import take_apart
-from .traced import Traced, compile_graph, memory, nodes_in
+from .traced import Traced, compile_graph, memory
 
 __all__ = ["GraphSplit", "Maps", "Split"]
 
@@ -199,7 +200,8 @@ def _program(inputs: Sequence[Node], nodes: set[Node], outputs: Any) -> Callable
     order = next(iter(nodes | set(inputs))).graph.nodes if nodes or inputs else ()
     # Weights are read where they are used, and only there.
     wanted = {n for n in nodes if n.op != "get_attr"}
-    wanted |= {n for n in (*nodes_in(outputs), *(i for n in wanted for i in n.all_input_nodes)) if n.op == "get_attr"}
+    read = (*tree_leaves(outputs), *(i for n in wanted for i in n.all_input_nodes))
+    wanted |= {n for n in read if n.op == "get_attr"}
     for node in order:
         if node in wanted and node not in new:
             new[node] = graph.node_copy(node, lambda n: new[n])

@@ -80,7 +80,7 @@ def _children(value: Any) -> tuple[dict[Any, Any], Callable[[list[Any]], Any]] |
     if type(value) in (tuple, list):
         return dict(enumerate(value)), type(value)
     if isinstance(value, tuple):
-        return dict(enumerate(value)), lambda parts: _rebuild_tuple(value, parts)
+        return dict(enumerate(value)), getattr(type(value), "_make", type(value))
     if isinstance(value, (torch.nn.Module, type)) or callable(value):
         return None
     if isinstance(value, dict):
@@ -112,13 +112,6 @@ def _object_children(value: Any) -> tuple[dict[Any, Any], Callable[[list[Any]], 
         return new
 
     return dict(fields), assemble
-
-
-def _rebuild_tuple(value: tuple[Any, ...], parts: list[Any]) -> Any:
-    make = getattr(type(value), "_make", None)
-    if make is not None:
-        return make(parts)
-    return type(value)(parts)
 
 
 def _rebuild_dict(value: dict[Any, Any], parts: list[Any]) -> Any:

@@ -14,11 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.fx import Graph, Node
-from torch.fx.node import map_arg
 
 from .structure import Structure
 
-__all__ = ["Call", "Const", "Traced", "Untraceable", "compile_graph", "nodes_in"]
+__all__ = ["Call", "Const", "Traced", "Untraceable", "compile_graph"]
 
 
 _NUMBERS = itertools.count()
@@ -86,13 +85,6 @@ class Traced:
     def calls_of(self, name: str) -> list[Call]:
         """The calls of one module, in order."""
         return [call for call in self.calls if call.name == name]
-
-
-def nodes_in(value: Any) -> list[Node]:
-    """The nodes inside a nested argument."""
-    found: list[Node] = []
-    map_arg(value, found.append)
-    return found
 
 
 def compile_graph(graph: Graph) -> Callable[..., Any]:
