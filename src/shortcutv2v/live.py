@@ -174,27 +174,6 @@ class _Newest:
             yield frame
 
 
-class _Thread(threading.Thread):
-    """A thread whose error is kept.
-
-    Attributes:
-        error: what its function raised.
-    """
-
-    def __init__(self, work: Callable[[], None]) -> None:
-        super().__init__(daemon=True)
-        self.error: BaseException | None = None
-        self._work = work
-        self.start()
-
-    def run(self) -> None:
-        """Work; keep the error."""
-        try:
-            self._work()
-        except BaseException as error:
-            self.error = error
-
-
 class Live:
     """Shows a live source.
 
@@ -232,6 +211,7 @@ class Live:
         self._pictures: queue.Queue[tuple[float, Tensor] | None] = queue.Queue(2)
         self._latencies: queue.SimpleQueue[float] = queue.SimpleQueue()
         self._over = threading.Event()
+        self._error: BaseException | None = None  # of the sink
 
     def run(self, frames: Iterable[Tensor]) -> None:
         """Show frames until they end, or until Ctrl-C, which is the way to end a camera.
@@ -242,7 +222,10 @@ class Live:
         Raises:
             VideoError: the source broke off, or the sink cannot be written. Errors of `step` pass through.
         """
-        writing, reading = _Thread(self._write), _Thread(lambda: self._read(frames))
+        writing = threading.Thread(target=self._write, daemon=True)
+        reading = threading.Thread(target=self._read, args=(frames,), daemon=True)
+        writing.start()
+        reading.start()
         try:
             for arrived, frame in self._box:
                 self._hand_over((arrived, self._step(frame)), writing)
@@ -257,18 +240,18 @@ class Live:
             writing.join()
             reading.join(1.0)  # a source may wait for its next frame for ever
             self.figures.dropped = max(self.figures.dropped, self.figures.read - self.figures.shown)
-        if writing.error is not None:
-            raise writing.error
+        if self._error is not None:
+            raise self._error
         self._told(self.figures)
 
-    def _hand_over(self, picture: tuple[float, Tensor] | None, writing: _Thread) -> None:
+    def _hand_over(self, picture: tuple[float, Tensor] | None, writing: threading.Thread) -> None:
         """Wait until the encoder takes a picture; None ends it."""
         while writing.is_alive():
             with contextlib.suppress(queue.Full):
                 self._pictures.put(picture, timeout=0.5)
                 return
-        if writing.error is not None and picture is not None:
-            raise writing.error
+        if self._error is not None and picture is not None:
+            raise self._error
 
     def _read(self, frames: Iterable[Tensor]) -> None:
         figures, begun = self.figures, None
@@ -288,12 +271,15 @@ class Live:
 
     def _write(self) -> None:
         figures, first = self.figures, None
-        while (item := self._pictures.get()) is not None:
-            arrived, picture = item
-            first = arrived if first is None else first
-            self._sink.write(picture, Fraction(round((arrived - first) * TICKS), TICKS))
-            seconds = time.perf_counter() - arrived
-            figures.shown += 1
-            figures.punctual += figures.deadline is None or seconds <= figures.deadline
-            figures.latencies.append(seconds)
-            self._latencies.put(seconds)
+        try:
+            while (item := self._pictures.get()) is not None:
+                arrived, picture = item
+                first = arrived if first is None else first
+                self._sink.write(picture, Fraction(round((arrived - first) * TICKS), TICKS))
+                seconds = time.perf_counter() - arrived
+                figures.shown += 1
+                figures.punctual += figures.deadline is None or seconds <= figures.deadline
+                figures.latencies.append(seconds)
+                self._latencies.put(seconds)
+        except BaseException as error:
+            self._error = error

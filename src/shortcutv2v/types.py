@@ -71,7 +71,7 @@ def _named(container: Carry | Reference, *names: str) -> list[tuple[pytree.KeyEn
 pytree.register_pytree_node(
     Carry,
     lambda carry: ([carry.a, carry.kept], carry.signature),
-    lambda children, signature: Carry(*children, signature),
+    lambda children, signature: Carry(*(*children, signature)),
     serialized_type_name="shortcutv2v.types.Carry",
     flatten_with_keys_fn=lambda carry: (_named(carry, "a", "kept"), carry.signature),
 )

@@ -83,13 +83,8 @@ def run(options: argparse.Namespace) -> None:
     say(f"side by side: {options.out / 'side_by_side.mp4'}; contact sheet: {options.out / 'contact_sheet.png'}")
     fast = [clip[i] for i in range(*FAST)]
     goals = {mode: goal for mode, (lookahead, goal) in MODES.items() if not lookahead}
-    page: dict[str, Any] = {
-        "title": clip.path.name,
-        "setting": Setting(float(clip.rate), adapter),
-        "goals": goals,
-        "start": FAST[0],
-    }
-    write_report(model, adapter, fast, options.out / "report.html", **page)
+    page: dict[str, Any] = {"title": clip.path.name, "setting": Setting(float(clip.rate), adapter), "start": FAST[0]}
+    write_report(model, adapter, fast, options.out / "report.html", goals=goals, **page)
     say(f"report: {options.out / 'report.html'}")
 
 

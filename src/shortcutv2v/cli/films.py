@@ -35,7 +35,8 @@ def run(options: argparse.Namespace, goal: dict[str, Any]) -> None:
     with stoppable(lambda: f"stopped; {target}: the same command goes on where this one was"):
         if options.ray:
             vars(options).pop("run", None)  # cannot be told from another one in another process
-            options.adapter = _absolute(options.adapter)
+            if Path(options.adapter).suffix == ".py":
+                options.adapter = str(Path(options.adapter).absolute())  # as other processes find it
             options.block = options.block and options.block.absolute()
             options.target = target.absolute()
             films = find_films([path.absolute() for path in options.source], options.target)
@@ -78,11 +79,6 @@ def _job(options: argparse.Namespace, goal: dict[str, Any]) -> Job:
     interval = None if adapter.recurrent else 1 if stream is None else stream.refresh.interval
     reading = {"size": frame_size(options.size), "tone_map": options.tone_map}
     return Job(options.target, player, interval, settings, reading, options.crf, not options.no_audio)
-
-
-def _absolute(adapter: str) -> str:
-    """Return the adapter as other processes find it."""
-    return str(Path(adapter).absolute()) if Path(adapter).suffix == ".py" else adapter
 
 
 def _shard(text: str | None) -> tuple[int, int]:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import re
-import signal
-import threading
 import time
 from collections.abc import Callable, Iterator
 from fractions import Fraction
@@ -20,7 +18,7 @@ from torch import Tensor
 from shortcutv2v import video
 from shortcutv2v.bar import Harmless, say
 from shortcutv2v.cli.setup import frame_size, load_model, open_adapter
-from shortcutv2v.cli.translate import INPUT, OUTPUT
+from shortcutv2v.cli.translate import INPUT, OUTPUT, stoppable
 from shortcutv2v.errors import InputError
 from shortcutv2v.goals import parse_quality
 from shortcutv2v.live import TICKS, Figures, Governor, Live
@@ -64,7 +62,7 @@ def run(options: argparse.Namespace, goal: dict[str, Any]) -> None:
         status = _Status(translator, governor)
         noted = (lambda latency: None) if governor is None else governor.note
         live = Live(translator, out, deadline, noted, status)
-        with _ended_by_signals():
+        with stoppable(lambda: f"stopped after {live.figures.shown} frames"):  # SIGTERM ends a run as Ctrl-C does
             live.run(frames)
         status.end()
     name = "standard output" if piped else options.target
@@ -167,19 +165,3 @@ class _Status:
         """Leave the line."""
         if self._tty:
             self._error.write("\n")
-
-
-@contextlib.contextmanager
-def _ended_by_signals() -> Iterator[None]:
-    """Let SIGTERM end a run as Ctrl-C does: what was shown until then is kept."""
-    ours = threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
-
-    def stop(number: int, frame: Any) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, stop) if ours else None
-    try:
-        yield
-    finally:
-        if ours:
-            signal.signal(signal.SIGTERM, before)

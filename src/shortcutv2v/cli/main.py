@@ -7,6 +7,7 @@ import functools
 import importlib
 import importlib.metadata
 import itertools
+import re
 import sys
 import warnings
 from collections.abc import Callable, Sequence
@@ -35,7 +36,9 @@ def main(argv: Sequence[str] | None = None, *, adapter: str | None = None) -> in
         keep_freed_memory()
     formatted, warnings.formatwarning = warnings.formatwarning, _warning
     try:
-        _check_text(given)
+        for argument in given:
+            if "\0" in argument:
+                raise InputError(f"{argument!r} holds a NUL character, which no name of a file may")
         if given[:1] == ["train"]:
             return _train(given[1:], adapter)
         options = _parser(adapter).parse_args(given)
@@ -44,8 +47,9 @@ def main(argv: Sequence[str] | None = None, *, adapter: str | None = None) -> in
     except (ShortcutError, ImportError, OSError) as error:
         return _refuse(str(error))
     except (MemoryError, RuntimeError) as error:
-        if _out_of_memory(error):
-            return _refuse(f"not enough memory: take a smaller --size or shorter clips ({_first_line(error)})")
+        text = str(error) or type(error).__name__
+        if isinstance(error, MemoryError) or re.search("out of memory|allocate memory", text, re.IGNORECASE):
+            return _refuse(f"not enough memory: take a smaller --size or shorter clips ({text.splitlines()[0]})")
         raise
     except KeyboardInterrupt as stopped:
         if str(stopped):
@@ -53,21 +57,6 @@ def main(argv: Sequence[str] | None = None, *, adapter: str | None = None) -> in
         return 130
     finally:
         warnings.formatwarning = formatted
-
-
-def _check_text(argv: Sequence[str]) -> None:
-    for argument in argv:
-        if "\0" in argument:
-            raise InputError(f"{argument!r} holds a NUL character, which no name of a file may")
-
-
-def _out_of_memory(error: BaseException) -> bool:
-    text = str(error).lower()
-    return isinstance(error, MemoryError) or "out of memory" in text or "allocate memory" in text
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0]
 
 
 def _refuse(message: str) -> int:
@@ -90,8 +79,8 @@ def _parser(adapter: str | None) -> argparse.ArgumentParser:
     verbs = parser.add_subparsers(required=True, metavar="command")
     verbs.add_parser("train", help="train a block on some clips")  # has a parser of its own, see `_train`
     for name, add, about in (
-        ("auto", _add_auto, "from a network and a film to a faster film: cut, block and width are searched"),
-        ("tune", _add_tune, "the same search over several clips, and what every choice is worth"),
+        ("auto", add_auto, "from a network and a film to a faster film: cut, block and width are searched"),
+        ("tune", add_tune, "the same search over several clips, and what every choice is worth"),
         ("translate", _add_translate, "run a video through the teacher, with a block or without"),
         ("measure", _add_measure, "quality and speed of a block on a clip, compared with the teacher"),
         ("report", _add_report, "one self-contained page about a block on a clip, to look at in a browser"),
@@ -101,7 +90,11 @@ def _parser(adapter: str | None) -> argparse.ArgumentParser:
         ("export", _add_export, "programs for ONNX Runtime, OpenVINO or C++"),
         ("demo", _add_demo, "train and measure a block for a real network on a real clip"),
     ):
-        add(verbs.add_parser(name, help=about), adapter)
+        verb = verbs.add_parser(name, help=about)
+        if name != "demo":
+            _add_adapter(verb, adapter, "256x512" if name in ("profile", "export") else None)
+        add(verb)
+        verb.set_defaults(run=_lazily(name))
     return parser
 
 
@@ -144,20 +137,7 @@ def _train(argv: Sequence[str], adapter: str | None) -> int:
     return 0
 
 
-def _add_auto(verb: argparse.ArgumentParser, preset: str | None) -> None:
-    _add_adapter(verb, preset)
-    add_auto(verb)
-    verb.set_defaults(run=_lazily("auto"))
-
-
-def _add_tune(verb: argparse.ArgumentParser, preset: str | None) -> None:
-    _add_adapter(verb, preset)
-    add_tune(verb)
-    verb.set_defaults(run=_lazily("auto", "tune"))
-
-
-def _add_translate(verb: argparse.ArgumentParser, preset: str | None) -> None:
-    _add_adapter(verb, preset)
+def _add_translate(verb: argparse.ArgumentParser) -> None:
     verb.add_argument(
         "source",
         nargs="+",
@@ -199,39 +179,35 @@ def _add_translate(verb: argparse.ArgumentParser, preset: str | None) -> None:
         "auto takes bfloat16 if it is faster on the first frames and within 45 dB of float32 (default: the teacher's)",
     )
     add_many(verb)
-    verb.set_defaults(run=_lazily("translate"))
 
 
-def _add_measure(verb: argparse.ArgumentParser, preset: str | None) -> None:
-    _add_measured(verb, preset)
+def _add_measure(verb: argparse.ArgumentParser) -> None:
+    _add_measured(verb)
     verb.add_argument("--json", type=Path, metavar="FILE", help="write all numbers, per frame and in summary")
     verb.add_argument("--csv", type=Path, metavar="FILE", help="write one row per frame")
     about = "one more baseline: a TorchScript network(before, after, share), such as RIFE, between the refreshes"
     verb.add_argument("--interpolate", type=Path, metavar="FILE", help=about)
     _add_dtype(verb, "what is measured is the distance to the teacher in its own precision (default: the teacher's)")
-    verb.set_defaults(run=_lazily("measure"))
 
 
-def _add_report(verb: argparse.ArgumentParser, preset: str | None) -> None:
-    _add_measured(verb, preset)
+def _add_report(verb: argparse.ArgumentParser) -> None:
+    _add_measured(verb)
     verb.add_argument("--out", type=Path, required=True, metavar="FILE", help="the HTML file")
     about = "a file of measure --json: its runs are points of the quality-speed plot; repeatable"
     verb.add_argument("--compare", type=Path, action="append", default=[], metavar="FILE", help=about)
     about = "kB of its pictures (default: %(default)s)"
     verb.add_argument("--largest", type=int, default=7500, metavar="KB", help=about)
     verb.add_argument("--inspect", action="store_true", help="try other cuts on the clip, as `inspect` does")
-    verb.set_defaults(run=_lazily("report"))
 
 
-def _add_clip(verb: argparse.ArgumentParser, preset: str | None) -> None:
-    _add_adapter(verb, preset)
+def _add_clip(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("source", type=Path, help="video or folder of frames")
     verb.add_argument("--block", type=Path, required=True, help="folder of a trained block")
     verb.add_argument("--frames", metavar="START:STOP", help="the part of the clip to use")
 
 
-def _add_measured(verb: argparse.ArgumentParser, preset: str | None) -> None:
-    _add_clip(verb, preset)
+def _add_measured(verb: argparse.ArgumentParser) -> None:
+    _add_clip(verb)
     verb.add_argument("--quality", metavar="DB", help="refresh when it must, see translate")
     verb.add_argument("--intervals", metavar="N,N,...", help="measure each of these intervals, such as 2,3,4,6")
     about = "predict from references on both sides, as translate does"
@@ -242,31 +218,25 @@ def _add_measured(verb: argparse.ArgumentParser, preset: str | None) -> None:
     verb.add_argument("--use", action="append", default=[], metavar="METRIC=FILE", help=about)
 
 
-def _add_inspect(verb: argparse.ArgumentParser, preset: str | None) -> None:
-    _add_adapter(verb, preset)
+def _add_inspect(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("source", type=Path, nargs="?", help="a clip, on which the cuts are tried; default: none")
     verb.add_argument("--frames", metavar="START:STOP", help="the part of the clip to use")
     verb.add_argument("--count", type=int, default=12, help="cuts to list, the best first (default: %(default)s)")
     verb.add_argument("--json", type=Path, metavar="FILE", help="write all numbers")
-    verb.set_defaults(run=_lazily("inspect"))
 
 
-def _add_figures(verb: argparse.ArgumentParser, preset: str | None) -> None:
-    _add_clip(verb, preset)
+def _add_figures(verb: argparse.ArgumentParser) -> None:
+    _add_clip(verb)
     verb.add_argument("--out", type=Path, required=True, help="folder for the figures")
-    verb.set_defaults(run=_lazily("figures"))
 
 
-def _add_profile(verb: argparse.ArgumentParser, preset: str | None) -> None:
-    _add_adapter(verb, preset, size="256x512")
+def _add_profile(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--block", type=Path, help="folder of a trained block; default: an untrained one")
     about = "number of other cuts to wrap and time (default: 3 if skipping does not pay)"
     verb.add_argument("--cuts", type=int, help=about)
-    verb.set_defaults(run=_lazily("profile"))
 
 
-def _add_export(verb: argparse.ArgumentParser, preset: str | None) -> None:
-    _add_adapter(verb, preset, size="256x512")
+def _add_export(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--block", type=Path, required=True, help="folder of a trained block")
     verb.add_argument("--out", type=Path, required=True, help="folder for the programs")
     verb.add_argument(
@@ -278,22 +248,21 @@ def _add_export(verb: argparse.ArgumentParser, preset: str | None) -> None:
     verb.add_argument("--interval", type=int, help="frames from one refresh to the next, instead of the saved value")
     verb.add_argument("--pixels", action="store_true", help="uint8 pictures in and out, converted by the programs")
     verb.add_argument("--dynamic", action="store_true", help="leave height and width open, where the teacher allows")
-    verb.set_defaults(run=_lazily("export"))
 
 
-def _add_demo(verb: argparse.ArgumentParser, _: str | None) -> None:
+def _add_demo(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--out", type=Path, default=Path("demo_output"), help="folder (default: %(default)s)")
     verb.add_argument("--minutes", type=float, default=4.0, help="training time (default: %(default)s)")
     verb.add_argument("--variant", help="the block (default: flow)")
     verb.add_argument("--cut", default="low", help="low, medium or high dependence on the teacher (default: low)")
-    verb.set_defaults(run=_lazily("demo"))
 
 
-def _lazily(command: str, function: str = "run") -> Callable[[argparse.Namespace], int]:
+def _lazily(command: str) -> Callable[[argparse.Namespace], int]:
     """Import the command's module only when it runs: `--help` needs neither Lightning nor PyAV."""
+    place, function = ("auto", "tune") if command == "tune" else (command, "run")
 
     def run(options: argparse.Namespace) -> int:
-        module = importlib.import_module(f"shortcutv2v.cli.{command}")
+        module = importlib.import_module(f"shortcutv2v.cli.{place}")
         getattr(module, function)(options)
         return 0
 

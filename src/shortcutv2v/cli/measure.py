@@ -26,7 +26,6 @@ __all__ = [
     "check_target",
     "goals",
     "interval_table",
-    "metric_table",
     "quality_table",
     "run",
     "settings",
@@ -64,7 +63,7 @@ def run(options: argparse.Namespace) -> None:
         for name, each in found.items():
             print(f"{name}, {_worst(each, start, frames.times)}")
     else:
-        tables = [*quality_table({options.source.name: scores}), "", *metric_table(scores, start), ""]
+        tables = [*quality_table({options.source.name: scores}), "", *markdown(scores.table(scores.methods, start)), ""]
         print("\n".join([*tables, *time_table(scores), "", _worst(scores, start, frames.times)]))
     print(*scores.remarks(), sep="\n")
     if options.json:
@@ -157,11 +156,6 @@ def quality_table(scores: dict[str, Scores]) -> Iterator[str]:
             values = [found.psnr(method), *(found.psnr(method, d) for d in distances), found.worst_psnr(method)]
             rows.append([part, title, *(f"{value:.2f}" for value in values), f"{found.ssim(method):.4f}"])
     return markdown(rows, names=2)
-
-
-def metric_table(scores: Scores, start: int = 0) -> Iterator[str]:
-    """Markdown lines: every metric; see `Scores.table`."""
-    return markdown(scores.table(scores.methods, start))
 
 
 def time_table(scores: Scores, work: Macs | None = None, interval: int = 1) -> Iterator[str]:

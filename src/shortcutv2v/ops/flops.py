@@ -27,10 +27,6 @@ def _deform(features: Shape, weight: Shape, *_: Any, out_shape: Shape, **__: Any
     return 2 * math.prod(out_shape) * math.prod(weight[1:])
 
 
-def _deform_backward(grad: Shape, features: Shape, weight: Shape, *_: Any, **__: Any) -> int:
-    return 4 * math.prod(grad) * math.prod(weight[1:])
-
-
 def _blend(f: Shape, a: Shape | None, offset: Shape, mask: Shape | None, weight: Shape, **_: Any) -> int:
     """AdaBD blends the columns of both features first, so it takes one product."""
     return 2 * f[0] * f[2] * f[3] * math.prod(weight)
@@ -64,40 +60,20 @@ def _recurrent(x: Shape, weights: Sequence[Shape], *_: Any, **__: Any) -> int:
     return 2 * math.prod(x[:-1]) * sum(math.prod(w) for w in weights if len(w) == 2)
 
 
-def _recurrent_layer(x: Shape, w_x: Shape, w_h: Shape, *_: Any, **__: Any) -> int:
-    return _recurrent(x, [w_x, w_h])
-
-
-def _matrix_vector(matrix: Shape, vector: Shape, **_: Any) -> int:
-    return 2 * math.prod(matrix)
-
-
-def _add_matrix_vector(added: Shape, matrix: Shape, vector: Shape, **_: Any) -> int:
-    return 2 * math.prod(matrix)
-
-
-def _dot(one: Shape, other: Shape, **_: Any) -> int:
-    return 2 * math.prod(one)
-
-
-def _add_batches(added: Shape, one: Shape, other: Shape, **_: Any) -> int:
-    return 2 * math.prod(one) * other[-1]
-
-
 _FORMULAS: dict[str, Callable[..., int]] = {
     "torchvision.deform_conv2d": _deform,
-    "torchvision._deform_conv2d_backward": _deform_backward,
+    "torchvision._deform_conv2d_backward": lambda grad, f, w, *_, **__: 4 * math.prod(grad) * math.prod(w[1:]),
     "shortcutv2v.rows_blend": _blend,
     "shortcutv2v.rows_blend_backward": _blend_backward,
     "aten._scaled_dot_product_flash_attention_for_cpu": _attention,
     "aten._native_multi_head_attention": _multi_head_attention,
     "aten._transformer_encoder_layer_fwd": _encoder_layer,
-    "aten.mkldnn_rnn_layer": _recurrent_layer,
+    "aten.mkldnn_rnn_layer": lambda x, w_x, w_h, *_, **__: _recurrent(x, [w_x, w_h]),
     "aten._cudnn_rnn": _recurrent,
-    "aten.mv": _matrix_vector,
-    "aten.addmv": _add_matrix_vector,
-    "aten.dot": _dot,
-    "aten.addbmm": _add_batches,
+    "aten.mv": lambda matrix, vector, **_: 2 * math.prod(matrix),
+    "aten.addmv": lambda added, matrix, vector, **_: 2 * math.prod(matrix),
+    "aten.dot": lambda one, other, **_: 2 * math.prod(one),
+    "aten.addbmm": lambda added, one, other, **_: 2 * math.prod(one) * other[-1],
 }
 
 

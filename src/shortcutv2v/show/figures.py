@@ -1,4 +1,7 @@
-"""The paper's figures for any network: sampling positions, blending masks, error maps, performance-efficiency."""
+"""The paper's figures for any network, and contact sheets.
+
+Sampling positions, blending masks, error maps, performance-efficiency.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ from shortcutv2v.blocks import Prediction
 from shortcutv2v.blocks.alignment import enlarge_offset
 from shortcutv2v.errors import InputError
 
-__all__ = ["blending_masks", "efficiency", "error_maps", "motion", "sampling_positions"]
+__all__ = ["blending_masks", "contact_sheet", "efficiency", "error_maps", "motion", "sampling_positions"]
 
 ERROR_RANGE = 0.1
 """Error that is drawn brightest, absolute and averaged over the colours; that of `contact_sheet`."""
@@ -113,11 +116,33 @@ def blending_masks(rows: Sequence[tuple[str, Tensor, Prediction]], path: str | P
     _save(figure, path)
 
 
-def error_maps(rows: Sequence[tuple[str, Tensor, Tensor, Tensor, Tensor]], path: str | Path) -> None:
-    """Draw frames, and the errors of ours and of reuse; see `contact_sheet`, which this is."""
-    from shortcutv2v.show.sheet import contact_sheet
+def contact_sheet(
+    rows: Sequence[tuple[str, Tensor, Tensor, Tensor, Tensor]], path: str | Path, error_range: float = ERROR_RANGE
+) -> None:
+    """Write a PNG with one row per frame: input, teacher, ours, and maps of the errors of ours and of plain reuse.
 
-    contact_sheet(rows, path, ERROR_RANGE)
+    Args:
+        rows: (label, input, teacher, ours, reuse); pictures are float (3, H, W) in [0, 1].
+        path: of the PNG.
+        error_range: the error that is drawn brightest, absolute and averaged over the colours.
+    """
+    titles = ("input", "teacher", "ours", "error of ours", "error of reuse")
+    figure, axes = _axes(len(rows), len(titles), rows[0][2], side=3.2, margins=(1.0, 0.6))
+    for line, (label, frame, teacher, ours, reuse) in zip(axes, rows, strict=True):
+        for place, picture in zip(line, (frame, teacher, ours), strict=False):
+            place.imshow(_pixels(picture), interpolation="nearest")
+        for place, picture in zip(line[3:], (ours, reuse), strict=True):
+            error = (picture - teacher).abs().mean(0).numpy()
+            drawn = place.imshow(error, vmin=0, vmax=error_range, cmap="magma", interpolation="nearest")
+        line[0].set_ylabel(label, fontsize="small")
+    for place, title in zip(axes[0], titles, strict=True):
+        place.set_title(title)
+    figure.colorbar(drawn, ax=axes, label="mean absolute error, pictures in [0, 1]", shrink=0.6, pad=0.01)
+    _save(figure, path)
+
+
+error_maps = contact_sheet
+"""The paper's figure of errors: frames, and the errors of ours and of reuse."""
 
 
 def efficiency(
@@ -146,17 +171,20 @@ def coloured(values: Tensor, largest: float) -> Tensor:
     return torch.from_numpy(found[..., :3].copy()).permute(2, 0, 1)
 
 
-def _axes(rows: int, columns: int, picture: Tensor) -> tuple[Any, Any]:
+def _axes(
+    rows: int, columns: int, picture: Tensor, side: float = 4.0, margins: tuple[float, float] = (0.0, 0.4)
+) -> tuple[Any, Any]:
+    """Return a figure and its places for pictures, `side` inches wide, by matplotlib's interface without globals."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     height, width = picture.shape[-2:]
-    figure = Figure(figsize=(columns * 4, rows * 4 * height / width + 0.4), layout="compressed")
+    size = (columns * side + margins[0], rows * side * height / width + margins[1])
+    figure = Figure(figsize=size, layout="compressed")
     FigureCanvasAgg(figure)
     axes = figure.subplots(rows, columns, squeeze=False)
     for place in axes.flat:
-        place.set_xticks([])
-        place.set_yticks([])
+        place.set(xticks=[], yticks=[])
     return figure, axes
 
 
