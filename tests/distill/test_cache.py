@@ -138,6 +138,15 @@ def test_a_second_cache_finds_what_the_first_has_written(tmp_path: Path) -> None
     assert torch.equal(found[3].f[0], expected[3].f[0])
 
 
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="the list of maps is Linux's")
+def test_reading_keeps_nothing_of_the_file_in_memory(tmp_path: Path) -> None:
+    stored = FeatureCache(tmp_path, wrapped()).features(clip_of())
+    carry, f = stored[1]
+    assert str(stored.path) in Path("/proc/self/maps").read_text()
+    del carry, f
+    assert str(stored.path) not in Path("/proc/self/maps").read_text()
+
+
 def test_masks_and_numbers_among_the_features_are_found_again(tmp_path: Path) -> None:
     class Masked(Halving):
         def forward(self, x: Tensor) -> Tensor:

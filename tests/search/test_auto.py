@@ -230,6 +230,24 @@ class TestSearch:
         assert rounds(after) == rounds(whole)
         assert after["choice"] == whole["choice"]
 
+    def test_the_finalists_play_in_several_places(self, tmp_path: Path, capsys) -> None:
+        """The middle of this film is still; one stretch from there alone would promise a film of no refreshes."""
+        torch.manual_seed(1)
+        wide = F.interpolate(torch.rand(1, 3, 6, 16), (24, 96), mode="bicubic")[0].clamp(0, 1)
+        places = [5 * max(0, 40 - n) if n < 70 else 5 * (n - 70) for n in range(140)]  # moves, rests from 40 on, moves
+        with video.create(tmp_path / "film.mp4", rate=25) as writer:
+            for place in places:
+                writer.write((255 * wide.roll(place, 2)[..., :32]).byte())
+        found = searched(tmp_path / "film.mp4", tmp_path / "a", steps=4)
+        trials = [played for name, played in found["steps"].items() if name.startswith("trial")]
+        assert trials
+        for played in trials:
+            assert [each["start"] for each in played] == sorted(each["start"] for each in played)
+            assert played[0]["start"] < 40
+            assert played[-1]["start"] >= 70
+            assert sum(each["frames"] for each in played) == 35
+        assert "35 frames in 2 places" in lines(capsys, "trial")[0]
+
     def test_another_search_in_the_folder_is_refused(self, film: Path, tmp_path: Path) -> None:
         searched(film, tmp_path / "a", steps=None)
         before = (tmp_path / "a" / "auto.json").read_bytes()
@@ -304,7 +322,9 @@ class TestTune:
         assert all(row.low <= row.mean for row in rows)
         assert all(row.memory > 0 for row in rows)
         out = capsys.readouterr().out
-        assert all(" | ".join(row.cells()) in out for row in rows)
+        shown = [line for line in out.splitlines() if line.startswith("|")]
+        assert shown[1].count("---") == shown[0].count("|") - 1
+        assert shown[2:] == [f"| {' | '.join(row.cells())} |" for row in rows]
         page = (tmp_path / "tuned" / tunings.PAGE).read_text()
         assert "<svg" in page
         assert "dominated by" in page

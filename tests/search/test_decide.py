@@ -6,12 +6,14 @@ import itertools
 import math
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from shortcutv2v.measure.advice import Times
 from shortcutv2v.search import decide
 from shortcutv2v.search.decide import Budget, Goal, Round, Worth
+from shortcutv2v.search.film import samples_of
 
 TIMES = Times(teacher=10, reference=11, shortcut=4, head=1, block=2, tail=1)
 QUALITY = Goal(40.0)
@@ -147,3 +149,28 @@ def test_features_are_computed_for_as_much_as_can_be_afforded(afford: int, stret
     assert 1 <= count <= stretches
     assert taken * count <= max(1, afford)
     assert taken == 1 or count >= min(4, stretches)
+
+
+@given(st.lists(st.integers(2, 500), min_size=1, max_size=4))
+def test_a_trial_plays_as_many_frames_as_one_sample_spread_over_all_clips(lengths: list[int]) -> None:
+    clips = [torch.zeros(length, 1, 1, 1, dtype=torch.uint8) for length in lengths]
+    parts, total = samples_of(clips), sum(lengths)
+    wanted = min(total, max(16, min(60, total // 4)))
+    assert sum(map(len, parts)) <= wanted
+    assert all(len(part) <= 31 for part in parts)
+    if min(lengths) >= 16:
+        assert sum(map(len, parts)) == wanted
+    places = [
+        sum(lengths[: next(i for i, clip in enumerate(clips) if clip is part.clip)]) + part.start for part in parts
+    ]
+    assert places == sorted(places)
+    if total >= 400:
+        assert places[-1] - places[0] > total / 3
+
+
+def test_the_audit_that_begins_a_stretch_is_not_one_of_the_film() -> None:
+    still = {"frames": 17, "shortcuts": 15, "begun": 1}
+    moving = {"frames": 17, "shortcuts": 0, "begun": 1}
+    assert decide.refreshes_of([still]) == 1 / 16
+    assert decide.refreshes_of([still, moving]) == 17 / 32
+    assert decide.refreshes_of([{"frames": 1, "shortcuts": 0, "begun": 1}]) == 1.0

@@ -25,12 +25,13 @@ from shortcutv2v.adapter import Adapter
 from shortcutv2v.bar import say
 from shortcutv2v.blocks import DEFAULT_VARIANT, ShortcutBlock
 from shortcutv2v.cli.adapters import find_adapter
-from shortcutv2v.cli.measure import markdown, quality_table, time_table
+from shortcutv2v.cli.measure import quality_table, time_table
 from shortcutv2v.errors import InputError
 from shortcutv2v.measure import Pictures, Scores, Setting, compare, macs
 from shortcutv2v.model import ShortcutV2V
 from shortcutv2v.report import write_report
 from shortcutv2v.show import contact_sheet
+from shortcutv2v.show.page import markdown
 from shortcutv2v.summary import psnr
 from shortcutv2v.translate import Translator, from_uint8, to_uint8
 from shortcutv2v.wheels import wheel_file

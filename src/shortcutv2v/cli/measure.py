@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -19,7 +19,7 @@ from shortcutv2v.measure import Interpolator, Macs, Metric, measure
 from shortcutv2v.measure.scores import Scores
 from shortcutv2v.precision import beside
 from shortcutv2v.report import about
-from shortcutv2v.show.page import save
+from shortcutv2v.show.page import markdown, save
 
 __all__ = [
     "Frames",
@@ -125,14 +125,6 @@ def _worst(scores: Scores, start: int, times: Sequence[Fraction]) -> str:
         for score in scores.worst()
     )
     return f"worst frames: {', '.join(frames)}"
-
-
-def markdown(rows: Iterable[Sequence[str]], names: int = 1) -> Iterator[str]:
-    """Markdown lines of a table whose first row is the head; all columns but the first `names` are numbers."""
-    for number, row in enumerate(rows):
-        yield f"| {' | '.join(row)} |"
-        if not number:
-            yield f"|{'---|' * names}{'---:|' * (len(row) - names)}"
 
 
 def interval_table(scores: dict[int, Scores]) -> Iterator[str]:

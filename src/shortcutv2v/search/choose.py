@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,12 @@ from shortcutv2v.distill.clips import FrameSource
 from shortcutv2v.goals import policy_for
 from shortcutv2v.model import ShortcutV2V
 from shortcutv2v.quality import Calibration
+from shortcutv2v.search import decide
 from shortcutv2v.search.asked import BLOCK, Asked
 from shortcutv2v.search.contest import Entry, Search, in_words, mean_at
 from shortcutv2v.search.decide import Worth, film_seconds
 from shortcutv2v.search.field import Candidate, timed
-from shortcutv2v.search.film import sample_of
+from shortcutv2v.search.film import samples_of
 from shortcutv2v.search.record import Record
 from shortcutv2v.search.rounds import contest
 from shortcutv2v.translate import Translator
@@ -90,22 +92,28 @@ def _choice(search: Search, entries: Sequence[Entry]) -> dict[str, Any]:
 
 
 def tried(search: Search, entry: Entry) -> Worth:
-    """Play a sample with a candidate, and predict the film from the refreshes that it took."""
-
-    def played() -> dict[str, int]:
-        translator = Translator(search.adapter, _model(search, entry), lookahead=True, **search.asked.stream)
-        sample = sample_of(max(search.clips, key=len))
-        frames = sum(1 for _ in translator.play(sample[number] for number in range(len(sample))))
-        return {"frames": frames, "shortcuts": 0 if translator.stream is None else translator.stream.shortcuts}
-
-    found = search.record.once(f"trial of {entry}", played)
-    share = 1 - found["shortcuts"] / found["frames"]
+    """Play stretches of all clips with a candidate, and predict the film from the refreshes that they took."""
+    played = search.record.once(f"trial of {entry}", partial(_played, search, entry))
+    share, frames = decide.refreshes_of(played), sum(each["frames"] for each in played)
     worth = replace(search.worth(entry), share=share, seconds=film_seconds(search.frames, entry.times, share))
     say(
-        f"trial: {entry} refreshes {share:.0%} of {found['frames']} frames from the middle at {search.asked}; "
-        f"the film in {in_words(worth.seconds)}"
+        f"trial: {entry} refreshes {share:.0%} of {frames} frames in {len(played)} places at {search.asked}; the film "
+        f"in {in_words(worth.seconds)}"
     )
     return worth
+
+
+def _played(search: Search, entry: Entry) -> list[dict[str, int]]:
+    """Play each stretch as a video of its own; count its frames, its shortcut frames and the audit that begins it."""
+    found = []
+    for part in samples_of(search.clips):
+        translator = Translator(search.adapter, _model(search, entry), lookahead=True, **search.asked.stream)
+        frames = sum(1 for _ in translator.play(part[number] for number in range(len(part))))
+        stream = translator.stream
+        assert stream is not None  # noqa: S101 (there is a model)
+        begun = min(1, stream.refreshes["audit"])
+        found.append({"start": part.start, "frames": frames, "shortcuts": stream.shortcuts, "begun": begun})
+    return found
 
 
 def _decided(kind: str, why: str, **more: Any) -> dict[str, Any]:

@@ -26,6 +26,7 @@ __all__ = [
     "hopeless",
     "lessons",
     "refresh_share",
+    "refreshes_of",
     "spread",
     "worth",
 ]
@@ -106,6 +107,21 @@ def refresh_share(curves: Curves, goal: Goal, quality: float) -> float:
     """
     runs = [next((n for n, value in enumerate(curve) if value < quality), len(curve)) for curve in curves]
     return fmean(goal.share(run) for run in runs)
+
+
+def refreshes_of(played: Sequence[Mapping[str, int]]) -> float:
+    """Return the share of refreshes of a film from stretches of it that were played each as a video of its own.
+
+    A stream begins with an audit, which a film has once and each stretch has, too; they are left out.
+
+    Args:
+        played: `frames`, `shortcuts`, and refreshes at the beginning, `begun`, of each stretch.
+
+    >>> refreshes_of([{"frames": 16, "shortcuts": 12, "begun": 1}, {"frames": 16, "shortcuts": 3, "begun": 1}])
+    0.5
+    """
+    count = sum(each["frames"] - each["begun"] for each in played)
+    return 1 - sum(each["shortcuts"] for each in played) / count if count > 0 else 1.0
 
 
 def film_seconds(frames: int, times: Times, share: float, *, looks: bool = True) -> float:

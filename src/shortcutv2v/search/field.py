@@ -6,6 +6,7 @@ import ast
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -23,6 +24,7 @@ from shortcutv2v.measure.inspect import inspect
 from shortcutv2v.measure.latency import peak_memory
 from shortcutv2v.model import ShortcutV2V, placement
 from shortcutv2v.translate import from_uint8
+from shortcutv2v.types import Carry
 
 __all__ = ["Candidate", "cuts_of", "memory_of", "timed"]
 
@@ -152,8 +154,14 @@ def timed(adapter: Adapter, frame: Tensor, models: Mapping[str, ShortcutV2V]) ->
     """
     args, kwargs = adapter.example(from_uint8(frame, adapter.teacher))
     work: dict[str, Callable[[], Any]] = {"teacher": lambda: adapter.teacher(*args, **kwargs)}
+    made: dict[int, tuple[Carry, tuple[Tensor, ...]]] = {}  # models of one cut share head, tail and features
     for name, model in models.items():
-        work = _parts(name, model, args, kwargs) | work  # models of one cut share head and tail
+        cut = id(model.capture)
+        if cut not in made:
+            carry = model.head(*args, **kwargs)
+            made[cut] = carry, model.middle(carry)
+        work = _parts(name, model, *made[cut]) | work
+        work[f"{cut} head"] = partial(model.head, *args, **kwargs)
     found = _quickest(work)
     teacher = found["teacher"]
     times = {"teacher": Times(teacher, teacher, teacher, teacher, 0.0, 0.0)}
@@ -172,16 +180,11 @@ def _quickest(work: Mapping[str, Callable[[], Any]]) -> dict[str, float]:
     return {name: min(run[name] for run in runs[1:]) for name in work}
 
 
-def _parts(
-    name: str, model: ShortcutV2V, args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> dict[str, Callable[[], Any]]:
-    carry = model.head(*args, **kwargs)
-    f = model.middle(carry)
-    reference, cut = model.make_reference(carry, f), id(model.capture)
+def _parts(name: str, model: ShortcutV2V, carry: Carry, f: tuple[Tensor, ...]) -> dict[str, Callable[[], Any]]:
+    reference = model.make_reference(carry, f)
     return {
-        f"{cut} head": lambda: model.head(*args, **kwargs),
         f"{name} block": lambda: model.compose(reference, carry, model.analyse(reference, carry)),
-        f"{cut} tail": lambda: model.tail(carry, f),
+        f"{id(model.capture)} tail": lambda: model.tail(carry, f),
         f"{name} state": lambda: model.make_reference(carry, f),
     }
 

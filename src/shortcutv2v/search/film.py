@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -22,12 +23,12 @@ from shortcutv2v.search.decide import spread
 from shortcutv2v.summary import psnr
 from shortcutv2v.translate import from_uint8, to_uint8
 
-__all__ = ["HELD", "LEARN", "HeldOut", "Stretches", "sample_of"]
+__all__ = ["HELD", "LEARN", "HeldOut", "Stretches", "sample_of", "samples_of"]
 
 LEARN, HELD = 16, 9
 """Frames of a stretch to learn from, and of the held-out frames after it: a reference and 8 predictions."""
 _SAMPLE = 60
-"""Frames from the middle of the film that are played for a trial and for the report, at most."""
+"""Frames that are played for a trial, and frames from the middle for the report, at most."""
 
 
 @dataclass(frozen=True)
@@ -127,6 +128,24 @@ class HeldOut:
 
 def sample_of(clip: FrameSource) -> Part:
     """Return the middle of a clip: a quarter of its frames, but 16 at least and 60 at most."""
-    count = min(len(clip), max(LEARN, min(_SAMPLE, len(clip) // 4)))
+    count = _sampled(len(clip))
     begin = (len(clip) - count) // 2
     return Part(clip, begin, begin + count)
+
+
+def samples_of(clips: Sequence[FrameSource]) -> list[Part]:
+    """Return as many frames of all clips together, in stretches of 16 or a few more, spread evenly over them."""
+    ends = list(itertools.accumulate(map(len, clips)))
+    total = _sampled(ends[-1])
+    count, found = max(1, total // LEARN), list[Part]()
+    for number in range(count):
+        middle = ends[-1] * (2 * number + 1) // (2 * count)
+        clip, end = next((clip, end) for clip, end in zip(clips, ends, strict=True) if middle < end)
+        length = min(len(clip), total * (number + 1) // count - total * number // count)
+        start = min(len(clip) - length, max(0, middle - (end - len(clip)) - length // 2))
+        found.append(Part(clip, start, start + length))
+    return found
+
+
+def _sampled(frames: int) -> int:
+    return min(frames, max(LEARN, min(_SAMPLE, frames // 4)))

@@ -21,7 +21,7 @@ from shortcutv2v.search.asked import Asked, open_record
 from shortcutv2v.search.choose import searched
 from shortcutv2v.search.contest import Entry, Search
 from shortcutv2v.search.field import memory_of
-from shortcutv2v.show.page import page, save, section, table
+from shortcutv2v.show.page import markdown, page, save, section, table
 from shortcutv2v.show.plots import both, scatter
 from shortcutv2v.summary import percentile
 from shortcutv2v.translate import from_uint8
@@ -116,8 +116,7 @@ def tune(
         if search is None or not entries:
             raise InputError("there is nothing to tune: give a PSNR below lossless, and a teacher that can be cut")
         rows = _ranked([row for entry in entries for row in _rows(search, entry)])
-    for cells in (_HEADINGS, *(row.cells() for row in rows)):
-        say(" | ".join(cells))
+    say("\n".join(markdown([_HEADINGS, *(row.cells() for row in rows)])))
     _draw(rows, Path(folder) / PAGE)
     return rows
 

@@ -7,14 +7,14 @@ import html
 import io
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-__all__ = ["data_uri", "page", "save", "section", "standalone", "table"]
+__all__ = ["data_uri", "markdown", "page", "save", "section", "standalone", "table"]
 
 
 def page(title: str, parts: Iterable[str], data: Any = None, script: str | None = None) -> str:
@@ -55,6 +55,14 @@ def table(caption: str, rows: Sequence[Sequence[str]]) -> str:
         f'<div class="scroll" tabindex="0" role="region" aria-label="{html.escape(caption)}"><table>'
         f"<caption>{html.escape(caption)}</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
     )
+
+
+def markdown(rows: Iterable[Sequence[str]], names: int = 1) -> Iterator[str]:
+    """Markdown lines of a table whose first row is the head; all columns but the first `names` are numbers."""
+    for number, row in enumerate(rows):
+        yield f"| {' | '.join(row)} |"
+        if not number:
+            yield f"|{'---|' * names}{'---:|' * (len(row) - names)}"
 
 
 def save(text: str, path: str | Path) -> None:

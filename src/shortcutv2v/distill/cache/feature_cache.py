@@ -120,7 +120,7 @@ class FeatureCache:
             self.found += 1
             self.watch(len(clip))
             return stored
-        stored = StoredClip(path, features, frame, len(stored))  # which has mapped nothing yet
+        stored = StoredClip(path, features, frame, len(stored))
         if shutil.disk_usage(self.folder).free < stored.nbytes:
             raise InputError(
                 f"the features of {len(stored)} frames take {stored.nbytes / 1e9:.2f} GB, more than is free on the "

@@ -54,7 +54,7 @@ def stored_dtype(leaf: Tensor) -> torch.dtype:
 class StoredClip(Sequence[Features]):
     """The features of a clip's frames, in order, each read from disk when it is asked for.
 
-    Frames that the adapter opens with are left out. It pickles as a file name; each process maps the file for itself.
+    Frames that the adapter opens with are left out. It pickles as a file name.
 
     Args:
         path: the file.
@@ -66,8 +66,8 @@ class StoredClip(Sequence[Features]):
         nbytes: size of the file.
 
     Shape:
-        each entry is a `Features` of batch size 1 in the dtypes of the disk; its tensors share the map's memory and
-        must not be written into.
+        each entry is a `Features` of batch size 1 in the dtypes of the disk; its tensors share the memory of a map of
+        the file, which lives as long as they do, and must not be written into.
     """
 
     def __init__(self, path: Path, example: Features, frame: FrameShape, count: int) -> None:
@@ -75,7 +75,6 @@ class StoredClip(Sequence[Features]):
         self._leaves, self._spec = self._described(example)
         self._sizes = [-(-leaf.nbytes // _ALIGNED) * _ALIGNED for leaf in self._leaves if isinstance(leaf, _Stored)]
         self.nbytes = count * sum(self._sizes)
-        self._map: Tensor | None = None
 
     def __len__(self) -> int:
         return self._count
@@ -94,9 +93,6 @@ class StoredClip(Sequence[Features]):
         ]
         return pytree.tree_unflatten(leaves, self._spec)
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_map": None}
-
     @property
     def is_whole(self) -> bool:
         """True if the file exists and has as many bytes as its records take."""
@@ -108,13 +104,13 @@ class StoredClip(Sequence[Features]):
         return [_Stored(x.shape, stored_dtype(x)) if isinstance(x, Tensor) else x for x in leaves], spec
 
     def _records(self) -> Tensor:
-        if self._map is None:
-            try:
-                data = torch.from_file(str(self.path), shared=False, size=self.nbytes, dtype=torch.uint8)
-            except (OSError, RuntimeError) as error:
-                raise InputError(f"cannot read cached features {self.path}: {error}") from None
-            self._map = data.view(self._count, -1)
-        return self._map
+        # A map that stayed would count every page that was read as this process's memory, and the file's disk as used
+        # after it is deleted. A map per frame costs under a millisecond.
+        try:
+            data = torch.from_file(str(self.path), shared=False, size=self.nbytes, dtype=torch.uint8)
+        except (OSError, RuntimeError) as error:
+            raise InputError(f"cannot read cached features {self.path}: {error}") from None
+        return data.view(self._count, -1)
 
     def write(self, frames: Iterable[Features]) -> None:
         """Write the features of all frames, whole or not at all; memory holds one frame at a time.
