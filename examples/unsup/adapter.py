@@ -19,7 +19,8 @@ class UnsupAdapter(Adapter):
 
     Args:
         teacher: the generator.
-        cut: `low`, `medium` or `high`, the paper's levels of dependence on the teacher.
+        cut: `low`, `medium` or `high`, the paper's levels of dependence on the teacher; or `last`, from the first
+            convolution to the last, which leaves the tail nothing but tanh.
 
     Attributes:
         show_shortcut: True, as in the paper: reference frames show the block's output too.
@@ -39,8 +40,9 @@ class UnsupAdapter(Adapter):
     range = (-1, 1)
 
     def __init__(self, teacher: ResnetGenerator, cut: str = "medium") -> None:
-        super().__init__(teacher, *published_cut(teacher.n_blocks, cut))
         self.cuts = {name: published_cut(teacher.n_blocks, name) for name in ("low", "medium", "high")}
+        self.cuts["last"] = ("model.3", f"model.{teacher.n_blocks + 17}")
+        super().__init__(teacher, *(self.cuts[cut] if cut in self.cuts else published_cut(teacher.n_blocks, cut)))
 
 
 def build_adapter(
@@ -54,7 +56,7 @@ def build_adapter(
 
     Args:
         checkpoint: `<epoch>_net_G_A.pth` or `..._G_B.pth`; see README.md for where to get them.
-        cut: `low`, `medium` or `high`.
+        cut: `last`, `low`, `medium` or `high`.
         show_shortcut: show the block's output at reference frames too.
         random: an untrained network instead of a checkpoint, to try the commands.
         config: options of the network (`ngf`, `n_blocks`, ...); default: those of the file.

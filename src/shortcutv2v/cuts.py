@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from shortcutv2v import graph, ops
-from shortcutv2v.blocks import DEFAULT_VARIANT, ShortcutBlock
+from shortcutv2v.blocks import DEFAULT_VARIANT, ShortcutBlock, default_width
 from shortcutv2v.graph import MacCounter, Suggestion
 
 __all__ = ["block_macs", "suggest_cuts"]
@@ -47,7 +47,7 @@ def suggest_cuts(
     """
 
     def price(a_shape: tuple[int, ...], f_shape: tuple[int, ...]) -> int:
-        return block_macs(a_shape, f_shape, max(1, f_shape[1] // 2), variant)[1]
+        return block_macs(a_shape, f_shape, default_width(a_shape[1], f_shape[1]), variant)[1]
 
     return graph.suggest_cuts(teacher, example_inputs, example_kwargs, price)
 

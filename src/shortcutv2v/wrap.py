@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from shortcutv2v import graph
-from shortcutv2v.blocks import DEFAULT_VARIANT, ShortcutBlock
+from shortcutv2v.blocks import DEFAULT_VARIANT, ShortcutBlock, default_width
 from shortcutv2v.errors import InputError
 from shortcutv2v.memory import keep_freed_memory
 from shortcutv2v.model import RefreshLike, ShortcutV2V
@@ -54,7 +54,8 @@ def wrap(
         example_kwargs: keyword inputs of the teacher.
         max_interval: frames from one refresh to the next, the paper's alpha; default 3. With a function as `refresh`
             it is the function's horizon.
-        channels: reduced width h of the blocks, one for all branches or one per branch; default half of `f`'s channels.
+        channels: reduced width h of the blocks, one for all branches or one per branch; default half of `f`'s channels,
+            see `blocks.default_width`.
         variant: the block, see `ShortcutBlock`.
         capture: force a capture strategy instead of trying them in turn.
         on_leak: "error", or "reuse" to take leaking features from the reference.
@@ -122,6 +123,6 @@ def _known(variant: str) -> str:
 
 def _build_blocks(maps: graph.Maps, channels: list[int | None], variant: str) -> list[ShortcutBlock]:
     return [
-        ShortcutBlock(a[1], f[1], max(1, f[1] // 2) if width is None else width, variant=variant)
+        ShortcutBlock(a[1], f[1], width or default_width(a[1], f[1]), variant=variant)
         for a, f, width in zip(maps.a_shapes, maps.f_shapes, channels, strict=True)
     ]

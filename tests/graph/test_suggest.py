@@ -69,7 +69,8 @@ def test_teachers_without_a_graph_are_followed_by_hooks() -> None:
 def test_a_suggestion_reads_well() -> None:
     found = graph.suggest_cuts(chain(1), X)
     assert str(found[0]) == " 57.1%  0 -> 1.c2  4 and 4 channels of 16x24 (1/1), reach 2 pixels"
-    assert str(found[-1]).endswith("reach 1 pixels, nearly a picture")
+    assert str(found[-1]).endswith("reach 1 pixels, to the end")
+    assert not found[0].remark
 
 
 class Place(nn.Module):

@@ -7,7 +7,7 @@ from shortcutv2v.blocks.ablations import (
     WithoutReferenceBlock,
 )
 from shortcutv2v.blocks.alignment import GlobalAlignment, OffsetGenerator
-from shortcutv2v.blocks.base import DEFAULT_VARIANT, Prediction, ShortcutBlock
+from shortcutv2v.blocks.base import DEFAULT_VARIANT, Prediction, ShortcutBlock, default_width
 from shortcutv2v.blocks.blend import AdaBD
 from shortcutv2v.blocks.flow import FlowBlock, MotionGenerator
 from shortcutv2v.blocks.hetconv import HetConv2d
@@ -28,4 +28,5 @@ __all__ = [
     "WithoutBlendingBlock",
     "WithoutCurrentBlock",
     "WithoutReferenceBlock",
+    "default_width",
 ]

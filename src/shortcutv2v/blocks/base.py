@@ -12,12 +12,27 @@ from torch import Tensor, nn
 
 from shortcutv2v.errors import InputError
 
-__all__ = ["DEFAULT_VARIANT", "Prediction", "ShortcutBlock"]
+__all__ = ["DEFAULT_VARIANT", "Prediction", "ShortcutBlock", "default_width"]
 
 DEFAULT_VARIANT = "flow"
 """The variant that measured best at equal training time; see docs/quality.md."""
 
+_LEAST_WIDTH = 32
+"""Channels that a block has at the end of a teacher, where `f` is few channels, if `a` is as many."""
 _COMPILED = ("encode_reference", "predict", "analyse")
+
+
+def default_width(a_channels: int, f_channels: int) -> int:
+    """Return a block's width h if none is given: half of `f`'s channels, as in the paper.
+
+    Where `f` is narrower than `a`, as after a teacher's last layer, it is half of `a`'s, up to 32: motion and
+    change are found in `a`, and there is as much of them.
+
+    Examples:
+        >>> default_width(128, 128), default_width(64, 3), default_width(256, 48)
+        (64, 32, 32)
+    """
+    return max(1, f_channels // 2, min(a_channels // 2, _LEAST_WIDTH))
 
 
 class Prediction(NamedTuple):
@@ -91,7 +106,7 @@ class ShortcutBlock(nn.Module, metaclass=_Choice):
     Args:
         a_channels: channels C_a of the encoder features.
         f_channels: channels C_f of the features to predict.
-        channels: reduced width h; the paper uses C_f / 2.
+        channels: reduced width h; the paper uses C_f / 2, see `default_width`.
         variant: a key of `ShortcutBlock.variants`.
 
     Shape:

@@ -48,7 +48,7 @@ MODES: dict[str, tuple[bool, dict[str, Any]]] = {
     f"quality {ASKED} dB, references on both sides": (True, {"quality": ASKED}),
 }
 """Name -> whether later references serve, too, and the goal of the stream."""
-CUTS = ("low", "medium", "high")
+CUTS = ("last", "low", "medium", "high")
 FAST, LAST_TRAINED, HELD_OUT_TAIL = (43, 63), 100, 32
 Row = tuple[str, Tensor, Tensor, Tensor, Tensor]
 

@@ -107,7 +107,7 @@ def _parser(add_adapter: Callable[[Any], None]) -> ArgumentParser:
     add("interval", int | None, None, "frames from one refresh to the next")
     add("quality", str | None, None, "train for translate --quality, and calibrate; PSNR in dB, such as 40")
     add("variant", str | None, None, "the block; null: flow")
-    add("channels", int | None, None, "width h of the block; null: half of f's")
+    add("channels", int | None, None, "width h of the block; null: half of f's, or of a's where f is narrow")
     add_fields(parser, Settings, _SPECIAL)
     return parser
 

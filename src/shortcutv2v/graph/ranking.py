@@ -37,7 +37,9 @@ class Suggestion:
         resolution: height of `a` and `f` relative to the picture, such as 0.25.
         leaks: one phrase for each feature that the tail needs beside `f`; such a cut needs `on_leak="reuse"`.
         picture: `a` or `f` is nearly a picture: before any work, after all of it, or of three channels at most. A block
-            has little to work with there, and nothing after it repairs its errors.
+            has little to work with in such an `a`, and nothing after such an `f` repairs its errors.
+        to_the_end: `f` comes after all of the work, while `a` is no picture. The tail costs nothing, and a block may
+            learn as well there as elsewhere: see docs/quality.md.
         reach: how far around a place the middle looks; None where it could not be measured.
     """
 
@@ -50,6 +52,7 @@ class Suggestion:
     resolution: float
     leaks: tuple[str, ...] = ()
     picture: bool = False
+    to_the_end: bool = False
     reach: Reach | None = None
 
     def __str__(self) -> str:
@@ -60,8 +63,13 @@ class Suggestion:
             f"of {size} ({scale})"
         )
         text += f", reach {self.reach}" if self.reach else ""
-        text += ", nearly a picture" if self.picture else ""
+        text += f", {self.remark}" if self.picture else ""
         return text + (f", leaks: {'; '.join(self.leaks)}" if self.leaks else "")
+
+    @property
+    def remark(self) -> str:
+        """What is special about the place, in words."""
+        return ("to the end" if self.to_the_end else "nearly a picture") if self.picture else ""
 
 
 class Ranking:
@@ -187,11 +195,12 @@ class Ranking:
         self, a: int, f: int, layers: dict[int, tuple[str, Reach | None]], saved: float, leaks: tuple[str, ...]
     ) -> Suggestion:
         """One cut, from node `a` to node `f`."""
-        (enc, early), (dec, late) = layers[a], layers[f]
+        (enc, begin), (dec, end) = layers[a], layers[f]
         shapes = info(self.nodes[a]).shape, info(self.nodes[f]).shape
         tall = max([info(n).shape[-2] for n in self.traced.inputs if len(info(n).shape) == 4], default=0)
         after = self.after[f] & self.live
-        idle = not self.macs_of(self.before[a] | 1 << a) or not self.macs_of(after)
+        early = not self.macs_of(self.before[a] | 1 << a) or shapes[0][1] <= 3
+        late = not self.macs_of(after)
         return Suggestion(
             enc,
             dec,
@@ -200,8 +209,9 @@ class Ranking:
             *shapes,
             resolution=shapes[1][2] / (tall or shapes[1][2]),
             leaks=leaks,
-            picture=idle or min(shapes[0][1], shapes[1][1]) <= 3,
-            reach=late.since(early) if early and late else None,
+            picture=early or late or shapes[1][1] <= 3,
+            to_the_end=late and not early,
+            reach=end.since(begin) if begin and end else None,
         )
 
     def macs_of(self, bits: int) -> bool:

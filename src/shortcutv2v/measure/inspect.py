@@ -131,13 +131,17 @@ def inspect(adapter: Adapter, frames: Sequence[Tensor], *, count: int = 5, pairs
 
 
 def _distinct(found: Iterable[Suggestion], count: int) -> list[Suggestion]:
-    """Return cuts without leaks that save something, and differ in their savings or their resolution."""
+    """Return cuts without leaks that save something, and differ in their savings or their resolution.
+
+    The one of them that goes to the teacher's end comes first: nothing is left of the tail.
+    """
+    found = [cut for cut in found if not cut.leaks and cut.net > 0]
     kept: list[Suggestion] = []
     for cut in found:
         alike = (abs(cut.net - other.net) < _APART and cut.resolution == other.resolution for other in kept)
-        if not cut.leaks and not cut.picture and cut.net > 0 and not any(alike):
+        if not cut.picture and not any(alike):
             kept.append(cut)
-    return kept[:count]
+    return [*[cut for cut in found if cut.to_the_end][:1], *kept][:count]
 
 
 def _recommended(tried: Sequence[Cut]) -> Cut | None:

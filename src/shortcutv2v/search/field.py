@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from shortcutv2v.adapter import Adapter
-from shortcutv2v.blocks import ShortcutBlock
+from shortcutv2v.blocks import ShortcutBlock, default_width
 from shortcutv2v.blocks.reuse import ReuseBlock
 from shortcutv2v.distill import pace
 from shortcutv2v.errors import CaptureError, CutError, InputError
@@ -46,7 +46,7 @@ class Candidate:
         kept: share of the teacher's multiply-adds that head and tail take.
         reach: how far around a place the middle looks, in pixels; None if it is not known.
         variant: the block.
-        divide: its width is that of `f` divided by this.
+        divide: its width is `2 * default_width` divided by this.
     """
 
     name: str
@@ -77,7 +77,12 @@ class Candidate:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             blocks = [
-                ShortcutBlock(b.a_channels, b.f_channels, max(1, b.f_channels // self.divide), variant=self.variant)
+                ShortcutBlock(
+                    b.a_channels,
+                    b.f_channels,
+                    max(1, 2 * default_width(b.a_channels, b.f_channels) // self.divide),
+                    variant=self.variant,
+                )
                 for b in cut.blocks
             ]
         device, dtype = placement(cut.teacher)
