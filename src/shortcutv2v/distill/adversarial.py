@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterator
 
 import torch
@@ -12,6 +11,7 @@ from shortcutv2v.distill.discriminators import MultiScale, PatchDiscriminator, T
 from shortcutv2v.distill.losses import FORMS, gan_discriminator_loss, gan_generator_loss
 from shortcutv2v.distill.rollout import frozen
 from shortcutv2v.errors import InputError
+from shortcutv2v.graph.protect import same_modes
 
 __all__ = ["Adversary"]
 
@@ -84,7 +84,8 @@ class Adversary(nn.Module):
         Returns:
             "gan" and "temporal_gan", those that are judged.
         """
-        with _held(self):
+        # In eval mode, spectral norm takes no step of its power iteration.
+        with same_modes(self), frozen(self.eval()):
             return {
                 name: gan_generator_loss(discriminator(seen), self.form)
                 for name, discriminator, seen in self._views("gan", picture, reference_picture)
@@ -117,18 +118,6 @@ class Adversary(nn.Module):
             yield name, self.spatial, _signed(picture)
         if self.temporal is not None:
             yield f"temporal_{name}", self.temporal, _signed(torch.stack((reference.detach(), picture), dim=2))
-
-
-@contextlib.contextmanager
-def _held(module: nn.Module) -> Iterator[None]:
-    """No gradients to the parameters, and no step of spectral norm's power iteration, which training mode takes."""
-    modes = [(each, each.training) for each in module.modules()]
-    try:
-        with frozen(module.eval()):
-            yield
-    finally:
-        for each, training in modes:
-            each.training = training
 
 
 def _signed(pictures: Tensor) -> Tensor:

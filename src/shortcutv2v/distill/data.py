@@ -21,7 +21,7 @@ from shortcutv2v.distill.cache.samples import CachedFrames
 from shortcutv2v.distill.checks import check_samples
 from shortcutv2v.distill.clips import FrameSource
 from shortcutv2v.distill.damage import Reader, whole_parts
-from shortcutv2v.distill.draws import Draw, PairDraw, SequenceDraw, seeded
+from shortcutv2v.distill.draws import Draw, draw_pair, draw_window, seeded
 from shortcutv2v.errors import InputError, check_number
 
 __all__ = ["Pairs", "Sequences", "Windows", "long_enough"]
@@ -49,13 +49,14 @@ class _Frames:
 
 
 class _Samples(Dataset[Any]):
-    """Frames of some clips, or their cached features, drawn by `draw`."""
+    """Frames of some clips, or their cached features, drawn by `choose`."""
 
     def __init__(
         self,
         clips: Sequence[FrameSource],
         least: int,
-        draw: Callable[[list[int]], Draw],
+        choose: Callable[[int], list[int]],
+        reverse: bool,
         crop: tuple[int, int] | None,
         flip: bool,
         length: int,
@@ -68,9 +69,9 @@ class _Samples(Dataset[Any]):
         if cache is not None:
             clips = [part for clip in clips for part in whole_parts(clip)]
             clips = [part for part in clips if len(part) >= least] or clips
-        draw([len(clip) for clip in clips])  # refuses clips before anything is computed
+        Draw([len(clip) for clip in clips], least, choose, reverse)  # refuses clips before anything is computed
         self.source = _Frames(clips, flip) if cache is None else CachedFrames(cache, clips)
-        self._draw = draw([len(clip) for clip in self.source.clips])
+        self._draw = Draw([len(clip) for clip in self.source.clips], least, choose, reverse)
         self.add_crop(crop)
 
     def __len__(self) -> int:
@@ -151,8 +152,9 @@ class Pairs(_Samples):
         cache: FeatureCache | None = None,
     ) -> None:
         swap = (cache is None or not cache.adapter.recurrent) if reverse is None else reverse
-        draw = functools.partial(PairDraw, max_interval=max_interval, reverse=swap)
-        super().__init__(clips, 2, draw, crop, flip, length, seed, cache)
+        check_number("max_interval", max_interval, 1, whole=True)
+        choose = functools.partial(draw_pair, max_interval=max_interval)
+        super().__init__(clips, 2, choose, swap, crop, flip, length, seed, cache)
         self.max_interval = max_interval
 
 
@@ -199,8 +201,9 @@ class Sequences(_Samples):
         seed: int = 0,
         cache: FeatureCache | None = None,
     ) -> None:
-        draw = functools.partial(SequenceDraw, window=window, reverse=reverse)
-        super().__init__(clips, window, draw, crop, flip, length, seed, cache)
+        check_number("window, a reference and the frames after it,", window, 2, whole=True)
+        choose = functools.partial(draw_window, window=window)
+        super().__init__(clips, window, choose, reverse, crop, flip, length, seed, cache)
         self.window = window
 
 

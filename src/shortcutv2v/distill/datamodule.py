@@ -79,7 +79,10 @@ class ClipData(pl.LightningDataModule):
         """Make the data sets, for the interval and the adapter of the model that is trained."""
         module: Any = cast("pl.Trainer", self.trainer).lightning_module
         if self.held_out is not None:
-            self.windows = _shuffled(Windows(self.held_out, self.window(module.model, module.adapter)))
+            windows = Windows(self.held_out, self.window(module.model, module.adapter))
+            # In an order that is always the same, so that the first few windows stand for all clips.
+            order = torch.randperm(len(windows), generator=torch.Generator().manual_seed(0))
+            self.windows = Subset(windows, order.tolist())
         if stage == "fit":
             self.pairs = self._training_set(module)
             if self.minutes is not None:
@@ -186,12 +189,6 @@ class _From(DistributedSampler[Any]):
 
     def __iter__(self) -> Iterator[int]:
         return iter(range(self.start, self.start + len(self)))
-
-
-def _shuffled(windows: Windows) -> Dataset[Tensor]:
-    """The same windows in an order that is always the same: the first few stand for all clips."""
-    order = torch.randperm(len(windows), generator=torch.Generator().manual_seed(0))
-    return Subset(windows, order.tolist())
 
 
 @contextlib.contextmanager

@@ -70,7 +70,7 @@ class PatchDiscriminator(nn.Module):
         for name, count in (("in_channels", in_channels), ("width", width), ("score_channels", score_channels)):
             check_number(name, count, 1, whole=True)
         self.n_layers = n_layers
-        normed = parametrizations.spectral_norm if spectral_norm else _unchanged
+        normed: Callable[..., nn.Module] = parametrizations.spectral_norm if spectral_norm else lambda conv: conv
         layers: list[nn.Module] = []
         before = in_channels
         for number in range(n_layers + 1):
@@ -176,7 +176,8 @@ def load_authors(state_dict: Mapping[str, Tensor]) -> PatchDiscriminator | Tempo
     width, in_channels, *kernel = state["model.0.weight_orig"].shape
     kind = TemporalDiscriminator if len(kernel) == 3 else PatchDiscriminator
     discriminator = kind(in_channels, max(1, len(normed) - 1), width, score_channels=len(state[last]))
-    load_exactly(discriminator, {_renamed(key): value for key, value in state.items()}, source)
+    names = {key: re.sub(r"weight_\w+$", lambda found: _SPECTRAL.get(found[0], found[0]), key) for key in state}
+    load_exactly(discriminator, {names[key]: value for key, value in state.items()}, source)
     return discriminator
 
 
@@ -186,14 +187,6 @@ _SPECTRAL = {
     "weight_v": "parametrizations.weight.0._v",
 }
 """Names of `torch.nn.utils.spectral_norm`, which wrote the checkpoints, in those of its parametrization."""
-
-
-def _renamed(key: str) -> str:
-    return re.sub(r"weight_\w+$", lambda found: _SPECTRAL.get(found[0], found[0]), key)
-
-
-def _unchanged(module: nn.Module) -> nn.Module:
-    return module
 
 
 def _halved(pictures: Tensor) -> Tensor:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import bisect
 import contextlib
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 
-from shortcutv2v.errors import InputError, check_number
+from shortcutv2v.errors import InputError
 
-__all__ = ["Draw", "PairDraw", "SequenceDraw", "seeded"]
+__all__ = ["Draw", "draw_pair", "draw_window", "seeded"]
 
 
 class Draw:
@@ -20,55 +20,39 @@ class Draw:
     Args:
         lengths: of the clips.
         least: number of frames that a sample needs.
+        choose: draws the numbers of a sample's frames from a clip of some length.
         reverse: run time backwards in half of the samples.
 
     Raises:
         InputError: no clip is that long.
     """
 
-    def __init__(self, lengths: Sequence[int], least: int, reverse: bool) -> None:
+    def __init__(self, lengths: Sequence[int], least: int, choose: Callable[[int], list[int]], reverse: bool) -> None:
         if not any(length >= least for length in lengths):
             raise InputError(
                 f"training needs {least} consecutive frames: the longest clip has {max(lengths, default=0)}"
             )
-        self.lengths, self.reverse = lengths, reverse
+        self.lengths, self._choose, self.reverse = lengths, choose, reverse
         self._ends = list(itertools.accumulate(max(0, length - least + 1) for length in lengths))
 
     def __call__(self) -> tuple[int, list[int]]:
         """Return the number of a clip and of its frames, drawn from torch's generator."""
         which = bisect.bisect_right(self._ends, int(torch.randint(self._ends[-1], ())))
-        numbers = self._frames(self.lengths[which])
+        numbers = self._choose(self.lengths[which])
         return which, numbers[::-1] if self.reverse and bool(torch.rand(()) < 0.5) else numbers
 
-    def _frames(self, length: int) -> list[int]:
-        raise NotImplementedError
+
+def draw_pair(length: int, max_interval: int) -> list[int]:
+    """Draw a pair (reference, current): the distance uniform over 1 to `max_interval`, both included."""
+    distance = int(torch.randint(1, min(max_interval, length - 1) + 1, ()))
+    first = int(torch.randint(length - distance, ()))
+    return [first, first + distance]
 
 
-class PairDraw(Draw):
-    """Draws a pair (reference, current): the distance uniform over 1 to `max_interval`, both included."""
-
-    def __init__(self, lengths: Sequence[int], max_interval: int, reverse: bool) -> None:
-        check_number("max_interval", max_interval, 1, whole=True)
-        super().__init__(lengths, 2, reverse)
-        self.max_interval = max_interval
-
-    def _frames(self, length: int) -> list[int]:
-        distance = int(torch.randint(1, min(self.max_interval, length - 1) + 1, ()))
-        first = int(torch.randint(length - distance, ()))
-        return [first, first + distance]
-
-
-class SequenceDraw(Draw):
-    """Draws `window` consecutive frames, uniformly over all such windows of all clips."""
-
-    def __init__(self, lengths: Sequence[int], window: int, reverse: bool) -> None:
-        check_number("window, a reference and the frames after it,", window, 2, whole=True)
-        super().__init__(lengths, window, reverse)
-        self.window = window
-
-    def _frames(self, length: int) -> list[int]:
-        start = int(torch.randint(length - self.window + 1, ()))
-        return list(range(start, start + self.window))
+def draw_window(length: int, window: int) -> list[int]:
+    """Draw `window` consecutive frames, uniformly over all such windows."""
+    start = int(torch.randint(length - window + 1, ()))
+    return list(range(start, start + window))
 
 
 @contextlib.contextmanager

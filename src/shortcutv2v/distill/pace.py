@@ -19,7 +19,7 @@ from shortcutv2v.distill.cache.store import StoredClip
 from shortcutv2v.distill.clips import FrameSource
 from shortcutv2v.distill.plan import Batches, Plan, Work
 from shortcutv2v.errors import InputError
-from shortcutv2v.graph.protect import same_random_state
+from shortcutv2v.graph.protect import same_modes, same_random_state
 from shortcutv2v.model import ShortcutV2V
 
 __all__ = [
@@ -100,7 +100,8 @@ def caching_seconds(
     heavy = cost.features * step_pixels / pixels > _TARGET
     allowed = (1.0 if heavy else _SHARE) * 60 * minutes
     needed = scale * StoredClip(Path(), cost.example, (0, 0, 0), 1).nbytes
-    room = min(LIMIT_GB * 1e9, shutil.disk_usage(_existing(folder)).free / 2)
+    existing = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    room = min(LIMIT_GB * 1e9, shutil.disk_usage(existing).free / 2)
     seconds = scale * cost.features
     return seconds if seconds < allowed and needed < room else None
 
@@ -224,17 +225,14 @@ def _step(module: Any, samples: Any, work: Work) -> None:
 def _undone(module: Any) -> Iterator[None]:
     """Leave statistics, modes and random generators as they were; weights do not change without an optimiser."""
     kept = [(buffer, buffer.clone()) for each in (module, module.model.teacher) for buffer in each.buffers()]
-    modes = [(each, each.training) for each in module.modules()]
-    module.train()
     try:
-        with same_random_state():
+        with same_random_state(), same_modes(module):
+            module.train()
             yield
     finally:
         with torch.no_grad():
             for buffer, value in kept:
                 buffer.copy_(value)
-        for each, training in modes:
-            each.training = training
 
 
 def validation_interval(steps: int | None) -> int:
@@ -292,9 +290,3 @@ def timed(work: Callable[[], Any]) -> tuple[float, Any]:
         torch.cuda.synchronize()
         return time.perf_counter() - begun, result
     return min(time.perf_counter() - begun, time.process_time() - used), result
-
-
-def _existing(folder: Path) -> Path:
-    """Return the folder, or the nearest folder above it that exists."""
-    folder = folder.absolute()
-    return next(path for path in (folder, *folder.parents) if path.exists())

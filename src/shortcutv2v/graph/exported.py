@@ -106,17 +106,13 @@ def _markers(teacher: nn.Module, names: list[str], kinds: list[tuple[str, str]])
         kinds.append((names[index], "Tensor" if isinstance(out, Tensor) else type(out).__name__))
         return mark(out, index) if isinstance(out, Tensor) else out
 
-    handles = []
-    try:
+    with contextlib.ExitStack() as hooks:
         for index, name in enumerate(names):
             module = teacher.get_submodule(name)
             if isinstance(module, torch.jit.ScriptModule):
                 raise Untraceable(f"{name!r} is a ScriptModule, which export cannot look at")
-            handles.append(module.register_forward_hook(functools.partial(hook, index)))
+            hooks.enter_context(module.register_forward_hook(functools.partial(hook, index)))
         yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 class _Import:

@@ -123,6 +123,17 @@ def untouched(teacher: nn.Module) -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def same_modes(module: nn.Module) -> Iterator[None]:
+    """Restore the training flag of a module, and of every module inside it, when the block ends."""
+    flags = [(each, each.training) for each in module.modules()]
+    try:
+        yield
+    finally:
+        for each, training in flags:
+            each.training = training
+
+
+@contextlib.contextmanager
 def same_random_state() -> Iterator[None]:
     """Leave the random generators (torch's on CPU and all CUDA devices in use, Python's, NumPy's) as found."""
     python, numpy = random.getstate(), sys.modules.get("numpy")

@@ -246,17 +246,13 @@ def _identical(left: list[Tensor], right: list[Tensor]) -> bool:
 @contextlib.contextmanager
 def _patched_forwards(recorder: _Recorder) -> Iterator[None]:
     """Notice cut layers whose `forward` is called directly, past `__call__`."""
-    patched = []
-    for name in recorder.marked:
-        module = recorder.teacher.get_submodule(name)
-        if not isinstance(module, torch.jit.ScriptModule) and "forward" not in vars(module):
-            vars(module)["forward"] = _forward(recorder, module, name)
-            patched.append(module)
-    try:
+    with contextlib.ExitStack() as patches:
+        for name in recorder.marked:
+            module = recorder.teacher.get_submodule(name)
+            if not isinstance(module, torch.jit.ScriptModule) and "forward" not in vars(module):
+                vars(module)["forward"] = _forward(recorder, module, name)
+                patches.callback(vars(module).pop, "forward", None)
         yield
-    finally:
-        for module in patched:
-            vars(module).pop("forward", None)
 
 
 def _forward(recorder: _Recorder, module: nn.Module, name: str) -> Callable[..., Any]:

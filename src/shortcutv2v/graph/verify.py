@@ -142,20 +142,16 @@ def _tamed(random: bool) -> contextlib.AbstractContextManager[Any]:
 @contextlib.contextmanager
 def _poisoned(teacher: nn.Module, names: Sequence[str]) -> Iterator[None]:
     """Replace the named parameters by NaN, without touching their memory."""
-    saved = []
-    try:
+    with contextlib.ExitStack() as saved:
         for name in names:
             owner, _, own = name.rpartition(".")
             module = teacher.get_submodule(owner)
             weight = module._parameters[own]
             if weight is not None and weight.is_floating_point() and not isinstance(module, torch.jit.ScriptModule):
-                saved.append((module, own, weight))
+                saved.callback(module._parameters.__setitem__, own, weight)
                 poison = torch.full((), torch.nan, dtype=weight.dtype, device=weight.device).expand(weight.shape)
                 module._parameters[own] = nn.Parameter(poison, requires_grad=False)
         yield
-    finally:
-        for module, own, weight in saved:
-            module._parameters[own] = weight
 
 
 def _why_it_changes(teacher: nn.Module, tensors: list[Tensor], structure: Structure) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -14,6 +13,7 @@ from torch import Tensor
 from shortcutv2v.devices import device_name
 from shortcutv2v.errors import InputError
 from shortcutv2v.graph import keep, untouched
+from shortcutv2v.graph.protect import same_modes
 from shortcutv2v.measure.advice import Times, advise, pays
 from shortcutv2v.measure.candidates import Candidate, candidates, timed
 from shortcutv2v.measure.cost import Cost, amortised, cost
@@ -78,29 +78,25 @@ class Profile:
     @property
     def seconds_per_frame(self) -> float:
         """Mean time per frame of a video: one reference frame and `interval - 1` shortcut frames."""
-        return self._per_frame(_seconds)[1]
+        return self._amortised(lambda row: row.latency.median)
 
     @property
     def macs_per_frame(self) -> float:
         """Mean multiply-adds per frame of a video."""
-        return self._per_frame(_macs)[1]
+        return self._amortised(lambda row: row.cost.macs)
 
     @property
     def speedup(self) -> float:
         """Speed of the video as a multiple of the teacher's."""
-        teacher, mean = self._per_frame(_seconds)
-        return teacher / mean
+        return self["teacher frame"].latency.median / self.seconds_per_frame
 
     @property
     def bound(self) -> float:
         """The same ratio in multiply-adds: the speedup on a device that ran all operators equally well."""
-        teacher, mean = self._per_frame(_macs)
-        return teacher / mean
+        return self["teacher frame"].cost.macs / self.macs_per_frame
 
-    def _per_frame(self, value: Callable[[Row], float]) -> tuple[float, float]:
-        """Return a frame's value with the teacher alone, and the mean in a video."""
-        teacher, reference, shortcut = (value(self[name]) for name in _FRAMES)
-        return teacher, amortised(reference, shortcut, self.interval)
+    def _amortised(self, value: Callable[[Row], float]) -> float:
+        return amortised(value(self["reference frame"]), value(self["shortcut frame"]), self.interval)
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as plain numbers, for JSON."""
@@ -193,14 +189,16 @@ def profile(
     if interval < 1 or (cuts or 0) < 0:
         raise InputError(f"`interval` must be at least 1 and `cuts` at least 0, got {interval} and {cuts}")
     inputs, named = (args,) if isinstance(args, Tensor) else tuple(args), dict(kwargs or {})
-    with _inference(model):
+    with same_modes(model.blocks), torch.no_grad(), untouched(model.teacher):
+        model.blocks.eval()
         work, narrow = _work(model, inputs, named)
         times = latency({**work, **narrow}, runs=runs, seconds=seconds)
         rows = tuple(
             Row(name, cost(work[name]), times[name], peak_memory(work[name]) if name in _FRAMES else None)
             for name in (*_FRAMES, *_PARTS)
         )
-        medians = _times({name: value.median for name, value in times.items()}, tuple(narrow))
+        known = (times[name].median for name in (*_FRAMES, "head", "block", "tail"))
+        medians = Times(*known, narrow=tuple((name, times[name].median) for name in narrow))
         wanted = (0 if pays(medians, interval) else 3) if cuts is None else cuts
         others = candidates(model, inputs, named, interval, wanted) if wanted else []
         tried = timed(model, inputs, named, others, interval, runs=min(runs, 5), seconds=seconds) if others else []
@@ -230,32 +228,6 @@ def _cautions(model: ShortcutV2V, found: Profile) -> Iterator[str]:
 
 def _milliseconds(seconds: float) -> str:
     return f"{seconds * 1e3:.2f}" if seconds < 0.01 else f"{seconds * 1e3:.1f}"
-
-
-def _seconds(row: Row) -> float:
-    return row.latency.median
-
-
-def _macs(row: Row) -> float:
-    return row.cost.macs
-
-
-def _times(found: dict[str, float], narrow: tuple[str, ...]) -> Times:
-    teacher, reference, shortcut, head, block, tail = (found[name] for name in (*_FRAMES, "head", "block", "tail"))
-    return Times(teacher, reference, shortcut, head, block, tail, tuple((name, found[name]) for name in narrow))
-
-
-@contextmanager
-def _inference(model: ShortcutV2V) -> Iterator[None]:
-    """Run without gradients and with blocks in eval mode; restore every block's mode and the teacher's state."""
-    flags = [(module, module.training) for module in model.blocks.modules()]
-    model.blocks.eval()
-    try:
-        with torch.no_grad(), untouched(model.teacher):
-            yield
-    finally:
-        for module, training in flags:
-            module.training = training
 
 
 def _work(

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from statistics import median
 from typing import Any
 
@@ -121,7 +122,7 @@ def _calls(teacher: nn.Module, run: Callable[[], Any], counter: MacCounter | Non
         synchronise()
         begun.append((time.perf_counter(), counter.total if counter else 0))
 
-    def after(name: str, module: nn.Module, output: Any) -> None:
+    def after(name: str, module: nn.Module, _: Any, output: Any) -> None:
         synchronise()
         start, macs = begun.pop()
         tensors = [x for x in pytree.tree_leaves(output) if isinstance(x, Tensor)]
@@ -130,28 +131,10 @@ def _calls(teacher: nn.Module, run: Callable[[], Any], counter: MacCounter | Non
         done = (counter.total if counter else 0) - macs
         found.append(_Call(name, shape, done, parameters, time.perf_counter() - start))
 
-    with uncompiled(), _hooked(teacher, before, after):
-        if counter is None:
-            run()
-        else:
-            with counter:
-                run()
-    return found
-
-
-@contextmanager
-def _hooked(
-    teacher: nn.Module, before: Callable[..., None], after: Callable[[str, nn.Module, Any], None]
-) -> Iterator[None]:
-    handles = []
-    try:
+    with ExitStack() as hooks, uncompiled(), counter or nullcontext():
         for name, module in teacher.named_modules():
             if not any(True for _ in module.children()):
-                handles.append(module.register_forward_pre_hook(before))
-                handles.append(
-                    module.register_forward_hook(lambda m, _, output, name=name: after(name or "teacher", m, output))
-                )
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
+                hooks.enter_context(module.register_forward_pre_hook(before))
+                hooks.enter_context(module.register_forward_hook(partial(after, name or "teacher")))
+        run()
+    return found
