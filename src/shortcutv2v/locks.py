@@ -12,12 +12,24 @@ from typing import Any
 
 from shortcutv2v.errors import InputError
 
-__all__ = ["held", "locked"]
+__all__ = ["held", "lock", "locked"]
 
 # Windows has no such lock; two runs in one folder are then the user's business.
 fcntl: Any = importlib.import_module("fcntl") if importlib.util.find_spec("fcntl") else None
 
 _held: set[int] = set()
+
+
+def lock(handle: int) -> bool:
+    """Lock an open file or folder until it is closed; return False if another process has locked it."""
+    if fcntl is not None:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        except OSError:  # a network file system without locks
+            pass
+    return True
 
 
 @contextlib.contextmanager
@@ -45,12 +57,8 @@ def locked(folder: Path, refusal: str) -> Iterator[None]:
     handle = os.open(folder, os.O_RDONLY)
     _held.add(handle)
     try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise InputError(refusal) from None
-        except OSError:  # a network file system without locks
-            pass
+        if not lock(handle):
+            raise InputError(refusal)
         yield
     finally:
         _held.discard(handle)

@@ -59,7 +59,7 @@ class Translator:
         self.stream: Stream | None = None if model is None else model.stream(**goal)
         self.lookahead = lookahead and model is not None and not adapter.recurrent and not goal.get("windows")
         self._player = Player(adapter, adapter.teacher if self.stream is None else self.stream)
-        self._frames = 0
+        self.frames = 0
 
     def use(self, model: ShortcutV2V, **goal: Any) -> None:
         """Go on with another goal, or with another block of the same teacher, whose first frame is a full pass."""
@@ -74,11 +74,6 @@ class Translator:
         """Return the picture for the next frame: uint8 (3, H, W) -> uint8 (3, H', W'). Looks at no later frame."""
         return self._shown(self._player.picture(self._player(from_uint8(frame, self.adapter.teacher)).output))
 
-    @property
-    def frames(self) -> int:
-        """Frames that were shown so far."""
-        return self._frames
-
     @torch.no_grad()
     def play(self, frames: Iterable[Tensor]) -> Iterator[Tensor]:
         """Yield the pictures of a whole video, in order; with `lookahead`, some frames later than they are read."""
@@ -90,11 +85,11 @@ class Translator:
             yield from map(self, frames)
 
     def _shown(self, picture: Tensor) -> Tensor:
-        self._frames += 1
+        self.frames += 1
         try:
             return to_uint8(picture)
         except NonFiniteError as error:
-            raise NonFiniteError(f"frame {self._frames - 1}: {error}") from None
+            raise NonFiniteError(f"frame {self.frames - 1}: {error}") from None
 
 
 def from_uint8(frame: Tensor, teacher: nn.Module | None = None) -> Tensor:

@@ -128,7 +128,7 @@ def test_a_rolling_refresh_runs_the_same_work_on_every_frame(model: shortcutv2v.
         before = stream.counts["refreshed"]
         stream(frame)
         worked.append(stream.counts["refreshed"] - before)
-    assert set(worked[4:]) == {-(-len(stream._levels.grids[0]) // 5)}  # type: ignore[union-attr]
+    assert set(worked[4:]) == {-(-len(stream._levels.grids[0]) // 5)}
     assert max(stream._shown.ages) <= 3 / share  # type: ignore[union-attr]
 
 

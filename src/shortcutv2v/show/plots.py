@@ -117,18 +117,12 @@ def curve(
         low = axes.get_ylim()[0] - 0.09 * (axes.get_ylim()[1] - axes.get_ylim()[0])
         for number, reason in enumerate(dict.fromkeys(reason for _, reason in marks)):
             places = [start + frame for frame, why in marks if why == reason]
-            style_: dict[str, Any] = {
-                "marker": _MARKS[number % len(_MARKS)],
-                "ls": "",
-                "ms": 6,
-                "color": COLOURS["ink"],
-            }
-            axes.plot(places, [low] * len(places), label=f"refresh: {reason}", **style_)
+            mark: dict[str, Any] = {"marker": _MARKS[number % len(_MARKS)], "ms": 6, "color": COLOURS["ink"]}
+            axes.plot(places, [low] * len(places), ls="", label=f"refresh: {reason}", **mark)
         axes.set_xlim(start - 0.5, start + length - 0.5)
         axes.grid(axis="y")
         axes.locator_params(axis="x", integer=True)
-        axes.set_xlabel("frame")
-        axes.set_ylabel(unit)
+        axes.set(xlabel="frame", ylabel=unit)
         columns = 4 if width > 6 else 2
         figure.legend(loc="outside upper left", ncols=columns, fontsize=9, handlelength=1.2, columnspacing=1)
         svg = markup(figure, label)
@@ -164,8 +158,7 @@ def scatter(
                 axes.annotate(name, (place, value), (5, 5), textcoords="offset points", fontsize=9)
         axes.margins(0.18)
         axes.grid()
-        axes.set_xlabel(x)
-        axes.set_ylabel(y)
+        axes.set(xlabel=x, ylabel=y)
         if reverse:
             axes.invert_yaxis()
         figure.legend(loc="outside upper left", ncols=2, fontsize=9)
@@ -201,7 +194,6 @@ def lines(series: Mapping[str, Sequence[tuple[float, float]]], x: str, y: str, l
             )
         axes.grid()
         axes.locator_params(axis="x", integer=True)  # steps
-        axes.set_xlabel(x)
-        axes.set_ylabel(y)
+        axes.set(xlabel=x, ylabel=y)
         figure.legend(loc="outside upper left", ncols=3, fontsize=9)
         return markup(figure, label)

@@ -9,11 +9,11 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-import sys
 from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import IO
 
+from shortcutv2v import locks
 from shortcutv2v.errors import VideoError
 from shortcutv2v.video._av import reason
 
@@ -86,7 +86,7 @@ class Part(ABC):
                 lock = os.open(self.path, os.O_RDONLY)
             except FileNotFoundError:
                 continue  # the run that held it has just ended
-            if not _locked(lock):
+            if not locks.lock(lock):
                 os.close(lock)
                 raise VideoError(
                     f"{self.target}: another run is writing this target; wait for it, or choose another name"
@@ -122,21 +122,6 @@ class Part(ABC):
     @abstractmethod
     def _delete(self) -> None:
         """Remove the temporary."""
-
-
-def _locked(handle: int) -> bool:
-    """Lock an open file or folder; return whether it is ours now."""
-    if sys.platform == "win32":
-        return True  # two runs to one target are not noticed there
-    import fcntl
-
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:  # a network drive without locks
-        return True
-    return True
 
 
 class FilePart(Part):

@@ -19,7 +19,7 @@ from shortcutv2v.video import clip as clips
 from shortcutv2v.video._av import PathLike
 from shortcutv2v.video.audio import AudioCopy
 from shortcutv2v.video.base import Clip
-from shortcutv2v.video.create import Target, as_target, is_folder, writer_for
+from shortcutv2v.video.create import as_target, is_folder, writer_for
 from shortcutv2v.video.picture import Size
 from shortcutv2v.video.write import Writer
 
@@ -99,7 +99,8 @@ def convert(
             clip = stack.enter_context(
                 clips.open(source, size=size, start=start, stop=stop, rate=rate, tone_map=tone_map)
             )
-        _check_distinct(clip.path, target)
+        if isinstance(target, Path) and os.path.exists(target) and target.samefile(clip.path):
+            raise VideoError(f"{target}: source and target are the same; choose another name for the output")
         sound = None
         file = clip.file if isinstance(clip, clips.VideoClip) else None
         if audio and isinstance(file, Path) and isinstance(target, Path) and not is_folder(target):
@@ -188,8 +189,3 @@ def _names(clip: Clip) -> list[str] | None:
     """Return names for the images of a folder, from the source's if no two would share a name."""
     names = [file.stem for file in clip.files[clip.start : clip.stop]] if isinstance(clip, clips.FolderClip) else []
     return names if names and len(set(names)) == len(names) else None
-
-
-def _check_distinct(source: Path, target: Target) -> None:
-    if isinstance(target, Path) and os.path.exists(target) and target.samefile(source):
-        raise VideoError(f"{target}: source and target are the same; choose another name for the output")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from fractions import Fraction
 from pathlib import Path
@@ -73,25 +73,15 @@ def check_piece(piece: Path, count: int) -> None:
     Raises:
         VideoError: it does not hold `count` frames.
     """
-    found = sum(1 for _ in _Counted(piece))
+    av = load()
+    try:
+        with opened(piece) as (container, stream):
+            stream.thread_type = "AUTO"
+            found = sum(1 for _ in container.decode(stream))
+    except av.error.FFmpegError as error:
+        raise VideoError(f"{piece}: cannot be decoded ({reason(error)})") from error
     if found != count:
         raise VideoError(f"{piece}: holds {found} frames, {count} were written; is the disk full, or broken?")
-
-
-class _Counted:
-    """The decoded frames of a piece, as FFmpeg gives them."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def __iter__(self) -> Iterator[Any]:
-        av = load()
-        try:
-            with opened(self._path) as (container, stream):
-                stream.thread_type = "AUTO"
-                yield from container.decode(stream)
-        except av.error.FFmpegError as error:
-            raise VideoError(f"{self._path}: cannot be decoded ({reason(error)})") from error
 
 
 def join(
@@ -167,7 +157,7 @@ def _copy_all(
                     sound.attach(container, target)
             elif picture.codec_context.extradata != extra:
                 raise VideoError(f"{piece}: was encoded in another way than the pieces before it; remove it")
-            places = {stamp: first + place for place, stamp in enumerate(_stamps(piece))}
+            places = {stamp: first + place for place, stamp in enumerate(sorted(_stamps(piece)))}
             packets: Any = (packet for packet in source.demux(picture) if packet.size)
             for number, packet in enumerate(packets, first):
                 place, before = places[packet.pts], number - delay
@@ -184,18 +174,14 @@ def _copy_all(
         sound.write_until(container, None)
 
 
-def _stamps(piece: Path) -> list[int]:
-    """Return the time stamps of a piece's packets, rising."""
-    return sorted(_in_order(piece))
-
-
 def _delay(piece: Path) -> int:
     """Return by how many frames decoding runs ahead of showing."""
-    stamps = _in_order(piece)
+    stamps = _stamps(piece)
     shown = {stamp: place for place, stamp in enumerate(sorted(stamps))}
     return max(number - shown[stamp] for number, stamp in enumerate(stamps))
 
 
-def _in_order(piece: Path) -> list[int]:
+def _stamps(piece: Path) -> list[int]:
+    """Return the time stamps of a piece's packets, in the order of the file."""
     with opened(piece) as (container, stream):
         return [packet.pts for packet in container.demux(stream) if packet.size and packet.pts is not None]

@@ -35,14 +35,11 @@ class PlainWriter(Writer):
         self._scaler: Any = None
 
     def _write(self, frame: Tensor, time: Fraction | None) -> None:
-        try:
-            if self._raw:
-                self._file.write(frame.permute(1, 2, 0).contiguous().numpy().tobytes())
-            else:
-                self._write_yuv(frame)
-            self._file.flush()
-        except OSError as error:
-            raise self._part.refused(error) from error
+        if self._raw:
+            self._file.write(frame.permute(1, 2, 0).contiguous().numpy().tobytes())
+        else:
+            self._write_yuv(frame)
+        self._file.flush()
 
     def _write_yuv(self, frame: Tensor) -> None:
         height, width = frame.shape[1:]

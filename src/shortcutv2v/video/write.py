@@ -8,6 +8,7 @@ because then the file would not hold what the model made; scaling, for the same 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -77,7 +78,10 @@ class Writer(ABC):
                 f"{self.target}: frame {self.count} to be written is {size[0]}x{size[1]} (height x width), frame 0 was "
                 f"{self.size[0]}x{self.size[1]}; expected one size throughout"
             )
-        self._write(frame, time)
+        try:
+            self._write(frame, time)
+        except (OSError, load().error.FFmpegError) as error:
+            raise self._part.refused(error) from error
         self.count += 1
 
     def __enter__(self) -> Writer:
@@ -101,7 +105,7 @@ class Writer(ABC):
             if not self.count:
                 raise VideoError(f"{self.target}: no frame was written; expected at least one")
             self._finish()
-        except OSError as error:
+        except (OSError, load().error.FFmpegError) as error:
             raise self._part.refused(error) from error
         finally:
             self.discard()
@@ -146,21 +150,17 @@ class VideoWriter(Writer):
         self._durations: dict[int, int] = {}
 
     def _write(self, frame: Tensor, time: Fraction | None) -> None:
-        av = load()
-        try:
-            if self._container is None:
-                self._start(av, frame.shape[1], frame.shape[2])
-            tick = self._tick(time)
-            self._encode_held(tick)
-            picture = to_frame(frame, self._stream.pix_fmt, self._scaler, self._colour)
-            picture.pts, picture.time_base = tick, self._base
-            self._held = picture, tick
-        except av.error.FFmpegError as error:
-            raise self._part.refused(error) from error
+        if self._container is None:
+            self._start(frame.shape[1], frame.shape[2])
+        tick = self._tick(time)
+        self._encode_held(tick)
+        picture = to_frame(frame, self._stream.pix_fmt, self._scaler, self._colour)
+        picture.pts, picture.time_base = tick, self._base
+        self._held = picture, tick
 
-    def _start(self, av: Any, height: int, width: int) -> None:
+    def _start(self, height: int, width: int) -> None:
         kind = WRITABLE[self.target.suffix.lower()]
-        self._container = av.open(f"file:{self._part.path}", "w", format=kind, options=CONTAINER_OPTIONS[kind])
+        self._container = load().open(f"file:{self._part.path}", "w", format=kind, options=CONTAINER_OPTIONS[kind])
         try:
             self._stream = self._container.add_stream("libx264", rate=self._rate)
         except ValueError as error:
@@ -208,27 +208,21 @@ class VideoWriter(Writer):
             self._container.mux(packet)
 
     def _finish(self) -> None:
-        av = load()
-        try:
-            tick = self._held[1] if self._held else 0
-            self._encode_held(tick + max(1, round((self.last or 1 / self._rate) / self._base)))
-            self._mux(self._stream.encode(None))
-            if self._audio is not None:
-                self._audio.write_until(self._container, None)
-            self._container.close()
-            self._container = None
-        except av.error.FFmpegError as error:
-            raise self._part.refused(error) from error
+        tick = self._held[1] if self._held else 0
+        self._encode_held(tick + max(1, round((self.last or 1 / self._rate) / self._base)))
+        self._mux(self._stream.encode(None))
+        if self._audio is not None:
+            self._audio.write_until(self._container, None)
+        self._container.close()
+        self._container = None
         self._part.finish()
 
     def discard(self) -> None:
         """Give up: remove the temporary with the frames written so far."""
         if self._container is not None:
             container, self._container = self._container, None
-            try:
+            with suppress(load().error.FFmpegError):
                 container.close()
-            except load().error.FFmpegError:
-                pass
         super().discard()
 
 
@@ -244,10 +238,7 @@ class FolderWriter(Writer):
         if self._encoder is None:
             self._encoder = ImageEncoder(self._suffix, (frame.shape[1], frame.shape[2]))
         stem = f"{self.count:06d}" if self._names is None else self._names[self.count]
-        try:
-            (self._part.path / f"{stem}{self._suffix}").write_bytes(self._encoder(frame))
-        except OSError as error:
-            raise self._part.refused(error) from error
+        (self._part.path / f"{stem}{self._suffix}").write_bytes(self._encoder(frame))
 
     def _finish(self) -> None:
         self._part.finish()

@@ -90,7 +90,7 @@ class WindowStream(Stream):
         self.quality = asked if self.windows.quality is None else self.windows.quality
         self._asked = isinstance(refresh, Quality) or self.windows.quality is not None
         self.locality: Locality | None = None
-        self._levels: Levels | None = None
+        self._size: tuple[int, int] | None = None
         predicts = self.windows.predict and model.trained_interval is not None
         super().__init__(model, refresh if predicts else Every(1), show_shortcut, picture)
 
@@ -146,16 +146,16 @@ class WindowStream(Stream):
         """Divide pictures of this size into windows; probe the teacher before the first frame."""
         if self.locality is None:
             self.locality = probe(self.model.teacher, call, self.picture, self.windows.size or _PROBED)
-        if self._levels is None or self._levels.grids[0].size != call.size:
+        if self._size != call.size:
             self.halo = self.locality.halo(allowed(self.quality)) if self.windows.halo is None else self.windows.halo
             side, device = self.windows.side(call.size[0], self.halo), call.tensors[call.pictures[0]].device.type
             self._levels = Levels.of(call.size, side, self.halo, self.locality.align, between=device == "cpu")
-            self._times = self._timed(self._levels, device)
-            self._shown, self._measured = None, False
+            self._times = self._timed(device)
+            self._size, self._shown, self._measured = call.size, None, False
 
-    def _timed(self, levels: Levels, device: str) -> Times:
+    def _timed(self, device: str) -> Times:
         assert self.locality is not None  # noqa: S101  (made before)
-        return Times(levels, self.locality.seconds, self.refresh.interval if self._guesses else 1, device)
+        return Times(self._levels, self.locality.seconds, self.refresh.interval if self._guesses else 1, device)
 
     @property
     def _guesses(self) -> bool:
@@ -173,7 +173,6 @@ class WindowStream(Stream):
             plan = Plan([*plan.refresh, self._audited], plan.predict)
         if self.windows.rolling:
             return self._rolled(plan, shown, errors)
-        assert self._levels is not None  # noqa: S101  (made before)
         return worthwhile(plan, self._levels, self._times, predictor.success) if predictor.known else plan
 
     def _rolled(self, plan: Plan, shown: Shown, errors: Sequence[float]) -> Plan:
@@ -192,7 +191,6 @@ class WindowStream(Stream):
     def _pays(self, plan: Plan) -> bool:
         """Return True if this is faster than whole frames; of rolling refreshes, than the slowest of them."""
         times, levels = self._times, self._levels
-        assert levels is not None  # noqa: S101  (made before)
         cells = levels.cover(plan.refresh, times.refresh), levels.cover(plan.predict, times.predict)
         return times.pay(times.cost(*cells), steady=bool(self.windows.rolling))
 
@@ -218,7 +216,6 @@ class WindowStream(Stream):
         return True
 
     def _jobs(self, windows: Sequence[int], costs: Sequence[float], taken: Collection[int] | None) -> list[Job]:
-        assert self._levels is not None  # noqa: S101  (made before)
         return list(self._levels.jobs(self._levels.cover(windows, costs), self._times.device, taken))
 
     def _show(
@@ -273,12 +270,11 @@ class WindowStream(Stream):
 
     def _remember(self, call: Call, output: Any) -> None:
         """Keep a whole frame's output on show; after the first one, measure what windows take."""
-        assert self._levels is not None  # noqa: S101  (made before)
         patches = self._patches() if self._guesses else None
         if not self._measured:
             maps = [*flatten(output)[0], *((*patches.a, *patches.f) if patches else ())]
             self._levels = self._levels.serving(maps)
-            self._times = self._timed(self._levels, self._times.device)
+            self._times = self._timed(self._times.device)
             self._times.note_whole(math.inf, full=True)
         estimates = self.policies[0].estimates if self.distance and self.policies else ()
         self._shown = Shown(call, self._levels, output, error_of(estimates[-1]) if estimates else 0.0)
