@@ -13,7 +13,7 @@ from pathlib import Path
 from shortcutv2v.errors import InputError
 from shortcutv2v.locks import held, locked
 
-__all__ = ["read", "write"]
+__all__ = ["read", "replace", "write"]
 
 _PATIENCE = 5.0
 """Seconds to wait for another process that writes to the same folder."""
@@ -39,8 +39,8 @@ def write(folder: Path, name: str, data: bytes, digest: str, index: str, text: b
     """
     with _alone(folder) as alone:
         waiting = folder / _waiting(name, digest)
-        _replace(waiting, data)
-        _replace(folder / index, text)
+        replace(waiting, data)
+        replace(folder / index, text)
         os.replace(waiting, folder / name)
         # Writers that were killed have left files of these names.
         for stale in (*folder.glob(f".{name}.*"), *folder.glob(f".{index}.*")) if alone else ():
@@ -64,7 +64,8 @@ def _waiting(name: str, digest: str) -> str:
     return f".{name}.{digest[:32]}"
 
 
-def _replace(path: Path, content: bytes) -> None:
+def replace(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all: a reader, and a killed process, leave no half of it."""
     partial = path.with_name(f".{path.name.removeprefix('.')}.{uuid.uuid4().hex}.partial")
     try:
         with partial.open("wb") as file:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from shortcutv2v.blocks import Prediction, ShortcutBlock
 from shortcutv2v.blocks.alignment import laid_out_like
 from shortcutv2v.errors import InputError
-from shortcutv2v.graph import Capture, Cut, keep, replays
+from shortcutv2v.graph import Capture, Cut, keep
 from shortcutv2v.lazy import BlockMaker, LazyBlocks, materialising
 from shortcutv2v.types import Carry, Reference, fits
 
@@ -190,12 +190,26 @@ class Passes(LazyBlocks):
         """
         if args:
             raise InputError("compile() takes named options only, such as model.compile(dynamic=False)")
-        self.replays = replays(options)
+        self.replays = _replays(options)
         self._compile_options = options
         self.capture.compile(**options)
         if self.materialised:
             for block in self.blocks:
                 block.compile(**options)
+
+
+def _replays(options: Mapping[str, Any]) -> bool:
+    """Return True if `torch.compile(**options)` may record CUDA graphs.
+
+    A program recorded as a CUDA graph writes its results into the same memory at every replay. Within one step torch
+    keeps the results of one program apart from those of the next. `keep` copies what must outlive the step.
+
+    >>> _replays({"mode": "reduce-overhead"}), _replays({"mode": "max-autotune-no-cudagraphs"}), _replays({})
+    (True, False, False)
+    """
+    inductor = options.get("options") or {}
+    asked = options.get("mode") in ("reduce-overhead", "max-autotune") or bool(inductor.get("triton.cudagraphs"))
+    return asked or options.get("backend") == "cudagraphs"
 
 
 def _cast(predicted: Tensor, reference: Reference, carry: Carry, branch: int) -> Tensor:

@@ -7,7 +7,6 @@ import platform
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from statistics import fmean, median
 from typing import Any
 
@@ -21,7 +20,7 @@ from shortcutv2v.player import Player
 from shortcutv2v.summary import psnr
 from shortcutv2v.translate import from_uint8
 
-__all__ = ["DTYPES", "Trial", "beside", "cast", "choose", "in_hardware"]
+__all__ = ["DTYPES", "beside", "cast", "choose", "in_hardware"]
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 """Precisions by the name of the option."""
@@ -32,24 +31,6 @@ _LEAST_PSNR = 45.0
 """PSNR in dB to float32 below which the loss would weigh beside that of a block with the usual 40 dB."""
 _LARGEST_SHARE = 0.9
 """Largest share of float32's time that is worth any loss of precision; timings vary by a twentieth."""
-
-
-@dataclass(frozen=True)
-class Trial:
-    """Pictures of a teacher on some frames, and its time.
-
-    Attributes:
-        pictures: one per frame that the teacher made, (1, 3, H, W) in [0, 1], on the CPU in float32.
-        times: seconds of each.
-    """
-
-    pictures: list[Tensor]
-    times: list[float]
-
-    @property
-    def seconds(self) -> float:
-        """The fastest frame after the first, which prepares the network; of one frame, its own time."""
-        return min(self.times[1:] or self.times)
 
 
 def cast(adapter: Adapter, name: str) -> None:
@@ -163,20 +144,21 @@ def in_hardware(device: torch.device) -> bool:
     return True  # nobody says: the measurement will
 
 
-def _try(adapter: Adapter, frames: Iterable[Tensor]) -> Trial:
+def _try(adapter: Adapter, frames: Iterable[Tensor]) -> list[tuple[Tensor, float]]:
+    """Return picture and seconds of every frame that the teacher makes."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of pictures that are not finite: the verdict says so
-        pairs = list(_pictures(adapter, frames))
-    return Trial([picture for picture, _ in pairs], [seconds for _, seconds in pairs])
+        return list(_pictures(adapter, frames))
 
 
-def _verdict(full: Trial, low: Trial) -> str:
+def _verdict(full: list[tuple[Tensor, float]], low: list[tuple[Tensor, float]]) -> str:
     """Return the line that says which precision to take, beginning with its name."""
-    if not full.pictures:
+    if not full:
         return "float32: the teacher makes none of the first frames, so nothing could be measured"
-    worst = min((float(psnr(*pair)) for pair in zip(low.pictures, full.pictures, strict=True)), key=_nan_first)
-    share = low.seconds / full.seconds
-    frames = f"on the first {len(full.pictures)} frames"
+    worst = min((float(psnr(one[0], other[0])) for one, other in zip(low, full, strict=True)), key=_nan_first)
+    # The fastest frame after the first, which prepares the network.
+    quick, slow = (min(seconds for _, seconds in (pairs[1:] or pairs)) for pairs in (low, full))
+    share, frames = quick / slow, f"on the first {len(full)} frames"
     if not worst > _LEAST_PSNR:
         return f"float32: in bfloat16 the teacher has {worst:.1f} dB to itself {frames}, not above {_LEAST_PSNR:.0f}"
     if share > _LARGEST_SHARE:

@@ -16,7 +16,7 @@ BEAT, STALE = 5.0, 60.0
 """Seconds from one sign of life to the next, and without one until a lease is stale."""
 
 
-class Lease:
+class Lease(contextlib.AbstractContextManager["Lease"]):
     """A lease that this process holds; leave the `with` block to give it back.
 
     Args:
@@ -34,9 +34,6 @@ class Lease:
         while not self._over.wait(BEAT):
             with contextlib.suppress(OSError):
                 os.utime(self._path)
-
-    def __enter__(self) -> Lease:
-        return self
 
     def __exit__(self, *_: object) -> None:
         self._over.set()

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from shortcutv2v import video
 from shortcutv2v.errors import InputError, VideoError
+from shortcutv2v.pair import replace
 
 __all__ = ["Film", "Plan", "file_print", "find_films", "make_plan", "scene_cuts", "segments"]
 
@@ -82,9 +83,7 @@ class Plan:
 
     def write(self, path: Path) -> None:
         """Write the plan, all of it or nothing."""
-        part = path.with_name(f"{path.name}.{os.getpid()}.part")
-        part.write_text(json.dumps(dataclasses.asdict(self)))
-        os.replace(part, path)
+        replace(path, json.dumps(dataclasses.asdict(self)).encode())
 
 
 def find_films(sources: Sequence[Path], folder: Path) -> list[Film]:

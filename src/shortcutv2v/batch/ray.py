@@ -47,7 +47,9 @@ def on_ray(
         raise InputError('--ray needs Ray; type: pip install "shortcutv2v[ray]"') from error
     if not ray.is_initialized():
         try:
-            _reach(address)
+            host, _, port = address.rpartition(":")
+            if host:  # connect and hang up, because Ray itself would try for a minute
+                socket.create_connection((host, int(port)), timeout=5).close()
             ray.init(address=None if address == "local" else address, log_to_driver=False, logging_level=logging.ERROR)
         except (OSError, ValueError) as error:
             raise InputError(
@@ -73,13 +75,6 @@ def on_ray(
         if not following:
             told(f"{film.target}: done")
     return failed
-
-
-def _reach(address: str) -> None:
-    """Connect to HOST:PORT and hang up; Ray itself would try for a minute."""
-    host, _, port = address.rpartition(":")
-    if host:
-        socket.create_connection((host, int(port)), timeout=5).close()
 
 
 _jobs: dict[str, Job] = {}

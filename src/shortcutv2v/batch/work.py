@@ -226,12 +226,9 @@ class Worker:
 
     def _next(self, film: Film) -> Item | bool | None:
         """Do one item and return it; False if all are held by others, None if none is left."""
-        mine = [item for item in self.job.items(film) if self._is_mine(item)]
-        return next((item for item in mine if self.job.do(item)), False if mine else None)
-
-    def _is_mine(self, item: Item) -> bool:
         index, count = self.shard
-        return item.kind != "segment" or item.number % count == index - 1
+        mine = [item for item in self.job.items(film) if item.kind != "segment" or item.number % count == index - 1]
+        return next((item for item in mine if self.job.do(item)), False if mine else None)
 
     def _tell(self, item: Item) -> None:
         plan, film = self.job.plan(item.film), item.film

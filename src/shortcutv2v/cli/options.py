@@ -16,7 +16,7 @@ from jsonargparse import ArgumentParser
 
 from shortcutv2v.errors import InputError, ShortcutError, near_matches
 
-__all__ = ["Reader", "add_fields", "check_config", "parse", "save"]
+__all__ = ["Reader", "add_fields", "check_config", "parse"]
 
 
 class Reader:
@@ -202,8 +202,3 @@ def _check_classes(value: Any, path: Path) -> None:
                 "it, give it on the command line"
             )
         _check_classes(entry, path)
-
-
-def save(parser: ArgumentParser, options: Any, path: Path) -> None:
-    """Write all options as YAML, for `--config`."""
-    parser.save(options, path, overwrite=True, multifile=False)

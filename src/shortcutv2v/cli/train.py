@@ -11,7 +11,7 @@ from typing import Any
 from jsonargparse import ArgumentParser
 
 from shortcutv2v.bar import say
-from shortcutv2v.cli.options import Reader, add_fields, check_config, parse, save
+from shortcutv2v.cli.options import Reader, add_fields, check_config, parse
 from shortcutv2v.cli.setup import frame_size, open_adapter
 from shortcutv2v.distill import Adversary, FeaturePerceptual, LPIPSPerceptual, Settings, VGGPerceptual, open_clips
 from shortcutv2v.distill.checks import check_end, checked_folder, only_run_in
@@ -68,7 +68,7 @@ def _train(parser: ArgumentParser, given: Any, options: Any, settings: Settings)
     from shortcutv2v.distill import fit  # Lightning takes seconds to import: all that can be refused was
 
     out = Path(options.out)
-    save(parser, given, out / "train.yaml")
+    parser.save(given, out / "train.yaml", overwrite=True, multifile=False)  # for --config
     distiller = fit(
         model,
         clips,

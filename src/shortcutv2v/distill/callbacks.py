@@ -211,8 +211,8 @@ class PictureLog(pl.Callback):
         if batch_idx or dataloader_idx or trainer.sanity_checking or not trainer.is_global_zero:
             return
         self._validations += 1
-        writers = [w for w in (getattr(logger, "experiment", None) for logger in trainer.loggers) if w is not None]
-        writers = [writer for writer in writers if hasattr(writer, "add_image")]
+        experiments = [getattr(logger, "experiment", None) for logger in trainer.loggers]
+        writers: list[Any] = [writer for writer in experiments if hasattr(writer, "add_image")]
         if not writers or (self._validations - 1) % self.every:
             return
         self.pictures = pictures_of(pl_module.shortcut_frames(batch)[-1])

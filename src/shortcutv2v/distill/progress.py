@@ -14,9 +14,9 @@ from pytorch_lightning.trainer.states import TrainerFn
 
 from shortcutv2v.bar import bar, say
 
-__all__ = ["RARELY", "Progress", "Speed", "quiet_lightning"]
+__all__ = ["RARELY", "SHOWN", "Progress", "Speed", "quiet_lightning"]
 
-_SHOWN = {"val/psnr": "PSNR", "val/psnr_reuse": "reuse", "val/psnr_repeat": "repeat"}
+SHOWN = {"val/psnr": "PSNR", "val/psnr_reuse": "reuse", "val/psnr_repeat": "repeat"}
 _SHAPE = "{desc}{percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}"
 RARELY = {"mininterval": 0.5, "miniters": 0}
 """Options of bars: every refresh is a line in a log file."""
@@ -86,7 +86,7 @@ class Progress(pl.Callback):
         """Return the values to show, by label."""
         metrics = trainer.callback_metrics
         found: dict[str, Any] = {} if self._loss is None else {"loss": self._loss}
-        found |= {label: metrics[name] for name, label in _SHOWN.items() if name in metrics}
+        found |= {label: metrics[name] for name, label in SHOWN.items() if name in metrics}
         return {"step": trainer.global_step, **{label: f"{float(value):.4g}" for label, value in found.items()}}
 
 

@@ -84,19 +84,23 @@ def make_trainer(
     if folder is not None:
         logger = TensorBoardLogger(folder, name="logs", version="")
         options |= {"logger": logger, "plugins": [AtomicCheckpointIO()]}
-    with quiet_lightning(), _misconfigured():
-        return pl.Trainer(
-            **{"logger": False, **options},
-            max_epochs=-1,
-            max_steps=-1 if steps is None else steps,
-            check_val_every_n_epoch=None,
-            num_sanity_val_steps=0,
-            enable_checkpointing=folder is not None,
-            enable_model_summary=False,
-            enable_progress_bar=False,
-            default_root_dir=folder,
-            callbacks=callbacks_of(settings, minutes, folder, validate=validate),
-        )
+    callbacks = callbacks_of(settings, minutes, folder, validate=validate)
+    try:
+        with quiet_lightning():
+            return pl.Trainer(
+                **{"logger": False, **options},
+                max_epochs=-1,
+                max_steps=-1 if steps is None else steps,
+                check_val_every_n_epoch=None,
+                num_sanity_val_steps=0,
+                enable_checkpointing=folder is not None,
+                enable_model_summary=False,
+                enable_progress_bar=False,
+                default_root_dir=folder,
+                callbacks=callbacks,
+            )
+    except (MisconfigurationException, TypeError, ValueError) as error:  # of the trainer's options
+        raise InputError(str(error)) from error
 
 
 def callbacks_of(
@@ -195,15 +199,6 @@ def _interruptible(trainer: pl.Trainer, checkpoint: str | Path | None) -> Iterat
         saved = getattr(trainer.checkpoint_callback, "best_model_path", "") or checkpoint
         how = f"resume from {saved}" if saved else "there is no checkpoint yet"
         raise KeyboardInterrupt(f"interrupted at step {trainer.global_step}: {how}")
-
-
-@contextlib.contextmanager
-def _misconfigured() -> Iterator[None]:
-    """Turn what Lightning says of the trainer's options into an `InputError`."""
-    try:
-        yield
-    except (MisconfigurationException, TypeError, ValueError) as error:
-        raise InputError(str(error)) from error
 
 
 def _warn_of_end(checkpoint: dict[str, Any], trainer: pl.Trainer) -> None:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import EarlyStopping, Timer
 
+from shortcutv2v.distill.progress import SHOWN
 from shortcutv2v.errors import check_number
 
 __all__ = ["Deadline", "Plateau", "Verdict"]
@@ -77,8 +78,7 @@ class Plateau(EarlyStopping):
         super().on_validation_end(trainer, pl_module)
         if self.wait_count >= self.patience:
             found = trainer.callback_metrics
-            shown = {"PSNR": self.monitor, "reuse": "val/psnr_reuse", "repeat": "val/psnr_repeat"}
-            values = ", ".join(f"{label} {float(found[name]):.2f}" for label, name in shown.items() if name in found)
+            values = ", ".join(f"{label} {float(found[name]):.2f}" for name, label in SHOWN.items() if name in found)
             self.reason = f"no gain in {self.patience} validations: stopped at step {trainer.global_step} ({values} dB)"
 
 
@@ -102,9 +102,8 @@ class Verdict(pl.Callback):
     def on_validation_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Remember, and write the sentence to the module's `verdict`."""
         found = trainer.callback_metrics
-        names = ("val/psnr", "val/psnr_reuse", "val/psnr_repeat")
-        if not trainer.sanity_checking and all(name in found for name in names):
-            self.points.append(_Point(trainer.global_step, *(float(found[name]) for name in names)))
+        if not trainer.sanity_checking and all(name in found for name in SHOWN):
+            self.points.append(_Point(trainer.global_step, *(float(found[name]) for name in SHOWN)))
             pl_module.verdict = self.sentence()
 
     def validated(self, step: int) -> bool:

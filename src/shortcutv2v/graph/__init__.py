@@ -12,9 +12,8 @@ from .capture import Capture
 from .cut import Branch, Cut, Layer, parse_cut
 from .facts import Facts
 from .protect import untouched
-from .replay import keep, replays
 from .split import Maps, Split
-from .structure import flatten
+from .structure import flatten, keep
 from .suggest import Suggestion, suggest_cuts
 
 __all__ = [
@@ -30,7 +29,6 @@ __all__ = [
     "flatten",
     "keep",
     "parse_cut",
-    "replays",
     "suggest_cuts",
     "untouched",
 ]

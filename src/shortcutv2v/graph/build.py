@@ -14,7 +14,6 @@ from torch.utils.weak import TensorWeakRef, WeakTensorKeyDictionary
 
 from .frozen import parts
 from .info import info, note, note_tensor
-from .inplace import rebind
 from .runtime import after, blank, call, rebuilt, same, tensors_of, under_autocast
 from .signature import autocast_state
 from .structure import flatten
@@ -69,7 +68,7 @@ class Builder:
             value = node if tensor is out else self.nodes.get(tensor) if any(tensor is t for t in new) else None
             if value is None or value is copies[id(tensor)]:
                 value = self.plain_node(after, (copies[id(tensor)], node), tensor)
-            rebind(self, tensor, value)
+            _rebind(self, tensor, value)
 
     def bind_outputs(self, node: Node, out: Any, new: list[Tensor]) -> None:
         """Make the tensors of an output known under the step's node."""
@@ -95,7 +94,8 @@ class Builder:
                 return self.graph.call_function(under_autocast, (Const(state), Const(func), *args), kwargs)
             if name in _OPERATORS:
                 return self.graph.call_function(_OPERATORS[name], tuple(args), kwargs)
-            if _is_method(func) and args and isinstance(args[0], Node):
+            method = getattr(func, "__objclass__", None) is torch._C.TensorBase and not name.startswith("__")
+            if method and args and isinstance(args[0], Node):
                 return self.graph.call_method(name, tuple(args), kwargs)
             return self.graph.call_function(func, tuple(args), kwargs)
 
@@ -190,6 +190,63 @@ class Builder:
         return [t for t in (ref() for ref in refs) if t is not None]
 
 
+def _rebind(builder: Builder, changed: Tensor, after: Node) -> None:
+    """Point `changed`, and every living view of the same memory, at nodes that hold the new values.
+
+    The recorded step worked on a copy, so the views of the original memory must be computed anew: the widest dense
+    tensor of the group takes the change, all others are views of it.
+
+    Raises:
+        Untraceable: no tensor of the group spans all others, or the memory belongs to a parameter.
+    """
+    builder.bind(changed, after)
+    group = [t for t in builder.aliases(changed) if t is not changed]
+    others = [t for t in group if _geometry(t) != _geometry(changed) or t.dtype != changed.dtype]
+    for tensor in group:
+        if builder.nodes[tensor].op == "get_attr":
+            raise Untraceable(f"it changes a view of {builder.nodes[tensor].target!r} in place")
+        if not any(tensor is t for t in others):
+            builder.bind(tensor, after)
+    if not others:
+        return
+    base = max([changed, *others], key=lambda t: t.numel())
+    if not all(_inside(t, base) for t in [changed, *others]):
+        raise Untraceable("it changes one of several overlapping views in place")
+    node = after
+    if base is not changed:
+        size, stride, offset = _geometry(changed)
+        args: tuple[Any, ...] = (builder.nodes[base], after, size, stride, offset - base.storage_offset())
+        node = builder.plain_node(_scatter, args, base)
+        builder.bind(base, node)
+        others = [t for t in others if t is not base]
+    for tensor in others:
+        size, stride, offset = _geometry(tensor)
+        args = (node, size, stride, offset - base.storage_offset())
+        builder.bind(tensor, builder.plain_node(torch.as_strided, args, tensor))
+
+
+def _geometry(tensor: Tensor) -> tuple[tuple[int, ...], tuple[int, ...], int]:
+    """Size, stride and offset of a tensor in its memory, in elements."""
+    return tuple(tensor.shape), tuple(tensor.stride()), int(tensor.storage_offset())
+
+
+def _span(tensor: Tensor) -> tuple[int, int]:
+    size, stride, offset = _geometry(tensor)
+    return offset, offset + sum((n - 1) * s for n, s in zip(size, stride, strict=True))
+
+
+def _inside(tensor: Tensor, base: Tensor) -> bool:
+    dense = torch.ops.aten.is_non_overlapping_and_dense(base)
+    (first, last), (low, high) = _span(tensor), _span(base)
+    return bool(dense) and tensor.dtype == base.dtype and low <= first and last <= high
+
+
+def _scatter(base: Tensor, values: Tensor, size: Any, stride: Any, offset: int) -> Tensor:
+    new = base.clone()
+    new.as_strided(size, stride, new.storage_offset() + offset).copy_(values)
+    return new
+
+
 def attributes(teacher: nn.Module, kind: type = Tensor) -> dict[int, str]:
     """Paths to the objects of one kind that the teacher holds, by their ids: in attributes, and in containers there."""
     found: dict[int, str] = {}
@@ -206,7 +263,3 @@ def attributes(teacher: nn.Module, kind: type = Tensor) -> dict[int, str]:
                 entered.add(id(value))
                 queue.extend((f"{path}.{way}", item) for way, _, item in parts(value))
     return found
-
-
-def _is_method(func: Any) -> bool:
-    return getattr(func, "__objclass__", None) is torch._C.TensorBase and not func.__name__.startswith("__")

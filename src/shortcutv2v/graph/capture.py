@@ -170,7 +170,9 @@ class Capture:
             except Untraceable as reason:
                 tried[name], wrong = str(reason), None
         if not leaks:
-            raise wrong or CaptureError(_failure(tried))
+            met = "\n".join(f"  {name}: {why}" for name, why in tried.items())
+            advice = "See docs/capture.md for what each strategy needs"
+            raise wrong or CaptureError(f"the teacher could not be captured faithfully.\n{met}\n{advice}")
         first = next(iter(leaks.values()))
         if self.on_leak == "error":
             raise LeakError(f"{first}{_advice(job)}") from first
@@ -201,8 +203,3 @@ def _advice(job: Job) -> str:
         cuts = "; ".join(f"enc_layer={s.enc_layer!r}, dec_layer={s.dec_layer!r} (saves {s.saved:.0%})" for s in found)
         return f". Nearest cuts that do not leak: {cuts}" if cuts else ". No cut of this teacher is free of leaks"
     return ""
-
-
-def _failure(tried: dict[str, str]) -> str:
-    met = "\n".join(f"  {name}: {reason}" for name, reason in tried.items())
-    return f"the teacher could not be captured faithfully.\n{met}\nSee docs/capture.md for what each strategy needs"

@@ -199,8 +199,8 @@ class Ranking:
         shapes = info(self.nodes[a]).shape, info(self.nodes[f]).shape
         tall = max([info(n).shape[-2] for n in self.traced.inputs if len(info(n).shape) == 4], default=0)
         after = self.after[f] & self.live
-        early = not self.macs_of(self.before[a] | 1 << a) or shapes[0][1] <= 3
-        late = not self.macs_of(after)
+        early = not (self.before[a] | 1 << a) & self.working or shapes[0][1] <= 3
+        late = not after & self.working
         return Suggestion(
             enc,
             dec,
@@ -213,10 +213,6 @@ class Ranking:
             to_the_end=late and not early,
             reach=end.since(begin) if begin and end else None,
         )
-
-    def macs_of(self, bits: int) -> bool:
-        """Return True if any of the nodes multiplies and adds."""
-        return bool(bits & self.working)
 
     def matrix(self, rows: list[int]) -> Tensor:
         """Sets of bits as rows of zeros and ones."""

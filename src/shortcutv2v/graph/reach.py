@@ -91,18 +91,16 @@ def part_reaches(split: Any, tensors: list[Tensor], structure: Structure) -> tup
             found[part] = max(reaches, key=lambda r: (r.whole, r.pixels))
         return before
 
-    def head(inputs: list[Tensor]) -> tuple[Tensor, ...]:
-        return split.begin(inputs).a  # type: ignore[no-any-return]
-
     with torch.no_grad(), contextlib.suppress(Exception):
         given = [t.clone() for t in tensors]
-        compare("head", head, given, [changed_place(t) if i == place else t for i, t in enumerate(given)])
+        other = [changed_place(t) if i == place else t for i, t in enumerate(given)]
+        compare("head", lambda inputs: split.begin(inputs).a, given, other)
         carry = split.begin(given)
         moved = dataclasses.replace(carry, a=tuple(map(changed_place, carry.a)))
         f = compare("middle", split.middle, carry, moved, height / carry.a[0].shape[-2])
         branches = len(carry.a)
-        other = (*map(changed_place, f[:branches]), *f[branches:])
-        compare("tail", lambda value: split.tail(carry, value), f, other, height / f[0].shape[-2])
+        changed = (*map(changed_place, f[:branches]), *f[branches:])
+        compare("tail", lambda value: split.tail(carry, value), f, changed, height / f[0].shape[-2])
     return tuple(found.items())
 
 

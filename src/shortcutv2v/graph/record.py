@@ -198,7 +198,7 @@ class _Recorder(TorchFunctionMode):
                 out = run(args, kwargs)
             changed = [t for t, v in zip(given, versions, strict=True) if version(t) != v]
             found, structure = flatten(out)
-            if not _identical(flatten((args, kwargs))[0], given):
+            if [*map(id, flatten((args, kwargs))[0])] != [*map(id, given)]:
                 raise Untraceable(f"{name!r} changes a list or dict that it is given")
             if not found and not changed:
                 return out
@@ -237,10 +237,6 @@ def _unshared(found: list[Tensor], given: list[Tensor], changed: list[Tensor]) -
     """Outputs of a module; one that is an untouched input comes back as a view, so that it has its own identity."""
     same = {id(t) for t in given} - {id(t) for t in changed}
     return [t[...] if id(t) in same else t for t in found]
-
-
-def _identical(left: list[Tensor], right: list[Tensor]) -> bool:
-    return len(left) == len(right) and all(x is y for x, y in zip(left, right, strict=True))
 
 
 @contextlib.contextmanager

@@ -11,13 +11,15 @@ import copy
 import dataclasses
 import enum
 from collections.abc import Callable, Hashable
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-__all__ = ["Structure", "constant_key", "flatten"]
+__all__ = ["Structure", "constant_key", "flatten", "keep"]
+
+T = TypeVar("T")
 
 Rebuild = Callable[[list[Any]], Any]
 _ATOMS = (bool, int, float, complex, str, bytes, type(None), torch.dtype, torch.device, torch.layout, enum.Enum, slice)
@@ -48,6 +50,20 @@ def flatten(value: Any) -> tuple[list[Any], Structure]:
     leaves: list[Any] = []
     rebuild, key = _walk(value, leaves, ())
     return leaves, Structure(lambda new: rebuild(list(new)), key, len(leaves))
+
+
+def keep(value: T) -> T:
+    """Return the same nested value in memory of its own; a tensor that occurs twice is copied once.
+
+    >>> x = torch.zeros(2)
+    >>> first, second = keep((x, [x]))
+    >>> first is second[0], first is x
+    (True, False)
+    """
+    tensors, structure = flatten(value)
+    copies = {id(tensor): tensor.clone() for tensor in tensors}
+    made: T = structure.rebuild([copies[id(tensor)] for tensor in tensors])
+    return made
 
 
 def _walk(value: Any, leaves: list[Any], within: tuple[Any, ...]) -> tuple[Rebuild, Hashable]:

@@ -80,12 +80,9 @@ def nearest(twin: Twin, tensors: list[Tensor], structure: Structure, enc: str, d
         place.setdefault(call.name, call.index)
 
     def distance(s: Suggestion) -> tuple[bool, int]:
-        moved = (s.enc_layer != enc) + (s.dec_layer != dec)
-        steps = [abs(place.get(x.partition(":")[0], 0) - place.get(y.partition(":")[0], 0)) for x, y in ends(s)]
-        return moved > 1, sum(steps)
-
-    def ends(s: Suggestion) -> list[tuple[str, str]]:
-        return [(s.enc_layer, enc), (s.dec_layer, dec)]
+        ends = ((s.enc_layer, enc), (s.dec_layer, dec))
+        steps = [abs(place.get(x.partition(":")[0], 0) - place.get(y.partition(":")[0], 0)) for x, y in ends]
+        return all(x != y for x, y in ends), sum(steps)
 
     good = [s for s in Ranking(traced).ranked() if not s.leaks and s.saved > 0]
     return sorted(good, key=distance)[:3]

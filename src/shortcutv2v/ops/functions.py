@@ -151,8 +151,9 @@ def warp(f: Tensor, offset: Tensor, *, border: int = 0, implementation: str | No
     _check_feature("warp", "f", f)
     b, _, h, w = f.shape
     if border < 0 or 2 * border >= min(h, w):
-        msg = f"`ops.warp`: `border` is {border}, but `f` of {h}x{w} must have at least one pixel inside its border."
-        raise InputError(msg)
+        raise InputError(
+            f"`ops.warp`: `border` is {border}, but `f` of {h}x{w} must have at least one pixel inside its border."
+        )
     _expect("warp", "offset", offset, (b, 2, h - 2 * border, w - 2 * border))
     module = _module(choose(implementation, f), f)
     with _no_autocast(f.device.type):
@@ -227,20 +228,18 @@ def _check_weight(name: str, f: Tensor, weight: Tensor) -> None:
     _check_feature(name, "f", f)
     ok = weight.dim() == 4 and weight.shape[1] == f.shape[1] and weight.shape[0] > 0
     if not ok or weight.shape[2] != weight.shape[3] or weight.shape[3] % 2 == 0:
-        msg = (
+        raise InputError(
             f"`ops.{name}`: `weight` has shape {tuple(weight.shape)}, but must be (C_out, {f.shape[1]}, k, k) "
             "with k odd; its second size is the number of channels of the feature."
         )
-        raise InputError(msg)
 
 
 def _check_feature(name: str, argument: str, f: Tensor) -> None:
     if f.dim() != 4 or not f.is_floating_point() or min(f.shape[1:]) < 1:
-        msg = (
+        raise InputError(
             f"`ops.{name}`: `{argument}` must be a floating point tensor (B, C, H, W) with C, H and W at least 1, "
             f"got {f.dtype} {tuple(f.shape)}."
         )
-        raise InputError(msg)
 
 
 def _expect(name: str, argument: str, tensor: Tensor, shape: tuple[int, ...]) -> None:

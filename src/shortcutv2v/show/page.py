@@ -14,6 +14,8 @@ from typing import Any
 
 from torch import Tensor
 
+from shortcutv2v.pair import replace
+
 __all__ = ["data_uri", "markdown", "page", "save", "section", "standalone", "table"]
 
 
@@ -67,12 +69,7 @@ def markdown(rows: Iterable[Sequence[str]], names: int = 1) -> Iterator[str]:
 
 def save(text: str, path: str | Path) -> None:
     """Write a text whole or not at all: a reader, and a killed process, leave no half of it."""
-    part = Path(f"{path}.part")
-    try:
-        part.write_text(text, encoding="utf-8")
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    replace(Path(path), text.encode())
 
 
 def _cell(text: str) -> str:

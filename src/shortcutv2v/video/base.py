@@ -5,6 +5,7 @@ from __future__ import annotations
 import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterator
+from contextlib import AbstractContextManager
 from fractions import Fraction
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from shortcutv2v.video.picture import ToTensor
 __all__ = ["Clip"]
 
 
-class Clip(ABC):
+class Clip(AbstractContextManager["Clip"], ABC):
     """A video file or a folder of frames. Iterating yields uint8 tensors of shape (3, H, W), RGB, as often as you like.
 
     Attributes:
@@ -100,9 +101,6 @@ class Clip(ABC):
     def __iter__(self) -> Iterator[Tensor]:
         """Yield the frames alone."""
         return (frame for _, frame in self.timed())
-
-    def __enter__(self) -> Clip:
-        return self
 
     def __exit__(self, *_: object) -> None:
         self.close()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 from collections import OrderedDict
 from collections.abc import Iterator
@@ -17,7 +16,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Cache", "Run"]
 
-_tokens = itertools.count()
 
 # Decoders inherited by a forked process are kept: freeing them could wait for threads that live in the parent only.
 _ABANDONED: list[Any] = []
@@ -54,8 +52,8 @@ class Cache:
         self._empty()
 
     def _empty(self) -> None:
-        self._frames: OrderedDict[tuple[int, int], Tensor] = OrderedDict()
-        self._runs: OrderedDict[int, Run] = OrderedDict()
+        self._frames: OrderedDict[tuple[object, int], Tensor] = OrderedDict()
+        self._runs: OrderedDict[object, Run] = OrderedDict()
         self._process = os.getpid()
         self.bytes = 0
 
@@ -66,30 +64,25 @@ class Cache:
         self.__dict__.update(state)
         self._empty()
 
-    @staticmethod
-    def token() -> int:
-        """Return a number for one user of the cache, never the same twice in a process."""
-        return next(_tokens)
-
-    def get(self, token: int, number: int) -> Tensor | None:
+    def get(self, token: object, number: int) -> Tensor | None:
         """Return the kept frame and mark it as used last; None if it is not kept."""
         frame = self._frames.get((token, number))
         if frame is not None:
             self._frames.move_to_end((token, number))
         return frame
 
-    def put(self, token: int, number: int, frame: Tensor) -> None:
+    def put(self, token: object, number: int, frame: Tensor) -> None:
         """Keep a frame; drop others to make room."""
         self._frames[token, number] = frame
         self.bytes += frame.nbytes
         while self.bytes > self.max_bytes and len(self._frames) > 1:
             self.bytes -= self._frames.popitem(last=False)[1].nbytes
 
-    def wants(self, token: int, number: int, n_bytes: int) -> bool:
+    def wants(self, token: object, number: int, n_bytes: int) -> bool:
         """Return whether a frame that nobody has asked for yet could stay without pushing another out."""
         return self.bytes + n_bytes <= self.max_bytes and (token, number) not in self._frames
 
-    def run(self, token: int) -> Run | None:
+    def run(self, token: object) -> Run | None:
         """Return the user's open file, if this process has it open."""
         if self._process != os.getpid():
             # Forked: the position in the file is shared with the parent, so this process opens its own.
@@ -99,7 +92,7 @@ class Cache:
             self._runs.move_to_end(token)
         return self._runs.get(token)
 
-    def start(self, token: int) -> Run:
+    def start(self, token: object) -> Run:
         """Return a new, empty run instead of the user's old one; close the files unused for longest."""
         self.stop(token)
         while len(self._runs) >= max(1, self.max_open):
@@ -107,12 +100,12 @@ class Cache:
         run = self._runs[token] = Run()
         return run
 
-    def stop(self, token: int) -> None:
+    def stop(self, token: object) -> None:
         """Close the user's file."""
         if self.run(token) is not None:
             self._runs.pop(token).stack.close()
 
-    def forget(self, token: int) -> None:
+    def forget(self, token: object) -> None:
         """Close the user's file and drop its frames."""
         self.stop(token)
         for key in [key for key in self._frames if key[0] == token]:

@@ -13,8 +13,7 @@ from shortcutv2v.video._part import FilePart, PipePart
 from shortcutv2v.video._shape import IMAGE_SUFFIXES, SDR, Colour
 from shortcutv2v.video._stream import as_rate
 from shortcutv2v.video.audio import AudioCopy
-from shortcutv2v.video.plain import PlainWriter
-from shortcutv2v.video.write import WRITABLE, FolderWriter, VideoWriter, Writer
+from shortcutv2v.video.write import WRITABLE, FolderWriter, PlainWriter, VideoWriter, Writer
 
 __all__ = ["Target", "as_target", "create", "is_folder", "writer_for"]
 

@@ -123,7 +123,7 @@ class Frames:
 
     def _prepare(self) -> None:
         """Make the parts that are not pickled."""
-        self._token = Cache.token()
+        self._token = object()  # names this user of the cache
         self._convert = ToTensor(self._size, tone_map=self._tone_map)
         clip = clips.open(self.path, size=self._size) if self.path.is_dir() else None
         self._folder = clip if isinstance(clip, clips.FolderClip) else None

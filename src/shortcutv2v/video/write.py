@@ -8,7 +8,7 @@ because then the file would not hold what the model made; scaling, for the same 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -18,11 +18,11 @@ from torch import Tensor
 from shortcutv2v.errors import VideoError
 from shortcutv2v.video._av import load
 from shortcutv2v.video._part import FilePart, FolderPart, Part, PipePart
-from shortcutv2v.video._shape import SDR, Colour
+from shortcutv2v.video._shape import SD, SDR, Colour
 from shortcutv2v.video.audio import AudioCopy
 from shortcutv2v.video.picture import ImageEncoder, check_frame, new_scaler, to_frame
 
-__all__ = ["CONTAINER_OPTIONS", "WRITABLE", "FolderWriter", "VideoWriter", "Writer"]
+__all__ = ["CONTAINER_OPTIONS", "WRITABLE", "FolderWriter", "PlainWriter", "VideoWriter", "Writer"]
 
 WRITABLE = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska"}
 """Suffixes of files with H.264 in them, and the formats as FFmpeg names them."""
@@ -39,7 +39,7 @@ _LIMITED = 1
 _EXACT = {"threads": "4", "x264-params": "asm=SSE4.2"}
 
 
-class Writer(ABC):
+class Writer(AbstractContextManager["Writer"], ABC):
     """Takes frames one by one; the target appears when the `with` block ends well, and not at all if it fails.
 
     Attributes:
@@ -83,9 +83,6 @@ class Writer(ABC):
         except (OSError, load().error.FFmpegError) as error:
             raise self._part.refused(error) from error
         self.count += 1
-
-    def __enter__(self) -> Writer:
-        return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is None:
@@ -241,4 +238,48 @@ class FolderWriter(Writer):
         (self._part.path / f"{stem}{self._suffix}").write_bytes(self._encoder(frame))
 
     def _finish(self) -> None:
+        self._part.finish()
+
+
+class PlainWriter(Writer):
+    """Writes frames without compression, at a constant rate: yuv4mpeg, or RGB without any header.
+
+    yuv4mpeg does not state a YUV matrix. So the one is taken that its readers assume: BT.709 from 720 lines up, else
+    BT.601.
+
+    Args:
+        part: where to write: a file, or a `PipePart`.
+        rate: frames per second.
+        raw: write RGB without any header.
+        pixel_aspect: width of a pixel by its height.
+    """
+
+    def __init__(self, part: FilePart | PipePart, rate: Fraction, raw: bool, pixel_aspect: Fraction) -> None:
+        super().__init__(part)
+        self._rate, self._raw, self._aspect = rate, raw, pixel_aspect
+        self._file = part.file if isinstance(part, PipePart) else part.path.open("wb")
+        self._scaler: Any = None
+
+    def _write(self, frame: Tensor, time: Fraction | None) -> None:
+        if self._raw:
+            self._file.write(frame.permute(1, 2, 0).contiguous().numpy().tobytes())
+        else:
+            self._write_yuv(frame)
+        self._file.flush()
+
+    def _write_yuv(self, frame: Tensor) -> None:
+        height, width = frame.shape[1:]
+        kind, name = ("yuv444p", "444") if height % 2 or width % 2 else ("yuv420p", "420mpeg2")
+        if self._scaler is None:
+            self._scaler = new_scaler()
+            rate, aspect = (f"{x.numerator}:{x.denominator}" for x in (self._rate, self._aspect))
+            header = f"YUV4MPEG2 W{width} H{height} F{rate} Ip A{aspect} C{name} XCOLORRANGE=LIMITED\n"
+            self._file.write(header.encode())
+        picture = to_frame(frame, kind, self._scaler, SDR if height >= 720 else SD)
+        self._file.write(b"FRAME\n" + picture.to_ndarray().tobytes())
+
+    def _finish(self) -> None:
+        self._file.flush()
+        if not isinstance(self._part, PipePart):
+            self._file.close()
         self._part.finish()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import importlib
 import json
 import shutil
 import subprocess
@@ -112,7 +114,9 @@ class VMAF(Windowed):
 
 @functools.cache
 def _ffmpeg(given: str | None) -> str:
-    candidates = [given] if given else [shutil.which("ffmpeg"), _imageio()]
+    candidates = [given or shutil.which("ffmpeg")]
+    with contextlib.suppress(ImportError):
+        candidates += [] if given else [str(importlib.import_module("imageio_ffmpeg").get_ffmpeg_exe())]
     for program in filter(None, candidates):
         try:
             found = subprocess.run(
@@ -124,11 +128,3 @@ def _ffmpeg(given: str | None) -> str:
             return program
     where = f"{given} has" if given else "PyAV's FFmpeg and the one on the PATH, if any, have"
     raise Unavailable(f"{where} no libvmaf filter: pip install imageio-ffmpeg, or give --use vmaf=/path/to/ffmpeg")
-
-
-def _imageio() -> str | None:
-    try:
-        import imageio_ffmpeg
-    except ImportError:
-        return None
-    return str(imageio_ffmpeg.get_ffmpeg_exe())
