@@ -108,28 +108,24 @@ def gears(
     """
     if "speed" in goal:
         raise InputError("--speed and --deadline contradict each other: give one")
-    settings: list[dict[str, Any]]
+    settings: dict[str, dict[str, Any]]
     if "quality" in goal or at_worst is not None:
         asked = parse_quality(goal["quality"] if at_worst is None else goal.get("quality", at_worst))
         if asked is None:
             raise InputError("--quality lossless leaves a --deadline nothing to choose: leave one out")
         least, share = min(asked[0], at_worst or asked[0]), asked[1]
         count = int((asked[0] + _ABOVE - least) // _STEP)
-        levels = [least + _STEP * step for step in range(count, -1, -1)]
-        settings = [{"quality": f"{level:g}dB@{share * 100:g}%"} for level in levels]
+        levels = [f"{least + _STEP * step:g}dB@{share * 100:g}%" for step in range(count, -1, -1)]
+        settings = {f"quality {level}": {"quality": level} for level in levels}
     else:
         longest = goal.get("interval", models[0].trained_interval or models[0].max_interval)
-        settings = [{"refresh": interval} for interval in range(1, longest + 1)]
+        settings = {f"interval {interval}": {"refresh": interval} for interval in range(1, longest + 1)}
     names = ["", "fast block, "] if len(models) > 1 else [""]
     return [
-        (f"{name}{_word(setting)}", partial(translator.use, model, **setting))
+        (f"{name}{word}", partial(translator.use, model, **setting))
         for name, model in zip(names, models, strict=True)
-        for setting in settings
+        for word, setting in settings.items()
     ]
-
-
-def _word(setting: dict[str, Any]) -> str:
-    return f"quality {setting['quality']}" if "quality" in setting else f"interval {setting['refresh']}"
 
 
 class _Status:

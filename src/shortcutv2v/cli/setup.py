@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -108,12 +109,11 @@ def frame_range(text: str | None) -> tuple[int, int | None]:
     """
     if text is None:
         return 0, None
-    start, colon, stop = text.partition(":")
-    numbers = [int(part) if part.isdecimal() else 0 for part in (start, stop)]
-    right = all(part == "" or part.isdecimal() for part in (start, stop))
-    if not colon or not right or (stop and numbers[0] >= numbers[1]):
+    found = re.fullmatch(r"(\d*):(\d*)", text)
+    start, stop = (int(found[1] or 0), int(found[2]) if found[2] else None) if found else (0, 0)
+    if stop is not None and start >= stop:
         raise InputError(f"--frames {text!r}: expected START:STOP with START below STOP, such as 43:63")
-    return numbers[0], numbers[1] if stop else None
+    return start, stop
 
 
 def _device(name: str) -> torch.device:

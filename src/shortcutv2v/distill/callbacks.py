@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from pathlib import Path
 from typing import Any
@@ -145,9 +146,7 @@ class NaNGuard(pl.Callback):
         """Look at the loss before it does anything."""
         if not _finite(loss.detach()):
             parts = {name: value for name, value in _losses(trainer).items() if name != "train/loss"}
-            bad = {k: v for k, v in parts.items() if not _finite(torch.tensor(v))} or {
-                "train/loss": float(loss.detach())
-            }
+            bad = {k: v for k, v in parts.items() if not math.isfinite(v)} or {"train/loss": float(loss.detach())}
             self._stop(trainer, " and ".join(f"{name} is {value}" for name, value in bad.items()))
 
     def on_before_optimizer_step(self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Any) -> None:

@@ -131,8 +131,9 @@ class Settings:
             check_kind(name, getattr(self, name), kind, advice)
         if self.preset is not None and not isinstance(self.preset, str | Preset):
             raise InputError(f"preset must be a name or a Preset, got {self.preset!r:.80}")
-        for name in ("kind", "feedback"):
-            _check_choice(name, getattr(self, name))
+        for name, (what, choices) in _CHOICES.items():
+            if (value := getattr(self, name)) not in (None, *choices):
+                raise InputError(f"unknown {what} {value!r}: expected one of {', '.join(choices)}")
         check_kind("trainer", self.trainer, TrainerSettings, "give TrainerSettings(...)", optional=False)
         check_path("cache", self.cache)
         check_kind("progress", self.progress, bool, "give True or False", optional=False)
@@ -182,6 +183,7 @@ class Settings:
         return {name: value for name, value in simple.items() if value != "None"}
 
 
+_CHOICES = {"kind": ("kind of data", ("auto", "pairs", "sequences")), "feedback": ("feedback", ("teacher", "own"))}
 _KINDS: dict[str, tuple[type, str]] = {
     "weights": (LossWeights, "give LossWeights(feature=5, ...)"),
     "perceptual": (nn.Module, "give an object, such as VGGPerceptual()"),
@@ -223,13 +225,6 @@ def _usual(short: bool) -> dict[str, Any]:
     if torch.cuda.is_available():
         return {**always, "crop": 192, "batch_size": 16, "workers": 4}
     return {**always, "crop": 96, "batch_size": 8, "workers": 0}
-
-
-def _check_choice(name: str, value: object) -> None:
-    choices = {"kind": ("auto", "pairs", "sequences"), "feedback": ("teacher", "own")}[name]
-    if value is not None and value not in choices:
-        what = "kind of data" if name == "kind" else name
-        raise InputError(f"unknown {what} {value!r}: expected one of {', '.join(choices)}")
 
 
 def settings_of(settings: Settings | None, changes: Mapping[str, Any]) -> Settings:

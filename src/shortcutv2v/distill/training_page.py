@@ -52,9 +52,7 @@ class TrainingPage(pl.Callback):
         """Write the page."""
         self._write(trainer, pl_module)
 
-    def on_fit_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        """Write the page, also if nothing was validated."""
-        self._write(trainer, pl_module)
+    on_fit_end = on_validation_end  # also if nothing was validated
 
     def state_dict(self) -> dict[str, Any]:
         """The losses so far."""

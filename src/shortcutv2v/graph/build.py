@@ -14,7 +14,7 @@ from torch.utils.weak import TensorWeakRef, WeakTensorKeyDictionary
 
 from .frozen import parts
 from .info import info, note, note_tensor
-from .runtime import after, blank, call, rebuilt, same, tensors_of, under_autocast
+from .runtime import after, blank, call, same, tensors_of, under_autocast
 from .signature import autocast_state
 from .structure import flatten
 from .traced import Const, Untraceable, memory
@@ -156,7 +156,7 @@ class Builder:
         tensors, structure = flatten(value)
         if not tensors:
             return Const(self.origin(value))
-        return self.plain_node(rebuilt, (Const(structure), [self.lower(t, copies) for t in tensors]), None)
+        return self.plain_node(call, (Const(structure.rebuild), [self.lower(t, copies) for t in tensors]), None)
 
     def node_of(self, tensor: Tensor) -> Any:
         """The node of a tensor; tensors met for the first time are the teacher's own, or constants."""

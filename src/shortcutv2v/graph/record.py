@@ -191,7 +191,8 @@ class _Recorder(TorchFunctionMode):
     ) -> Any:
         """Run one step for real, and add its node if it yields or changes tensors."""
         given, before = flatten((args, kwargs))
-        with self.silence():
+        self.quiet += 1
+        try:
             versions = [version(t) for t in given]
             macs, rng = self.macs.total, random_state()
             with torch.inference_mode(False), torch.no_grad():
@@ -213,19 +214,13 @@ class _Recorder(TorchFunctionMode):
             }
             args, kwargs = before.rebuild(given)
             self.builder.add(emit, args, kwargs, changed, new, out, facts)
+        finally:
+            self.quiet -= 1
         return out
 
     def where(self) -> str:
         """The module whose code is running, for messages."""
         return self.owners[-1] or type(self.teacher).__name__
-
-    @contextlib.contextmanager
-    def silence(self) -> Iterator[None]:
-        self.quiet += 1
-        try:
-            yield
-        finally:
-            self.quiet -= 1
 
     def refuse_reading(self, name: str, given: Any) -> None:
         tensors, _ = flatten(given)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .structure import Structure, flatten
+from .structure import flatten
 
 __all__ = [
     "after",
@@ -17,7 +17,6 @@ __all__ = [
     "call",
     "fire_after",
     "fire_before",
-    "rebuilt",
     "same",
     "tensors_of",
     "under_autocast",
@@ -42,11 +41,6 @@ def call(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
 def tensors_of(value: Any) -> list[Any]:
     """Return the tensors inside a module's output."""
     return flatten(value)[0]
-
-
-def rebuilt(structure: Structure, tensors: list[Any]) -> Any:
-    """Rebuild a module's input that is not a plain container."""
-    return structure.rebuild(tensors)
 
 
 def blank(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:

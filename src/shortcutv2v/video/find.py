@@ -78,21 +78,11 @@ def _trouble(clip: Path, min_frames: int) -> str:
     """Return why a clip cannot be used; empty if it can."""
     try:
         count = len(Frames(clip))
-        for file in list_frames(clip) if clip.is_dir() else ():
-            _check_image(file)
+        for path in list_frames(clip) if clip.is_dir() else ():
+            with path.open("rb") as file:
+                codec_of(path, file.read(max(map(len, MAGIC))))
     except VideoError as error:
         return str(error)
-    return f"{clip}: {count} frames, fewer than {min_frames}" if count < min_frames else ""
-
-
-def _check_image(path: Path) -> None:
-    """Check the first bytes of an image file.
-
-    Raises:
-        VideoError: the file cannot be opened, or it is no image of a known kind.
-    """
-    try:
-        with path.open("rb") as file:
-            codec_of(path, file.read(max(map(len, MAGIC))))
     except OSError as error:
-        raise VideoError(f"{path}: cannot be read ({reason(error)})") from error
+        return f"{error.filename}: cannot be read ({reason(error)})"
+    return f"{clip}: {count} frames, fewer than {min_frames}" if count < min_frames else ""
