@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -13,9 +12,9 @@ from torch import Tensor
 
 from shortcutv2v.adapter import Adapter
 from shortcutv2v.blocks import Prediction
-from shortcutv2v.devices import synchronise
 from shortcutv2v.lookahead import LookAhead
 from shortcutv2v.measure.interpolation import moved
+from shortcutv2v.measure.latency import Timed
 from shortcutv2v.measure.metrics import Panel, Setting
 from shortcutv2v.measure.scores import METHODS, FrameScore, Scores
 from shortcutv2v.model import ShortcutV2V
@@ -257,25 +256,6 @@ class _Baselines:
             score = replace(score, values=self.panel.frame(*given, bool(score.distance)))
         source, teacher, ours, reuse = (x[0].cpu() for x in (frame.source, frame.teacher, frame.ours, made["reuse"]))
         return Pictures(score, source, teacher, ours, reuse, predictions)
-
-
-class Timed:
-    """A callable with a clock that waits for every device.
-
-    Attributes:
-        seconds: the time of the last call, 0 before the first.
-    """
-
-    def __init__(self, run: Callable[..., Any]) -> None:
-        self.run, self.seconds = run, 0.0
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        synchronise()
-        begun = time.perf_counter()
-        result = self.run(*args, **kwargs)
-        synchronise()
-        self.seconds = time.perf_counter() - begun
-        return result
 
 
 def shown(picture: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from shortcutv2v.devices import gpus, synchronise
 from shortcutv2v.errors import InputError
 
-__all__ = ["Latency", "latency", "peak_memory"]
+__all__ = ["Latency", "Timed", "latency", "peak_memory"]
 
 Work = Callable[[], Any]
 
@@ -95,7 +95,7 @@ def latency(
     """
     if runs < 1 or warmup < 0:
         raise InputError(f"`runs` must be at least 1 and `warmup` at least 0, got {runs} and {warmup}")
-    several = work if isinstance(work, Mapping) else {"": work}
+    several = {name: Timed(call) for name, call in (work if isinstance(work, Mapping) else {"": work}).items()}
     times: dict[str, list[float]] = {name: [] for name in several}
     with torch.no_grad():
         for _ in range(warmup):
@@ -106,17 +106,30 @@ def latency(
             if done >= 3 and time.perf_counter() > end:
                 break
             for name, call in several.items():
-                times[name].append(_time(call))
+                call()
+                times[name].append(call.seconds)
     found = {name: Latency(tuple(values)) for name, values in times.items()}
     return found if isinstance(work, Mapping) else found[""]
 
 
-def _time(call: Work) -> float:
-    synchronise()
-    start = time.perf_counter()
-    call()
-    synchronise()
-    return time.perf_counter() - start
+class Timed:
+    """A callable with a clock that waits for every device.
+
+    Attributes:
+        seconds: the time of the last call, 0 before the first.
+    """
+
+    def __init__(self, run: Callable[..., Any]) -> None:
+        self.run, self.seconds = run, 0.0
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run it, and note the time."""
+        synchronise()
+        begun = time.perf_counter()
+        result = self.run(*args, **kwargs)
+        synchronise()
+        self.seconds = time.perf_counter() - begun
+        return result
 
 
 def peak_memory(work: Work) -> int:

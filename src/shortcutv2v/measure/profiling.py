@@ -197,8 +197,10 @@ def profile(
             Row(name, cost(work[name]), times[name], peak_memory(work[name]) if name in _FRAMES else None)
             for name in (*_FRAMES, *_PARTS)
         )
-        known = (times[name].median for name in (*_FRAMES, "head", "block", "tail"))
-        medians = Times(*known, narrow=tuple((name, times[name].median) for name in narrow))
+        parts = {name: times[name].median for name in ("head", "block", "tail")}
+        teacher, reference, shortcut = (times[name].median for name in _FRAMES)
+        small = tuple((name, times[name].median) for name in narrow)
+        medians = Times(teacher, reference, shortcut, **parts, narrow=small)
         wanted = (0 if pays(medians, interval) else 3) if cuts is None else cuts
         others = candidates(model, inputs, named, interval, wanted) if wanted else []
         tried = timed(model, inputs, named, others, interval, runs=min(runs, 5), seconds=seconds) if others else []

@@ -48,6 +48,8 @@ class Clip(AbstractContextManager["Clip"], ABC):
     skipped: int = 0
     last: Fraction = Fraction(0)
     ends: bool = True
+    _total: int | None = None
+    """Number of frames in the whole clip, whatever the range."""
 
     def __init__(self, path: Path, convert: ToTensor, start: int, stop: int | None) -> None:
         if start < 0 or (stop is not None and stop <= start):
@@ -63,10 +65,9 @@ class Clip(AbstractContextManager["Clip"], ABC):
     @property
     def frames(self) -> int | None:
         """Number of frames that will come, if the container says so; else None."""
-        total = self._total()
-        if total is None:
+        if self._total is None:
             return None
-        return max(0, min(total, total if self.stop is None else self.stop) - self.start)
+        return max(0, min(self._total, self._total if self.stop is None else self.stop) - self.start)
 
     def timed(self) -> Iterator[tuple[Fraction, Tensor]]:
         """Yield (time, frame): seconds as an exact fraction, strictly rising, and uint8 (3, H, W).
@@ -110,10 +111,6 @@ class Clip(AbstractContextManager["Clip"], ABC):
         for run in list(self._running):
             run.close()
         self._running.clear()
-
-    @abstractmethod
-    def _total(self) -> int | None:
-        """Return the number of frames in the whole clip; ignore the range."""
 
     @abstractmethod
     def _decode(self) -> Iterator[tuple[Fraction, Callable[[], Tensor]]]:

@@ -63,7 +63,7 @@ class VideoClip(Clip):
             # Decode the first frame at once: its size and rotation count, and an unusable file fails here.
             first = next(frames, None)
             if first is None:
-                raise _stream.no_frames(path, self._promise)
+                raise _stream.no_frames(path, self._total)
             self._look_at(first, stream)
             if file is not None:
                 self._once = True
@@ -74,7 +74,7 @@ class VideoClip(Clip):
         self.rate, self.time_base = _clock.rate(container, stream), _clock.time_base(stream)
         self.begin = _clock.begin_of(container, [stream, *container.streams.audio])
         self.lost, self.sounds = _extras(container, stream), len(container.streams.audio)
-        self._promise = _stream.promised(container, stream)
+        self._total = _stream.promised(container, stream)
 
     def _look_at(self, first: VideoFrame, stream: VideoStream) -> None:
         """Note what the first frame says."""
@@ -85,9 +85,6 @@ class VideoClip(Clip):
         if self._convert.keeps_ratio:
             aspect = Fraction(stream.sample_aspect_ratio or 1)
             self.pixel_aspect = 1 / aspect if quarter_turns(first) % 2 else aspect
-
-    def _total(self) -> int | None:
-        return self._promise
 
     @contextmanager
     def _opened(self) -> Iterator[_Opened]:
@@ -120,7 +117,7 @@ class VideoClip(Clip):
             if timeline.lost:
                 self.lost.append(f"pictures that cannot be decoded ({timeline.lost})")
             if isinstance(self.file, Path):
-                self.ends = _stream.check_complete(self.path, self.file, (container, stream), self._promise, count, end)
+                self.ends = _stream.check_complete(self.path, self.file, (container, stream), self._total, count, end)
             else:
                 self.ends = _stream.check_pipe(self.path, container, getattr(self.file, "count", None), timeline, count)
 
@@ -143,13 +140,11 @@ class FolderClip(Clip):
         super().__init__(path, convert, start, stop)
         convert.tone_map = False  # images are not HDR
         self.files = list_frames(path)
+        self._total = len(self.files)
         self.rate, self.time_base = rate, 1 / rate
         first = read_image(self.files[0])
         self.size = self._convert.size(first)
         self._stored = upright_size(first)
-
-    def _total(self) -> int | None:
-        return len(self.files)
 
     def _decode(self) -> Iterator[tuple[Fraction, Callable[[], Tensor]]]:
         for number in range(len(self.files)):

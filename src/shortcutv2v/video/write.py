@@ -111,9 +111,9 @@ class Writer(AbstractContextManager["Writer"], ABC):
     def _write(self, frame: Tensor, time: Fraction | None) -> None:
         """Append one checked frame."""
 
-    @abstractmethod
     def _finish(self) -> None:
         """Complete the temporary and rename it."""
+        self._part.finish()
 
     def discard(self) -> None:
         """Give up: remove the temporary with the frames written so far."""
@@ -212,7 +212,7 @@ class VideoWriter(Writer):
             self._audio.write_until(self._container, None)
         self._container.close()
         self._container = None
-        self._part.finish()
+        super()._finish()
 
     def discard(self) -> None:
         """Give up: remove the temporary with the frames written so far."""
@@ -236,9 +236,6 @@ class FolderWriter(Writer):
             self._encoder = ImageEncoder(self._suffix, (frame.shape[1], frame.shape[2]))
         stem = f"{self.count:06d}" if self._names is None else self._names[self.count]
         (self._part.path / f"{stem}{self._suffix}").write_bytes(self._encoder(frame))
-
-    def _finish(self) -> None:
-        self._part.finish()
 
 
 class PlainWriter(Writer):
@@ -282,4 +279,4 @@ class PlainWriter(Writer):
         self._file.flush()
         if not isinstance(self._part, PipePart):
             self._file.close()
-        self._part.finish()
+        super()._finish()
