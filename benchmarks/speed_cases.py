@@ -22,9 +22,10 @@ from examples.vid2vid import teacher as vid2vid
 from torch import Tensor, nn
 
 import shortcutv2v
-from shortcutv2v import graph, ops
+from shortcutv2v import ops
 from shortcutv2v.blocks import DEFAULT_VARIANT, ShortcutBlock
 from shortcutv2v.model import ShortcutV2V
+from shortcutv2v.passes import replays
 
 __all__ = ["CASES", "Case", "Setting", "Work", "alike_work", "case_work"]
 
@@ -273,7 +274,7 @@ def _compiled_teacher(case: Case, setting: Setting) -> Work:
     teacher = torch.compile(case.teacher, **setting.compiler)
 
     def run() -> None:
-        if graph.replays(setting.compiler):
+        if replays(setting.compiler):
             torch.compiler.cudagraph_mark_step_begin()
         teacher(*case.inputs)
 

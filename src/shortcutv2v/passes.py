@@ -19,7 +19,7 @@ from shortcutv2v.types import Carry, Reference, fits
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ["Passes", "placement"]
+__all__ = ["Passes", "placement", "replays"]
 
 _LAYERS = (nn.modules.conv._ConvNd, nn.Linear)
 
@@ -190,7 +190,7 @@ class Passes(LazyBlocks):
         """
         if args:
             raise InputError("compile() takes named options only, such as model.compile(dynamic=False)")
-        self.replays = _replays(options)
+        self.replays = replays(options)
         self._compile_options = options
         self.capture.compile(**options)
         if self.materialised:
@@ -198,13 +198,13 @@ class Passes(LazyBlocks):
                 block.compile(**options)
 
 
-def _replays(options: Mapping[str, Any]) -> bool:
+def replays(options: Mapping[str, Any]) -> bool:
     """Return True if `torch.compile(**options)` may record CUDA graphs.
 
     A program recorded as a CUDA graph writes its results into the same memory at every replay. Within one step torch
     keeps the results of one program apart from those of the next. `keep` copies what must outlive the step.
 
-    >>> _replays({"mode": "reduce-overhead"}), _replays({"mode": "max-autotune-no-cudagraphs"}), _replays({})
+    >>> replays({"mode": "reduce-overhead"}), replays({"mode": "max-autotune-no-cudagraphs"}), replays({})
     (True, False, False)
     """
     inductor = options.get("options") or {}

@@ -91,8 +91,8 @@ class WindowStream(Stream):
         self._asked = isinstance(refresh, Quality) or self.windows.quality is not None
         self.locality: Locality | None = None
         self._size: tuple[int, int] | None = None
-        predicts = self.windows.predict and model.trained_interval is not None
-        super().__init__(model, refresh if predicts else Every(1), show_shortcut, picture)
+        self._guesses = self.windows.predict and model.trained_interval is not None
+        super().__init__(model, refresh if self._guesses else Every(1), show_shortcut, picture)
 
     def reset(self) -> None:
         """Forget the video."""
@@ -156,10 +156,6 @@ class WindowStream(Stream):
     def _timed(self, device: str) -> Times:
         assert self.locality is not None  # noqa: S101  (made before)
         return Times(self._levels, self.locality.seconds, self.refresh.interval if self._guesses else 1, device)
-
-    @property
-    def _guesses(self) -> bool:
-        return self.windows.predict and self.model.trained_interval is not None
 
     def _planned(self, shown: Shown, errors: Sequence[float]) -> Plan:
         """Return the windows to refresh and to predict, given the errors of keeping them."""
