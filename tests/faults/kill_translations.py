@@ -16,8 +16,9 @@ import warnings
 from collections import Counter
 from pathlib import Path
 
+from killing import ended, forked
+
 from shortcutv2v import video
-from shortcutv2v.cli import main
 
 ADAPTER = """
 from torch import nn
@@ -30,20 +31,7 @@ def build_adapter():
 
 def start(source: Path, target: Path) -> int:
     """Translate in a child; return its number."""
-    child = os.fork()
-    if child == 0:
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, 1)
-        os.dup2(nowhere, 2)
-        code = 1
-        with contextlib.suppress(BaseException):
-            code = main(["translate", str(source), str(target), "--adapter", str(source.parent / "identity.py")])
-        os._exit(code)
-    return child
-
-
-def wait(child: int) -> int:
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    return forked(["translate", str(source), str(target), "--adapter", str(source.parent / "identity.py")])
 
 
 def state(target: Path, frames: int) -> str:
@@ -64,7 +52,7 @@ def run(folder: Path, kills: int) -> dict[str, dict[str, object]]:
     (folder / "identity.py").write_text(ADAPTER)
     source, frames = folder / "a.mp4", 16
     begin = time.monotonic()
-    if wait(start(source, folder / "first.mp4")) != 0:
+    if ended(start(source, folder / "first.mp4")) != 0:
         raise SystemExit("a run that nobody kills fails")
     lasts = time.monotonic() - begin
     draw, counts, other = random.Random(5), Counter[str](), {}
@@ -74,9 +62,9 @@ def run(folder: Path, kills: int) -> dict[str, dict[str, object]]:
         time.sleep(draw.uniform(0, lasts * 1.1))
         with contextlib.suppress(ProcessLookupError):
             os.kill(child, draw.choice([signal.SIGKILL, signal.SIGTERM, signal.SIGINT]))
-        wait(child)
+        ended(child)
         found = state(target, frames)
-        if found == "absent" and wait(start(source, target)) == 0:
+        if found == "absent" and ended(start(source, target)) == 0:
             found = state(target, frames)
         right = found == "whole" and not list(folder.glob(f".{target.name}.*.part"))
         counts["right" if right else "else"] += 1
