@@ -17,11 +17,10 @@ from typing import Any
 from shortcutv2v import video
 from shortcutv2v.cli.adapters import find_adapter
 from shortcutv2v.cli.setup import frame_size
-from shortcutv2v.search.asked import Asked, open_record
+from shortcutv2v.search.asked import NAME, Asked, Record, open_record
 from shortcutv2v.search.choose import tried
 from shortcutv2v.search.contest import Entry, Search
 from shortcutv2v.search.decide import Worth
-from shortcutv2v.search.record import NAME, Record
 from shortcutv2v.search.rounds import trained
 
 
@@ -40,10 +39,10 @@ def main() -> None:
     search = Search(adapter, [clip], goal, asked, record)
     seconds = chosen["choice"].get("trained") or 30 * options.minutes
     cuts = search.cuts()
-    entries = search.entries(cuts)
-    found: dict[Entry, Worth] = {entry: tried(search, entry) for entry in entries[: len(cuts)]}
-    for entry in entries[len(cuts) :]:
-        alone = trained(search, 1, entry, seconds, search.stretches.learn)
+    reuse, blocks = search.entries(cuts)
+    found: dict[Entry, Worth] = {entry: tried(search, entry) for entry in reuse}
+    for entry in blocks:
+        alone = trained(search, 1, entry, seconds, search.learn)
         found[alone] = tried(search, alone)
     text = table(search, found, chosen)
     (options.folder / "exhaustive.md").write_text(text)

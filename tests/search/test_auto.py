@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import html
 import itertools
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -19,7 +21,7 @@ from shortcutv2v import Adapter, distill, video
 from shortcutv2v.cli.main import main
 from shortcutv2v.errors import CheckpointError, InputError
 from shortcutv2v.measure.advice import Times
-from shortcutv2v.search import choose, contest
+from shortcutv2v.search import contest
 from shortcutv2v.search import tuning as tunings
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
@@ -81,8 +83,7 @@ def paced(monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
             found[name] = Times(TEACHER, TEACHER + block, head + block + tail, head, block, tail)
         return found
 
-    for module in (contest, choose):
-        monkeypatch.setattr(module, "timed", timed)
+    monkeypatch.setattr(contest, "timed", timed)
     return pace
 
 
@@ -170,6 +171,13 @@ class TestChoice:
         shortcutv2v.auto(Net(), film, tmp_path / "out.mp4", quality=30)
         assert "Quality per frame" in (tmp_path / "out.auto" / "report.html").read_text()
 
+    def test_the_report_of_a_film_that_the_teacher_makes_shows_what_was_tried(self, tmp_path: Path) -> None:
+        film = write_film(tmp_path / "fast.mp4", 30, step=9)
+        shortcutv2v.auto(Net(), film, tmp_path / "out.mp4", quality=90)
+        page = (tmp_path / "out.auto" / "report.html").read_text()
+        assert "no faster than the teacher" in page
+        assert "As predicted for 90 dB" in page
+
     def test_both_goals_are_refused(self, film: Path, tmp_path: Path) -> None:
         with pytest.raises(InputError, match="give one of refresh=, quality= and speed="):
             shortcutv2v.auto(Net(), film, tmp_path / "out.mp4", quality=40, speed=2)
@@ -195,6 +203,22 @@ class TestSearch:
         said = lines(capsys, "round")
         assert sum(" leads" in line for line in said) == len(counts)
         assert not (tmp_path / "a" / "search" / "features").exists()
+
+    def test_the_report_shows_all_candidates_and_why_they_were_dropped(self, film: Path, tmp_path: Path) -> None:
+        found = searched(film, tmp_path / "a", report=True)
+        page = html.unescape((tmp_path / "a" / "report.html").read_text())
+        assert "Quality per frame" in page
+        assert "<h2>Candidates</h2>" in re.sub(r' id="[^"]*"', "", page)
+        names = [one["choice"] for one in found["candidates"]]
+        assert len(names) == len(set(names)) > 3
+        assert [one["why"] for one in found["candidates"]].count("chosen") == 1
+        assert sum(one["why"].startswith("left after round") for one in found["candidates"]) >= 2
+        for one in found["candidates"]:
+            assert one["why"] == "chosen" or "led" in one["why"] or "than the choice" in one["why"], one
+            assert f'<th scope="row">{one["choice"]}</th>' in page
+            assert f"<td>{one['why']}</td>" in page
+        assert {row["choice"] for row in found["rows"]} == set(names)
+        assert all(f"{name}: " in page or f"{name} at 9: " in page for name in names)  # the plot, in words
 
     def test_begun_again_it_repeats_nothing(self, film: Path, tmp_path: Path, monkeypatch) -> None:
         first = searched(film, tmp_path / "a")
@@ -328,6 +352,7 @@ class TestTune:
         page = (tmp_path / "tuned" / tunings.PAGE).read_text()
         assert "<svg" in page
         assert "dominated by" in page
+        assert "As predicted for 45 dB" in page
         found = shortcutv2v.auto(Net(), film, tmp_path / "out.mp4", plan=tmp_path / "tuned" / "auto.json", report=False)
         assert found["choice"]["kind"] != "teacher"
 

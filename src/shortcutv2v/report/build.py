@@ -57,6 +57,7 @@ def write_report(
     lookahead: bool = False,
     inspected: bool = False,
     largest: int = LARGEST,
+    extra: Sequence[str] = (),
 ) -> Report:
     """Measure a clip and write one self-contained page about it.
 
@@ -76,6 +77,7 @@ def write_report(
         lookahead: predict from references on both sides, as `translate` does.
         inspected: try other cuts on the clip, too; otherwise the teacher's stages alone are shown.
         largest: bytes of its pictures, at most.
+        extra: more sections, HTML; they follow the time of a frame.
 
     Returns:
         The content of the page.
@@ -98,7 +100,7 @@ def write_report(
     scores.at()
     report = Report(title, main, runs | dict(others or {}), about(model), reel, scores, start=start, rate=setting.rate)
     report.times = [float(t) for t in times] or [(start + n) / setting.rate for n in range(len(clip))]
-    report.parts, report.cut = _parts(model, adapter, clip[0]), str(model.cut)
+    report.extra, report.parts, report.cut = extra, _parts(model, adapter, clip[0]), str(model.cut)
     report.inspection = inspect(adapter, clip) if inspected else None
     report.stages = stages(adapter, clip[0]) if report.inspection is None else report.inspection.stages
     report.write(path, largest)

@@ -36,6 +36,7 @@ class Report:
         cut: lines about the cut.
         stages: of the teacher.
         inspection: other cuts on this clip; None if none was tried.
+        extra: more sections, HTML.
     """
 
     title: str
@@ -51,6 +52,7 @@ class Report:
     cut: str = ""
     stages: Sequence[Stage] = ()
     inspection: Inspection | None = None
+    extra: Sequence[str] = ()
 
     def write(self, path: str | Path, largest: int = LARGEST) -> None:
         """Write the page.
@@ -78,6 +80,7 @@ class Report:
             self._worst(worst),
             self._metrics(),
             *self._speed(),
+            *self.extra,
             *self._cut(),
             self._about(),
             "</main>",

@@ -1,31 +1,32 @@
-"""The arguments that `auto` and `tune` share: the goal, the record of a search, and a plan to repeat."""
+"""The wishes of a user, and the record of the search for them: `auto.json`, from which a killed run goes on."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import importlib.metadata
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from shortcutv2v import checkpoint
 from shortcutv2v.adapter import Adapter
-from shortcutv2v.bar import say
 from shortcutv2v.batch.plan import file_print
 from shortcutv2v.distill.checks import check_number
 from shortcutv2v.errors import InputError
-from shortcutv2v.fingerprint import fingerprint
+from shortcutv2v.fingerprint import differences, fingerprint
 from shortcutv2v.goals import parse_quality, policy_for
-from shortcutv2v.model import DEFAULT_HORIZON, ShortcutV2V
+from shortcutv2v.model import DEFAULT_HORIZON
 from shortcutv2v.refresh import Every
 from shortcutv2v.search.decide import Goal
-from shortcutv2v.search.record import NAME, Record
+from shortcutv2v.show.page import save
 
-__all__ = ["BLOCK", "Asked", "open_record", "repeated"]
+__all__ = ["NAME", "QUALITY", "Asked", "Record", "identity", "open_record"]
 
+NAME = "auto.json"
 QUALITY = 40.0
 """PSNR in dB that is held if nothing is asked for."""
-BLOCK = "block"
-"""Folder of the chosen block, beside the record."""
+_FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -63,19 +64,86 @@ class Asked:
         """The goal of a stream, by name."""
         return {"quality": self.quality} if self.speed is None else {"speed": self.speed}
 
+    @property
+    def decibels(self) -> float | None:
+        """PSNR in dB that is asked for; None for a speed and for "lossless"."""
+        found = None if self.quality is None else parse_quality(self.quality)
+        return None if found is None else found[0]
+
     def goal(self, adapter: Adapter) -> Goal | None:
         """Return the goal that choices are judged by; None for "lossless"."""
-        both, farthest = not adapter.recurrent, DEFAULT_HORIZON - 1
-        found = None if self.quality is None else parse_quality(self.quality)
-        if self.speed is None and found is None:
-            return None
-        return Goal(None if found is None else found[0], self.speed, both, farthest)
+        lossless = self.speed is None and self.decibels is None
+        return None if lossless else Goal(self.decibels, self.speed, not adapter.recurrent, DEFAULT_HORIZON - 1)
 
     def __str__(self) -> str:
-        if self.quality is None:
+        if self.speed is not None:
             return f"{self.speed:g} times as fast"
-        found = parse_quality(self.quality)
-        return "lossless" if found is None else f"{found[0]:g} dB"
+        return "lossless" if self.decibels is None else f"{self.decibels:g} dB"
+
+
+class Record:
+    """The steps of a search by name, with what they found and how long they took; written whole after each.
+
+    Args:
+        path: of the file; the folder must exist. Steps that it holds already are not run again.
+        setting: what the steps depend on, as plain values: film, teacher, adapter, goal. A file with another setting is
+            refused.
+
+    Raises:
+        InputError: the file is damaged, of another version, or of another setting.
+    """
+
+    def __init__(self, path: Path, setting: Mapping[str, Any]) -> None:
+        self.path = path
+        about = {"format": _FORMAT, "shortcutv2v": importlib.metadata.version("shortcutv2v")}
+        self.data: dict[str, Any] = {**about, "setting": dict(setting), "steps": {}, "seconds": {}}
+        if path.exists():
+            self.data = Record.read(path)
+            saved = self.data["setting"]
+            changed = [name for name in setting if not _same(name, saved.get(name), setting[name])]
+            if changed:
+                raise InputError(
+                    f"{path} is of another search, its {', '.join(changed)} differs: expected the same command as "
+                    "before; give another --folder, or remove the file to begin anew"
+                )
+
+    @staticmethod
+    def read(path: Path) -> dict[str, Any]:
+        """Return the content of a file that a `Record` has written.
+
+        Raises:
+            InputError: it is none.
+        """
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+            right = found["format"] == _FORMAT and all(
+                isinstance(found[key], dict) for key in ("setting", "steps", "seconds")
+            )
+        except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+            raise InputError(f"{path} cannot be used ({error}): expected an {NAME} that `auto` wrote") from None
+        if not right:
+            raise InputError(f"{path} is of another version: expected an {NAME} that this release wrote; search again")
+        return dict(found)
+
+    def once(self, name: str, work: Callable[[], Any]) -> Any:
+        """Return what a step found, plain values: from the file if it was done before, else do it and write it down."""
+        if name not in self.data["steps"]:
+            begun = time.perf_counter()
+            found = json.loads(json.dumps(work()))  # a resumed run gets what this one got
+            self.data["steps"][name] = found
+            self.data["seconds"][name] = round(time.perf_counter() - begun, 3)
+            self.put()
+        return self.data["steps"][name]
+
+    def put(self, **values: Any) -> None:
+        """Put some values beside the steps, and write the file, all of it or nothing."""
+        self.data.update(values)
+        save(json.dumps(self.data, indent=1), self.path)
+
+    @property
+    def spent(self) -> float:
+        """Seconds of all steps so far."""
+        return float(sum(self.data["seconds"].values()))
 
 
 def open_record(place: Path, adapter: Adapter, films: Sequence[Path], asked: Asked, part: Sequence[Any]) -> Record:
@@ -94,33 +162,21 @@ def open_record(place: Path, adapter: Adapter, films: Sequence[Path], asked: Ask
     block = None if asked.block is None else str(asked.block)
     limits = {"minutes": asked.minutes, "steps": asked.steps, "block": block}
     what = {"film": [file_print(film) for film in films], "part": part, "goal": asked.stream, **limits}
-    return Record(place / NAME, what | _identity(adapter))
+    return Record(place / NAME, what | identity(adapter))
 
 
-def repeated(planned: dict[str, Any], path: Path, adapter: Adapter) -> ShortcutV2V | None:
-    """Return the model of a plan; None if the teacher does every frame.
-
-    Raises:
-        InputError: the plan is unfinished, or of another adapter or network.
-    """
-    choice, saved = planned.get("choice"), planned["setting"]
-    if choice is None:
-        raise InputError(f"--plan {path}: its search has not ended: run the same `auto` again, without --plan")
-    try:
-        Record(path, _identity(adapter))
-    except InputError:
-        raise InputError(
-            f"--plan {path} is of {saved.get('adapter')} and a {saved['teacher']['class']}; this is "
-            f"{_identity(adapter)['adapter']} and a {type(adapter.teacher).__name__}, of other settings, layers or "
-            "weights: give the adapter and the --set of that search, or search anew"
-        ) from None
-    say(f"plan {path}: {choice['why']}")
-    return None if choice["kind"] == "teacher" else checkpoint.load(path.parent / BLOCK, adapter.teacher)
-
-
-def _identity(adapter: Adapter) -> dict[str, Any]:
+def identity(adapter: Adapter) -> dict[str, Any]:
     """Return what tells an adapter and its teacher from others; the cut may differ."""
     own = {name: value for name, value in vars(adapter).items() if name not in ("enc_layer", "dec_layer")}
     plain = (f"{name}={value!r}" for name, value in sorted(own.items()) if isinstance(value, str | int | float | tuple))
     named = f"{type(adapter).__name__}({', '.join(plain)})"
     return {"adapter": named, "teacher": fingerprint(adapter.teacher)}
+
+
+def _same(name: str, saved: Any, given: Any) -> bool:
+    if name != "teacher":
+        return bool(saved == json.loads(json.dumps(given)))
+    try:
+        return differences(saved, given) is None
+    except (ValueError, TypeError, KeyError):
+        return False

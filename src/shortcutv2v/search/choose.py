@@ -1,8 +1,9 @@
-"""The choice: what is ready without training, whether a search pays, and what won."""
+"""The choice: what is ready without training, whether a search pays, what won, and why the others did not."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -13,101 +14,156 @@ from shortcutv2v.adapter import Adapter
 from shortcutv2v.bar import say
 from shortcutv2v.blocks.reuse import ReuseBlock
 from shortcutv2v.distill.clips import FrameSource
-from shortcutv2v.goals import policy_for
+from shortcutv2v.errors import InputError
 from shortcutv2v.model import ShortcutV2V
-from shortcutv2v.quality import Calibration
 from shortcutv2v.search import decide
-from shortcutv2v.search.asked import BLOCK, Asked
-from shortcutv2v.search.contest import Entry, Search, in_words, mean_at
-from shortcutv2v.search.decide import Worth, film_seconds
-from shortcutv2v.search.field import Candidate, timed
+from shortcutv2v.search.asked import Asked, Record, identity
+from shortcutv2v.search.contest import BLOCK, GIVEN, Entry, Search
+from shortcutv2v.search.decide import Worth, in_words, mean_at
 from shortcutv2v.search.film import samples_of
-from shortcutv2v.search.record import Record
 from shortcutv2v.search.rounds import contest
+from shortcutv2v.search.table import rows_of
 from shortcutv2v.translate import Translator
 
-__all__ = ["searched", "tried"]
+__all__ = ["chosen_model", "repeated", "searched", "tried"]
 
 _GAIN = 1.05
 """Times as fast as the teacher that a choice must be, at least."""
-_GIVEN = "given"
 
 
-def searched(
-    adapter: Adapter, clips: Sequence[FrameSource], asked: Asked, record: Record
-) -> tuple[ShortcutV2V | None, Search | None, list[Entry]]:
-    """Search, save the choice, and return the model to translate with.
+def searched(adapter: Adapter, clips: Sequence[FrameSource], asked: Asked, record: Record, *, memory: bool) -> None:
+    """Search; put the choice, all candidates and what they are worth into the record, and save the chosen block.
 
-    Returns:
-        The model, None if the teacher shall do every frame; the search, None if it is lossless; and all candidates.
+    Args:
+        adapter: of the teacher.
+        clips: to search on.
+        asked: goal and limits.
+        record: of the search.
+        memory: measure the memory of every candidate.
     """
-    goal, search, entries = asked.goal(adapter), None, list[Entry]()
+    goal = asked.goal(adapter)
     if goal is None:
-        choice = _decided("teacher", "lossless was asked for, which is the teacher itself")
+        choice, found = _teacher("lossless was asked for, which is the teacher itself"), dict[str, Any]()
     else:
         search = Search(adapter, clips, goal, asked, record)
         entries = _compete(search)
-        choice = _choice(search, entries)
-    record.put(choice=choice)
+        choice, candidates = _choice(search, entries)
+        found = {
+            "asked": str(asked),
+            "candidates": candidates,
+            "rows": [asdict(row) for row in rows_of(search, entries, memory)],
+        }
+    record.put(choice=choice, **found)
     say(f"choice: {choice['why']}")
-    model = None if choice["kind"] == "teacher" else checkpoint.load(record.path.parent / BLOCK, adapter.teacher)
-    return model, search, entries
+
+
+def chosen_model(data: Mapping[str, Any], folder: Path, adapter: Adapter) -> ShortcutV2V | None:
+    """Return the model that a search in a folder has chosen; None if the teacher does every frame."""
+    return None if data["choice"]["kind"] == "teacher" else checkpoint.load(folder / BLOCK, adapter.teacher)
+
+
+def repeated(path: Path, adapter: Adapter) -> dict[str, Any]:
+    """Return the record of a search whose choice is to be repeated.
+
+    Raises:
+        InputError: the plan is unfinished, or of another adapter or network.
+    """
+    data, own = Record.read(path), identity(adapter)
+    choice, saved = data.get("choice"), data["setting"]
+    if choice is None:
+        raise InputError(f"--plan {path}: its search has not ended: run the same `auto` again, without --plan")
+    try:
+        Record(path, own)
+    except InputError:
+        raise InputError(
+            f"--plan {path} is of {saved.get('adapter')} and a {saved['teacher']['class']}; this is {own['adapter']} "
+            f"and a {type(adapter.teacher).__name__}, of other settings, layers or weights: give the adapter and the "
+            "--set of that search, or search anew"
+        ) from None
+    say(f"plan {path}: {choice['why']}")
+    return data
 
 
 def _compete(search: Search) -> list[Entry]:
     """Measure what is ready, and train blocks if that pays; return all of it, with equal candidates in any order."""
-    cuts = search.cuts()
-    given = [] if search.asked.block is None else [_given(search, Path(search.asked.block))]
-    entries = search.entries(cuts) if cuts else []
-    ready = [*given, *entries[: len(cuts)]]
-    field = search.promising([*ready, *entries[len(cuts) :]], entries[len(cuts) :])
-    alone = search.frames * search.teacher
-    now = min([alone, *(search.worth(entry).seconds for entry in ready if search.goal.speed is None)])
-    budget = search.price(now, field) if field and search.stretches.learn else None
-    return [*(contest(search, field, budget.seconds) if budget and budget.seconds else []), *ready]
+    cuts, block = search.cuts(), search.asked.block
+    given = [] if block is None else [search.given(block)]
+    reuse, blocks = search.entries(cuts)
+    ready = [*given, *reuse]
+    field = search.promising(ready, blocks)
+    seconds = search.price(ready, field) if field and search.learn else 0.0
+    return [*(contest(search, field, seconds) if seconds else []), *ready]
 
 
-def _choice(search: Search, entries: Sequence[Entry]) -> dict[str, Any]:
-    """Choose the best candidate, and save its block."""
-    alone = search.frames * search.teacher
-    limit = max((e.times.teacher / (e.times.head + e.times.tail) for e in entries), default=0.0)
+def _choice(search: Search, entries: Sequence[Entry]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Choose the best candidate, and save its block; return the choice and the verdict on every candidate."""
+    worth = {entry: search.worth(entry) for entry in entries}
+    order = sorted(entries, key=lambda entry: search.key(worth[entry]))
+    limit = max((entry.limit for entry in entries), default=0.0)
     if limit < _GAIN:
         reason = f"no cut makes a frame more than {limit:.2f}x as fast" if entries else "no cut leaves work out"
-        return _decided("teacher", f"nothing to gain, {reason}: the teacher does every frame")
-    order = sorted(entries, key=lambda entry: search.key(search.worth(entry)))
-    worth = {entry: search.worth(entry) for entry in order[:1]}
+        choice = _teacher(f"nothing to gain, {reason}: the teacher does every frame")
+        return choice, _verdicts(search, worth, None)
+    finalists = order[:1]
     if any(entry.trained for entry in entries):
-        finalists = [next((one for one in order if (one.trained > 0) == trained), None) for trained in (True, False)]
-        worth = {entry: tried(search, entry) for entry in finalists if entry is not None}
-    best = min(worth, key=lambda entry: search.key(worth[entry]))
-    if worth[best].seconds > alone / _GAIN:
+        kinds = (next((one for one in order if (one.trained > 0) == trained), None) for trained in (True, False))
+        finalists = [entry for entry in kinds if entry is not None]
+        worth |= {entry: tried(search, entry) for entry in finalists}
+    best = min(finalists, key=lambda entry: search.key(worth[entry]))
+    if worth[best].seconds > search.alone / _GAIN:
         first = max(mean_at(entry.curves, 1) for entry in entries)
-        why = (
+        choice = _teacher(
             f"nothing to gain, none of {len(entries)} candidates makes {search.asked} faster than the teacher: a frame "
             f"can be {limit:.2f}x as fast, and has {first:.1f} dB after a refresh, at best; the teacher does all"
         )
-        return _decided("teacher", why)
-    found: dict[str, Any] = search.record.once("saved", lambda: _saved(search, best, worth[best]))
-    return found
+        return choice, _verdicts(search, worth, None)
+    saved = search.record.once("saved", lambda: _saved(search, best, worth[best]))
+    return saved, _verdicts(search, worth, best)
+
+
+def _verdicts(search: Search, worth: Mapping[Entry, Worth], best: Entry | None) -> list[dict[str, Any]]:
+    """Return what each candidate is worth at the goal, and why it was dropped, as plain values."""
+
+    def why(entry: Entry) -> str:
+        if entry is best or entry.left:
+            return entry.left or "chosen"
+        if best is None:
+            return f"no faster than the teacher, {in_words(search.alone)}"
+        mine, seconds = worth[entry].seconds, worth[best].seconds
+        return (
+            f"{'slower' if mine > seconds else 'no better'} than the choice: {in_words(mine)}, not {in_words(seconds)}"
+        )
+
+    return [
+        {
+            "choice": str(entry),
+            "mean": each.mean if math.isfinite(each.mean) else None,
+            "low": each.quality if math.isfinite(each.quality) else None,
+            "speed": search.alone / each.seconds,
+            "trained": entry.trained,
+            "why": why(entry),
+        }
+        for entry, each in worth.items()
+    ]
 
 
 def tried(search: Search, entry: Entry) -> Worth:
     """Play stretches of all clips with a candidate, and predict the film from the refreshes that they took."""
     played = search.record.once(f"trial of {entry}", partial(_played, search, entry))
     share, frames = decide.refreshes_of(played), sum(each["frames"] for each in played)
-    worth = replace(search.worth(entry), share=share, seconds=film_seconds(search.frames, entry.times, share))
+    seconds = decide.film_seconds(search.frames, entry.times, share)
     say(
         f"trial: {entry} refreshes {share:.0%} of {frames} frames in {len(played)} places at {search.asked}; the film "
-        f"in {in_words(worth.seconds)}"
+        f"in {in_words(seconds)}"
     )
-    return worth
+    return replace(search.worth(entry), share=share, seconds=seconds)
 
 
 def _played(search: Search, entry: Entry) -> list[dict[str, int]]:
     """Play each stretch as a video of its own; count its frames, its shortcut frames and the audit that begins it."""
     found = []
     for part in samples_of(search.clips):
-        translator = Translator(search.adapter, _model(search, entry), lookahead=True, **search.asked.stream)
+        translator = Translator(search.adapter, search.model(entry), lookahead=True, **search.asked.stream)
         frames = sum(1 for _ in translator.play(part[number] for number in range(len(part))))
         stream = translator.stream
         assert stream is not None  # noqa: S101 (there is a model)
@@ -116,42 +172,15 @@ def _played(search: Search, entry: Entry) -> list[dict[str, int]]:
     return found
 
 
-def _decided(kind: str, why: str, **more: Any) -> dict[str, Any]:
-    return {"kind": kind, "why": why, "block": None if kind == "teacher" else BLOCK, **more}
-
-
-def _given(search: Search, block: Path) -> Entry:
-    """Measure a block that is trained already."""
-
-    def measured() -> dict[str, Any]:
-        model = checkpoint.load(block, search.adapter.teacher)
-        times = asdict(timed(search.adapter, search.frame, {"": model})[""])
-        return {"judged": search.held_out.judge(model), "times": times}
-
-    found = search.record.once("given block", measured)
-    candidate = Candidate("the given block", "", "", variant=_GIVEN)
-    return Entry(candidate, search.scaled(found["times"]), **found["judged"])
-
-
-def _model(search: Search, entry: Entry) -> ShortcutV2V:
-    """Return the model of a candidate, with its calibration on this film and the goal as its policy."""
-    if entry.candidate.variant == ReuseBlock.variant:
-        model = search.base(entry.candidate)
-    else:
-        given = entry.candidate.variant == _GIVEN
-        source = Path(str(search.asked.block)) if given else search.place(entry.candidate) / BLOCK
-        model = checkpoint.load(source, search.adapter.teacher)
-    known = Calibration.from_recipe(entry.calibration) or model.calibration or Calibration()
-    model.calibration = known.with_look((entry.times.block + entry.times.tail) / entry.times.teacher)
-    model.refresh = policy_for(model.refresh, model.horizon, model.calibration, **search.asked.stream)
-    return model
+def _teacher(why: str) -> dict[str, Any]:
+    return {"kind": "teacher", "why": why, "block": None}
 
 
 def _saved(search: Search, entry: Entry, worth: Worth) -> dict[str, Any]:
     """Save the chosen block; return the choice."""
-    _model(search, entry).save(search.record.path.parent / BLOCK)
-    kind = {_GIVEN: "given block", ReuseBlock.variant: "reuse"}.get(entry.candidate.variant, "trained block")
-    speed = search.frames * search.teacher / worth.seconds
+    search.model(entry).save(search.record.path.parent / BLOCK)
+    kind = {GIVEN: "given block", ReuseBlock.variant: "reuse"}.get(entry.candidate.variant, "trained block")
+    speed = search.alone / worth.seconds
     why = f"{entry}, predicted {speed:.2f}x as fast with {worth.share:.0%} refreshes at {search.asked}"
-    predicted = {**asdict(worth), "speed": speed}
-    return _decided(kind, why, candidate=asdict(entry.candidate), trained=entry.trained, predicted=predicted)
+    found = {"kind": kind, "why": why, "block": BLOCK, "candidate": asdict(entry.candidate), "trained": entry.trained}
+    return {**found, "predicted": {**asdict(worth), "speed": speed}}

@@ -4,28 +4,27 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import chain, takewhile
 from statistics import fmean, median
 
 from shortcutv2v.measure.advice import Times
-from shortcutv2v.summary import percentile
+from shortcutv2v.summary import Spread
 
 __all__ = [
-    "Budget",
     "Curves",
     "Goal",
-    "Round",
     "Worth",
     "attainable",
     "budget",
     "dominated",
-    "expected",
     "field_size",
     "film_seconds",
     "halving",
     "hopeless",
+    "in_words",
     "lessons",
-    "refresh_share",
+    "mean_at",
     "refreshes_of",
     "spread",
     "worth",
@@ -34,8 +33,6 @@ __all__ = [
 Curves = Sequence[Sequence[float]]
 """One curve per reference that was tried: PSNR in dB to the teacher 1, 2, ... frames after it."""
 
-LIFT = 6.0
-"""dB that a block gains over reuse in minutes: 5.9 to 7.8 on the four clips of docs/quality.md."""
 _UNREACHABLE = 1.03
 """Time of a film whose quality cannot be held, relative to the teacher's: what `quality.Quality` allows for looking."""
 _LESSONS = 4
@@ -79,17 +76,19 @@ class Goal:
 
 @dataclass(frozen=True)
 class Worth:
-    """A choice on this film.
+    """A choice on this film, as predicted.
 
     Attributes:
-        seconds: predicted time of the whole film.
-        quality: predicted PSNR in dB that 95 % of its shortcut frames hold; -inf if the goal cannot be held.
-        share: predicted share of refreshes.
+        seconds: time of the whole film.
+        quality: PSNR in dB that 95 % of its shortcut frames hold; -inf if the goal cannot be held.
+        share: share of refreshes.
+        mean: mean PSNR in dB of its shortcut frames; -inf if the goal cannot be held.
     """
 
     seconds: float
     quality: float
     share: float
+    mean: float = -math.inf
 
     def key(self, goal: Goal, frames: int, teacher: float) -> tuple[float, float]:
         """Return what to sort by, the best first: time at a quality; at a speed that is held, quality."""
@@ -97,16 +96,46 @@ class Worth:
         return round(late, 6), -self.quality
 
 
-def refresh_share(curves: Curves, goal: Goal, quality: float) -> float:
-    """Return the share of refreshes at which every shown frame holds a quality.
+def film_seconds(frames: int, times: Times, share: float) -> float:
+    """Return the time of a film at a share of refreshes.
 
-    From each reference, frames are predicted until the first that falls below it.
+    Refreshed frames were looked at and are audited; a stream takes the teacher alone where that is faster.
 
-    >>> refresh_share([[42.0, 41.0, 39.0]], Goal(40.0), 40.0), refresh_share([[30.0]], Goal(40.0), 40.0)
-    (0.2, 1.0)
+    >>> film_seconds(10, Times(10, 11, 4, 1, 2, 1), 0.2)
+    60.0
     """
-    runs = [next((n for n, value in enumerate(curve) if value < quality), len(curve)) for curve in curves]
-    return fmean(goal.share(run) for run in runs)
+    mean = share * (times.reference + times.block + times.tail) + (1 - share) * times.shortcut
+    return round(frames * min(mean, _UNREACHABLE * times.teacher), 9)
+
+
+def worth(times: Times, curves: Curves, goal: Goal, frames: int, margin: float = 0.0) -> Worth:
+    """Predict time and quality of a film.
+
+    At a quality, frames are predicted from each reference until the first that falls below it.
+
+    Args:
+        times: of a frame's parts.
+        curves: of the candidate.
+        goal: that is asked for.
+        frames: of the film.
+        margin: dB by which a stream's estimates may be too good; it shows a frame only if that is left.
+
+    >>> worth(Times(10, 11, 4, 1, 2, 1), [[42.0, 41.0, 39.0]], Goal(40.0), 10)
+    Worth(seconds=60.0, quality=41.05, share=0.2, mean=41.5)
+    >>> worth(Times(10, 11, 4, 1, 2, 1), [[42.0, 41.0, 39.0]], Goal(speed=1.25), 10)
+    Worth(seconds=80.0, quality=42.0, share=0.4, mean=42.0)
+    """
+    if goal.quality is not None:
+        least = goal.quality + margin
+        shown = [list(takewhile(lambda value: value >= least, curve)) for curve in curves]
+        share = fmean(goal.share(len(held)) for held in shown)
+    else:
+        refresh = times.reference + times.block + times.tail
+        wanted = (times.teacher / (goal.speed or 1.0) - times.shortcut) / (refresh - times.shortcut)
+        share = min(1.0, max(wanted, goal.share(goal.horizon)))
+        shown = [list(curve[: math.ceil(round(goal.run(share), 6))]) for curve in curves]
+    seconds, held = film_seconds(frames, times, share), Spread.of(list(chain(*shown)))
+    return Worth(seconds, -math.inf, share) if held is None else Worth(seconds, round(held.low, 6), share, held.mean)
 
 
 def refreshes_of(played: Sequence[Mapping[str, int]]) -> float:
@@ -124,59 +153,6 @@ def refreshes_of(played: Sequence[Mapping[str, int]]) -> float:
     return 1 - sum(each["shortcuts"] for each in played) / count if count > 0 else 1.0
 
 
-def film_seconds(frames: int, times: Times, share: float, *, looks: bool = True) -> float:
-    """Return the time of a film at a share of refreshes; `looks=False` is for fixed intervals.
-
-    With a goal, refreshed frames were looked at and are audited; a stream takes the teacher alone where that is faster.
-
-    >>> film_seconds(10, Times(10, 11, 4, 1, 2, 1), 0.2), film_seconds(10, Times(10, 11, 4, 1, 2, 1), 0.2, looks=False)
-    (60.0, 54.0)
-    """
-    refresh = times.reference + (times.block + times.tail) * looks
-    mean = share * refresh + (1 - share) * times.shortcut
-    return round(frames * (min(mean, _UNREACHABLE * times.teacher) if looks else mean), 9)
-
-
-def worth(times: Times, curves: Curves, goal: Goal, frames: int, margin: float = 0.0) -> Worth:
-    """Predict time and quality of a film.
-
-    Args:
-        times: of a frame's parts.
-        curves: of the candidate.
-        goal: that is asked for.
-        frames: of the film.
-        margin: dB by which a stream's estimates may be too good; it shows a frame only if that is left.
-
-    >>> worth(Times(10, 11, 4, 1, 2, 1), [[42.0, 41.0, 39.0]], Goal(40.0), 10)
-    Worth(seconds=60.0, quality=41.05, share=0.2)
-    >>> worth(Times(10, 11, 4, 1, 2, 1), [[42.0, 41.0, 39.0]], Goal(speed=1.25), 10)
-    Worth(seconds=80.0, quality=42.0, share=0.4)
-    """
-    if goal.quality is not None:
-        share = refresh_share(curves, goal, goal.quality + margin)
-        shown = [value for curve in curves for value in _leading(curve, goal.quality + margin)]
-        return Worth(film_seconds(frames, times, share), _low(shown), share)
-    refresh = times.reference + times.block + times.tail
-    wanted = (times.teacher / (goal.speed or 1.0) - times.shortcut) / (refresh - times.shortcut)
-    share = min(1.0, max(wanted, goal.share(goal.horizon)))
-    reach = math.ceil(round(goal.run(share), 6))
-    shown = [value for curve in curves for value in curve[:reach]]
-    return Worth(film_seconds(frames, times, share), _low(shown), share)
-
-
-def _leading(curve: Sequence[float], quality: float) -> Sequence[float]:
-    return curve[: next((n for n, value in enumerate(curve) if value < quality), len(curve))]
-
-
-def _low(values: Sequence[float]) -> float:
-    return round(percentile(values, 0.05), 6) if values else -math.inf
-
-
-def expected(curves: Curves) -> Curves:
-    """Return the curves that a trained block should reach, from those of plain reuse."""
-    return [[value + LIFT for value in curve] for curve in curves]
-
-
 def attainable(field: Sequence[Curves], goal: Goal) -> Goal:
     """Return the goal to judge a round by: a lower quality while not even the best holds the goal two frames on.
 
@@ -186,7 +162,7 @@ def attainable(field: Sequence[Curves], goal: Goal) -> Goal:
     if goal.quality is None:
         return goal
     best = max(median(curve[min(1, len(curve) - 1)] for curve in curves) for curves in field)
-    return Goal(min(goal.quality, best), None, goal.both, goal.horizon)
+    return replace(goal, quality=min(goal.quality, best))
 
 
 def hopeless(times: Times, goal: Goal, frames: int, best: float) -> bool:
@@ -199,20 +175,7 @@ def hopeless(times: Times, goal: Goal, frames: int, best: float) -> bool:
     return frames * (share * times.teacher + (1 - share) * (times.head + times.tail)) > best
 
 
-@dataclass(frozen=True)
-class Budget:
-    """Limits to the cost of a search.
-
-    Attributes:
-        seconds: that it may take; 0 if it does not pay.
-        break_even: number of frames from which it pays; None if it never does.
-    """
-
-    seconds: float
-    break_even: int | None
-
-
-def budget(frames: int, now: float, then: float, least: float, most: float) -> Budget:
+def budget(frames: int, now: float, then: float, least: float, most: float) -> tuple[float, int | None]:
     """Work out what a search may cost: half of what it should save, between the least that is of use and a bound.
 
     Args:
@@ -222,44 +185,35 @@ def budget(frames: int, now: float, then: float, least: float, most: float) -> B
         least: seconds of the shortest search.
         most: seconds that it may take at most.
 
+    Returns:
+        Seconds that it may take, 0 if it does not pay; and the number of frames from which it pays, None for never.
+
     >>> budget(1000, 0.4, 0.2, 60, 1800), budget(200, 0.4, 0.2, 60, 1800), budget(9, 0.4, 0.5, 60, 1800)
-    (Budget(seconds=100.0, break_even=300), Budget(seconds=0.0, break_even=300), Budget(seconds=0.0, break_even=None))
+    ((100.0, 300), (0.0, 300), (0.0, None))
     """
     if then >= now:
-        return Budget(0.0, None)
-    pays = math.ceil(round(least / (now - then), 6))
-    saved = round(frames * (now - then), 6)
-    return Budget(min(most, max(least, _SHARE * saved)) if frames >= pays else 0.0, pays)
+        return 0.0, None
+    pays, saved = math.ceil(round(least / (now - then), 6)), round(frames * (now - then), 6)
+    return min(most, max(least, _SHARE * saved)) if frames >= pays else 0.0, pays
 
 
-@dataclass(frozen=True)
-class Round:
-    """A round of a search.
-
-    Attributes:
-        kept: number of candidates that train in it.
-        until: seconds, or steps, that each has been trained for in all at its end.
-    """
-
-    kept: int
-    until: float
-
-
-def halving(field: int, amount: float) -> list[Round]:
+def halving(field: int, amount: float) -> list[tuple[int, float]]:
     """Divide an amount of training: half among rounds of equal cost, each with half the field; the winner gets half.
 
-    >>> halving(4, 600)
-    [Round(kept=4, until=37.5), Round(kept=2, until=112.5), Round(kept=1, until=412.5)]
-    >>> halving(1, 600)
-    [Round(kept=1, until=600.0)]
+    Returns:
+        For each round the number of candidates that train in it, and the seconds, or steps, that each has had in all at
+        its end.
+
+    >>> halving(4, 600), halving(1, 600)
+    ([(4, 37.5), (2, 112.5), (1, 412.5)], [(1, 600.0)])
     """
     count = math.ceil(math.log2(field)) if field > 1 else 0
-    found, until = list[Round](), 0.0
+    found, until = list[tuple[int, float]](), 0.0
     for number in range(count):
         kept = math.ceil(field / 2**number)
         until += amount / 2 / count / kept
-        found.append(Round(kept, until))
-    return [*found, Round(1, until + (amount / 2 if count else float(amount)))]
+        found.append((kept, until))
+    return [*found, (1, until + (amount / 2 if count else float(amount)))]
 
 
 def field_size(seconds: float, most: int, shortest: float) -> int:
@@ -268,8 +222,7 @@ def field_size(seconds: float, most: int, shortest: float) -> int:
     >>> field_size(60, 6, 20), field_size(300, 6, 20), field_size(1200, 6, 20)
     (1, 3, 6)
     """
-    sizes = (size for size in range(2, most + 1) if halving(size, seconds)[0].until >= shortest)
-    return max(sizes, default=1)
+    return max((size for size in range(2, most + 1) if halving(size, seconds)[0][1] >= shortest), default=1)
 
 
 def lessons(afford: int, stretches: int, cuts: int) -> tuple[int, int]:
@@ -291,13 +244,15 @@ def dominated(points: Mapping[str, Sequence[float]]) -> dict[str, str]:
     >>> dominated({"a": (2, 40), "b": (1, 39), "c": (1, 41)})
     {'b': 'a'}
     """
-    found: dict[str, str] = {}
-    for name, mine in points.items():
-        for other, theirs in points.items():
-            if all(a <= b for a, b in zip(mine, theirs, strict=True)) and tuple(mine) != tuple(theirs):
-                better = found.get(name)
-                found[name] = other if better is None or tuple(points[better]) < tuple(theirs) else better
-    return found
+    better = {
+        name: [
+            other
+            for other, theirs in points.items()
+            if tuple(mine) != tuple(theirs) and all(a <= b for a, b in zip(mine, theirs, strict=True))
+        ]
+        for name, mine in points.items()
+    }
+    return {name: max(others, key=lambda other: tuple(points[other])) for name, others in better.items() if others}
 
 
 def spread(frames: int, learn: int, held: int, most: int) -> list[tuple[int, int, int]]:
@@ -314,3 +269,13 @@ def spread(frames: int, learn: int, held: int, most: int) -> list[tuple[int, int
     count = max(1, min(most, frames // unit))
     starts = [round(n * (frames - unit) / max(1, count - 1)) for n in range(count)]
     return [(start, start + learn, start + unit) for start in starts]
+
+
+def mean_at(curves: Curves, distance: int) -> float:
+    """Return the mean PSNR in dB at a distance from the reference, counted from 1; the last one of shorter curves."""
+    return fmean(curve[min(distance, len(curve)) - 1] for curve in curves)
+
+
+def in_words(seconds: float) -> str:
+    """Return a time as text, in seconds or minutes."""
+    return f"{seconds:.1f} s" if seconds < 90 else f"{seconds / 60:.1f} minutes"

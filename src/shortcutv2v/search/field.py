@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -57,6 +57,11 @@ class Candidate:
     variant: str = ReuseBlock.variant
     divide: int = 1
 
+    @property
+    def place(self) -> str:
+        """The layers of the cut."""
+        return f"{self.enc} to {self.dec}"
+
     def block(self, variant: str, divide: int) -> Candidate:
         """Return the same cut with a block."""
         return replace(self, name=f"{self.name}, {variant} 1/{divide}", variant=variant, divide=divide)
@@ -96,11 +101,9 @@ def cuts_of(adapter: Adapter, frame: Tensor) -> list[Candidate]:
         adapter: of the teacher; it needs no cut.
         frame: uint8 (3, H, W). Cuts are counted on a crop of it where the teacher takes one.
     """
-    height, width = frame.shape[-2:]
-    top, left = max(0, height - _CROP) // 2, max(0, width - _CROP) // 2
-    small = frame[:, top : top + _CROP, left : left + _CROP].contiguous()
+    top, left = (max(0, side - _CROP) // 2 for side in frame.shape[-2:])
     try:
-        found = list(_cuts(adapter, small))
+        found = list(_cuts(adapter, frame[:, top : top + _CROP, left : left + _CROP].contiguous()))
     except (RuntimeError, ValueError):  # a teacher of one size; errors of this package are ValueErrors
         found = list(_cuts(adapter, frame))
     kept: list[Candidate] = []
@@ -115,22 +118,22 @@ def _cuts(adapter: Adapter, frame: Tensor) -> Iterator[Candidate]:
     named: dict[str, tuple[Any, Any]] = dict(adapter.cuts)
     if adapter.enc_layer is not None and (adapter.enc_layer, adapter.dec_layer) not in named.values():
         named["the adapter's cut"] = (adapter.enc_layer, adapter.dec_layer)
-    found, tried = _suggested(adapter, frame)
+    suggested, tried = dict[tuple[Any, Any], Suggestion](), list[Suggestion]()
+    with contextlib.suppress(InputError, CaptureError):
+        found = inspect(adapter, [frame])
+        suggested = {(one.enc_layer, one.dec_layer): one for one in found.suggestions}
+        tried = [cut.suggestion for cut in found.tried]
+    args, kwargs = adapter.example(from_uint8(frame, adapter.teacher))
     for name, (enc, dec) in named.items():
-        own = next((one for one in found if (one.enc_layer, one.dec_layer) == (enc, dec)), None)
-        with contextlib.suppress(CutError, CaptureError):
-            yield _candidate(name, own) if own else _counted(adapter, frame, Candidate(name, repr(enc), repr(dec)))
+        if (enc, dec) in suggested:
+            yield _candidate(name, suggested[enc, dec])
+            continue
+        with contextlib.suppress(CutError, CaptureError):  # such as one with several branches
+            cut = Candidate(name, repr(enc), repr(dec))
+            count = macs(cut.wrap(adapter, frame), *args, **kwargs)
+            yield replace(cut, kept=round((count.head + count.tail) / count.teacher, 4))
     for one in tried:
         yield _candidate(f"{one.enc_layer} to {one.dec_layer}", one)
-
-
-def _suggested(adapter: Adapter, frame: Tensor) -> tuple[Sequence[Suggestion], list[Suggestion]]:
-    """Return all cuts between layers of one size, and the few of them that `inspect` would try."""
-    try:
-        found = inspect(adapter, [frame])
-    except (InputError, CaptureError):
-        return [], []
-    return found.suggestions, [cut.suggestion for cut in found.tried]
 
 
 def _candidate(name: str, one: Suggestion) -> Candidate:
@@ -138,60 +141,47 @@ def _candidate(name: str, one: Suggestion) -> Candidate:
     return Candidate(name, repr(one.enc_layer), repr(one.dec_layer), round(1 - one.saved, 4), reach)
 
 
-def _counted(adapter: Adapter, frame: Tensor, cut: Candidate) -> Candidate:
-    """Count a cut that is not among the suggestions, such as one with several branches."""
-    args, kwargs = adapter.example(from_uint8(frame, adapter.teacher))
-    count = macs(cut.wrap(adapter, frame), *args, **kwargs)
-    return replace(cut, kept=round((count.head + count.tail) / count.teacher, 4))
-
-
 @torch.no_grad()
 def timed(adapter: Adapter, frame: Tensor, models: Mapping[str, ShortcutV2V]) -> dict[str, Times]:
     """Time the teacher and the parts of all models side by side, in seconds.
 
+    All run in turn a few times; the shortest time of each counts, in which other processes do not.
+
     Args:
         adapter: of the teacher.
         frame: uint8 (3, H, W).
-        models: by name; none for the teacher alone.
+        models: by name; none for the teacher alone. Models of one cut share head, tail and features.
 
     Returns:
         The times by name, those of the teacher alone under "teacher".
     """
     args, kwargs = adapter.example(from_uint8(frame, adapter.teacher))
-    work: dict[str, Callable[[], Any]] = {"teacher": lambda: adapter.teacher(*args, **kwargs)}
-    made: dict[int, tuple[Carry, tuple[Tensor, ...]]] = {}  # models of one cut share head, tail and features
+    work: dict[Any, Callable[[], Any]] = {"teacher": partial(adapter.teacher, *args, **kwargs)}
+    made: dict[int, tuple[Carry, tuple[Tensor, ...]]] = {}
     for name, model in models.items():
         cut = id(model.capture)
         if cut not in made:
             carry = model.head(*args, **kwargs)
             made[cut] = carry, model.middle(carry)
-        work = _parts(name, model, *made[cut]) | work
-        work[f"{cut} head"] = partial(model.head, *args, **kwargs)
-    found = _quickest(work)
-    teacher = found["teacher"]
+            work |= {
+                (cut, "head"): partial(model.head, *args, **kwargs),
+                (cut, "tail"): partial(model.tail, *made[cut]),
+            }
+        work |= {(name, "state"): partial(model.make_reference, *made[cut]), (name, "block"): _block(model, *made[cut])}
+    runs = [{name: pace.timed(call)[0] for name, call in work.items()} for _ in range(1 + _RUNS)]
+    seconds = {name: min(run[name] for run in runs[1:]) for name in work}
+    teacher = seconds["teacher"]
     times = {"teacher": Times(teacher, teacher, teacher, teacher, 0.0, 0.0)}
     for name, model in models.items():
-        cut = id(model.capture)
-        head, block, tail, state = (
-            found[key] for key in (f"{cut} head", f"{name} block", f"{cut} tail", f"{name} state")
-        )
+        head, tail = (seconds[id(model.capture), part] for part in ("head", "tail"))
+        block, state = seconds[name, "block"], seconds[name, "state"]
         times[name] = Times(teacher, teacher + state, head + block + tail, head, block, tail)
     return times
 
 
-def _quickest(work: Mapping[str, Callable[[], Any]]) -> dict[str, float]:
-    """Run all in turn a few times; return the shortest time of each, in which other processes do not count."""
-    runs = [{name: pace.timed(call)[0] for name, call in work.items()} for _ in range(1 + _RUNS)]
-    return {name: min(run[name] for run in runs[1:]) for name in work}
-
-
-def _parts(name: str, model: ShortcutV2V, carry: Carry, f: tuple[Tensor, ...]) -> dict[str, Callable[[], Any]]:
+def _block(model: ShortcutV2V, carry: Carry, f: tuple[Tensor, ...]) -> Callable[[], Any]:
     reference = model.make_reference(carry, f)
-    return {
-        f"{name} block": lambda: model.compose(reference, carry, model.analyse(reference, carry)),
-        f"{id(model.capture)} tail": lambda: model.tail(carry, f),
-        f"{name} state": lambda: model.make_reference(carry, f),
-    }
+    return lambda: model.compose(reference, carry, model.analyse(reference, carry))
 
 
 @torch.no_grad()
@@ -199,8 +189,5 @@ def memory_of(model: ShortcutV2V, adapter: Adapter, frame: Tensor) -> int:
     """Return the most bytes that a reference frame and a shortcut frame hold."""
     args, kwargs = adapter.example(from_uint8(frame, adapter.teacher))
     _, reference = model.reference(*args, **kwargs)
-    work: Sequence[Callable[[], Any]] = (
-        lambda: model.reference(*args, **kwargs),
-        lambda: model.shortcut(reference, *args, **kwargs),
-    )
-    return max(peak_memory(each) for each in work)
+    work = (partial(model.reference, *args, **kwargs), partial(model.shortcut, reference, *args, **kwargs))
+    return max(map(peak_memory, work))

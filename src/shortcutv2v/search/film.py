@@ -1,4 +1,4 @@
-"""The film under search: stretches to learn from, and held-out frames on which candidates are judged."""
+"""The film under search: stretches to learn from, held-out frames to judge candidates on, and samples to play."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from shortcutv2v.decibels import decibels
 from shortcutv2v.distill.clips import FrameSource, Part
 from shortcutv2v.errors import InputError
 from shortcutv2v.model import ShortcutV2V
-from shortcutv2v.player import Player, cropped
+from shortcutv2v.player import Inputs, Player
 from shortcutv2v.quality import unexplained
 from shortcutv2v.search.decide import spread
 from shortcutv2v.summary import psnr
-from shortcutv2v.translate import from_uint8, to_uint8
+from shortcutv2v.translate import from_uint8
 
-__all__ = ["HELD", "LEARN", "HeldOut", "Stretches", "sample_of", "samples_of"]
+__all__ = ["HELD", "LEARN", "HeldOut", "sample_of", "samples_of", "stretches"]
 
 LEARN, HELD = 16, 9
 """Frames of a stretch to learn from, and of the held-out frames after it: a reference and 8 predictions."""
@@ -31,38 +31,18 @@ _SAMPLE = 60
 """Frames that are played for a trial, and frames from the middle for the report, at most."""
 
 
-@dataclass(frozen=True)
-class Stretches:
-    """Parts of the clips, spread evenly over all of them.
+def stretches(clips: Sequence[FrameSource], most: int) -> tuple[list[Part], list[Part]]:
+    """Choose at most `most` stretches, shared out by the clips' lengths and spread over each, which has one at least.
 
-    Attributes:
-        learn: to train on.
-        held: to judge and calibrate on; no candidate trains on them.
+    Returns:
+        Parts to train on, and parts to judge and calibrate on, from which no candidate learns.
     """
-
-    learn: tuple[Part, ...]
-    held: tuple[Part, ...]
-
-    @staticmethod
-    def of(clips: Sequence[FrameSource], most: int) -> Stretches:
-        """Choose at most `most` stretches, shared out by the clips' lengths; each clip has one at least."""
-        total = sum(len(clip) for clip in clips)
-        learn, held = list[Part](), list[Part]()
-        for clip in clips:
-            for start, middle, stop in spread(len(clip), LEARN, HELD, max(1, round(most * len(clip) / total))):
-                learn += [Part(clip, start, middle)] if middle - start > 1 else []
-                held.append(Part(clip, middle, stop))
-        return Stretches(tuple(learn), tuple(held))
-
-
-@dataclass
-class _Seen:
-    """A held-out frame: the teacher's inputs, its picture in 8 bits, the frame's size and the padded one."""
-
-    inputs: tuple[tuple[Any, ...], dict[str, Any]]
-    picture: Tensor
-    size: torch.Size
-    padded: torch.Size
+    total, learn, held = sum(map(len, clips)), list[Part](), list[Part]()
+    for clip in clips:
+        for start, middle, stop in spread(len(clip), LEARN, HELD, max(1, round(most * len(clip) / total))):
+            learn += [Part(clip, start, middle)] if middle - start > 1 else []
+            held.append(Part(clip, middle, stop))
+    return learn, held
 
 
 @dataclass
@@ -76,7 +56,7 @@ class HeldOut:
 
     adapter: Adapter
     parts: Sequence[FrameSource]
-    _seen: list[list[_Seen]] = field(default_factory=list)
+    _seen: list[list[tuple[Inputs, Tensor]]] = field(default_factory=list)
 
     @torch.no_grad()
     def judge(self, model: ShortcutV2V) -> dict[str, Any]:
@@ -99,30 +79,22 @@ class HeldOut:
             calibration = asdict(calibration_of(moving))
         return {"curves": [[round(value, 3) for _, value in part] for part in found], "calibration": calibration}
 
-    def _taught(self, part: FrameSource) -> list[_Seen]:
-        """Run the teacher over a part; frames that the adapter opens with are left out."""
-        player, seen = Player(self.adapter, self.adapter.teacher), list[_Seen]()
-        for number in range(len(part)):
-            frame = from_uint8(part[number], self.adapter.teacher)
-            played = player(frame)
-            if not played.opening:
-                picture = to_uint8(player.picture(played.output))
-                padded = self.adapter.pad(frame).shape[-2:]
-                seen.append(_Seen((played.args, played.kwargs), picture, frame.shape[-2:], padded))
-        return seen
+    def _taught(self, part: FrameSource) -> list[tuple[Inputs, Tensor]]:
+        """Return the teacher's inputs and pictures on a part, without frames that the adapter opens with."""
+        player = Player(self.adapter, self.adapter.teacher)
+        played = [player(from_uint8(part[number], self.adapter.teacher)) for number in range(len(part))]
+        return [((one.args, one.kwargs), self.adapter.image(one.output)) for one in played if not one.opening]
 
-    def _predicted(self, model: ShortcutV2V, frames: Sequence[_Seen]) -> list[tuple[float, float]]:
+    def _predicted(self, model: ShortcutV2V, frames: Sequence[tuple[Inputs, Tensor]]) -> list[tuple[float, float]]:
         """Return the block's signal and the PSNR in dB of each frame but the first."""
-        args, kwargs = frames[0].inputs
+        (args, kwargs), _ = frames[0]
         _, reference = model.reference(*args, **kwargs)
         found = []
-        for seen in frames[1:]:
-            args, kwargs = seen.inputs
+        for (args, kwargs), picture in frames[1:]:
             carry = model.head(*args, **kwargs)
             predictions = model.analyse(reference, carry)
-            picture = self.adapter.image(model.tail(carry, model.compose(reference, carry, predictions)))
-            shown = to_uint8(cropped(picture, seen.size, seen.padded))
-            found.append((unexplained(predictions), float(psnr(shown[None] / 255, seen.picture[None] / 255))))
+            made = self.adapter.image(model.tail(carry, model.compose(reference, carry, predictions)))
+            found.append((unexplained(predictions), float(psnr(made, picture))))
         return found
 
 

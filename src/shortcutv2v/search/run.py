@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,15 +18,14 @@ from shortcutv2v.bar import say
 from shortcutv2v.distill.checks import checked_folder, only_run_in
 from shortcutv2v.distill.clips import FrameSource, Part
 from shortcutv2v.errors import InputError
-from shortcutv2v.goals import parse_quality
 from shortcutv2v.measure import Scores, Setting, measure
 from shortcutv2v.model import ShortcutV2V
 from shortcutv2v.report import write_report
-from shortcutv2v.search.asked import Asked, open_record, repeated
-from shortcutv2v.search.choose import searched
-from shortcutv2v.search.contest import in_words
+from shortcutv2v.search.asked import Asked, open_record
+from shortcutv2v.search.choose import chosen_model, repeated, searched
+from shortcutv2v.search.decide import in_words
 from shortcutv2v.search.film import sample_of
-from shortcutv2v.search.record import Record
+from shortcutv2v.search.table import drawable, sections, write_page
 from shortcutv2v.summary import percentile
 from shortcutv2v.translate import Translator, from_uint8
 
@@ -92,29 +90,33 @@ def auto(
     """
     adapter = teacher if isinstance(teacher, Adapter) else Adapter(teacher)
     place = Path(out).with_suffix(".auto") if folder is None else Path(folder)
-    asked = Asked(quality, speed, minutes, steps, block)
+    asked, record = Asked(quality, speed, minutes, steps, block), None
     with video.open(film, size=size, start=start, stop=stop) as clip:
         frames = _frames(Path(film), size, start, stop)
         check_adapter(adapter, from_uint8(frames[0], adapter.teacher))
-        record: Record | None = None
         if plan is None:
             with only_run_in(checked_folder(place)):
                 record = open_record(place, adapter, [Path(film)], asked, [size, start, stop])
-                model, data = searched(adapter, [frames], asked, record)[0], record.data
+                searched(adapter, [frames], asked, record, memory=False)
+            data, model = record.data, chosen_model(record.data, place, adapter)
         else:
-            data = Record.read(Path(plan))
+            data = repeated(Path(plan), adapter)
             asked = Asked(quality, speed) if quality or speed else Asked(**data["setting"]["goal"])
-            model = repeated(data, Path(plan), adapter)
+            model = chosen_model(data, Path(plan).parent, adapter)
         begun = time.perf_counter()
         translator = Translator(adapter, model, lookahead=True, **({} if model is None else asked.stream))
         video.convert(clip, out, translator, crf=crf, audio=audio)
-        data["film"] = _told(translator, Path(out), time.perf_counter() - begun, data, record)
-        if model is not None:
-            sample = _Sample(sample_of(frames), start, float(clip.rate), Path(film).name)
-            page = checked_folder(place) / "report.html" if report else None
-            data["film"]["sample"] = sample.compared(model, adapter, asked, page)
+        data["film"] = _told(translator, Path(out), time.perf_counter() - begun)
         if record is not None:
-            record.write()
+            _tell_all(data, record.spent)
+        page = checked_folder(place) / "report.html" if report else None
+        if model is not None:
+            sample = _Sample(adapter, sample_of(frames), start, float(clip.rate), Path(film).name)
+            data["film"]["sample"] = sample.compared(model, asked, data, page)
+        if page is not None and (model is None or data["film"]["sample"] is None):
+            write_page(Path(film).name, data, page)
+        if record is not None:
+            record.put()
     return data
 
 
@@ -125,73 +127,69 @@ def _frames(film: Path, size: int | tuple[int, int] | None, start: int, stop: in
     return frames if (start, end) == (0, len(frames)) else Part(frames, start, end)
 
 
-def _told(
-    translator: Translator, out: Path, seconds: float, data: Mapping[str, Any], record: Record | None
-) -> dict[str, Any]:
+def _told(translator: Translator, out: Path, seconds: float) -> dict[str, Any]:
     """Say how the translation went; return it as plain values."""
-    frames = translator.frames
+    found: dict[str, Any] = {"frames": translator.frames, "seconds": seconds, "speed": 1.0}
     if translator.stream is None:
-        say(f"{out}: {frames} frames in {in_words(seconds)}, all by the teacher")
-        return {"frames": frames, "seconds": seconds, "speed": 1.0}
-    speed = translator.stream.record.speed
+        say(f"{out}: {translator.frames} frames in {in_words(seconds)}, all by the teacher")
+        return found
     say(f"{out}: {translator.stream.summary()}; {in_words(seconds)}")
-    if record is not None and speed:
-        teacher = data["steps"]["look"]["seconds"]
-        saved = teacher * (1 - 1 / speed)
-        pays = f"; all of it pays from {record.spent / saved:.0f} frames on" if saved > 0 else ""
-        say(
-            f"in all {in_words(record.spent + seconds)}, {in_words(record.spent)} of them for the search; the teacher "
-            f"alone {in_words(teacher * frames)}{pays}"
-        )
-    return {"frames": frames, "seconds": seconds, "speed": speed, "refreshes": dict(translator.stream.record.refreshes)}
+    record = translator.stream.record
+    return {**found, "speed": record.speed, "refreshes": dict(record.refreshes)}
+
+
+def _tell_all(data: Mapping[str, Any], spent: float) -> None:
+    """Say what search and translation took, and from how many frames on they pay."""
+    film = data["film"]
+    if "refreshes" not in film or not film["speed"]:
+        return
+    teacher = data["steps"]["look"]["seconds"]
+    saved = teacher * (1 - 1 / film["speed"])
+    pays = f"; all of it pays from {spent / saved:.0f} frames on" if saved > 0 else ""
+    say(
+        f"in all {in_words(spent + film['seconds'])}, {in_words(spent)} of them for the search; the teacher alone "
+        f"{in_words(teacher * film['frames'])}{pays}"
+    )
 
 
 @dataclass(frozen=True)
 class _Sample:
-    """Frames from the middle of the film.
+    """Frames from the middle of the film: the part, its film's first frame in the file, rate, and title of a report."""
 
-    Attributes:
-        part: of the film.
-        start: number of the film's first frame in its file.
-        rate: frames per second.
-        title: of the report.
-    """
-
+    adapter: Adapter
     part: Part
     start: int
     rate: float
     title: str
 
     def compared(
-        self, model: ShortcutV2V, adapter: Adapter, asked: Asked, page: Path | None
+        self, model: ShortcutV2V, asked: Asked, data: Mapping[str, Any], page: Path | None
     ) -> dict[str, float | None] | None:
         """Compare the sample with the teacher, and write the report about it; None without a shortcut frame."""
         first, count = self.start + self.part.start, len(self.part)
-        said = f"sample: frames {first} to {first + count - 1}"
-        drawn = page if all(map(importlib.util.find_spec, ("matplotlib", "PIL"))) else None
+        said, drawn = f"sample: frames {first} to {first + count - 1}", page is not None and drawable()
         try:
-            scores = self._scores(model, adapter, asked, drawn)
+            scores = self._scores(model, asked, data, page if drawn else None)
             values = [score.psnr["ours"] for score in scores.at()]
         except InputError:  # not one shortcut frame
             say(f"{said} were all left to the teacher")
             return None
-        low, wanted = percentile(values, 0.05), parse_quality(asked.quality) if asked.quality else None
-        held = None if wanted is None else fmean(value >= wanted[0] for value in values)
-        held_said = "" if held is None or wanted is None else f"; {held:.0%} hold {wanted[0]:g} dB"
+        mean, low, wanted = fmean(values), percentile(values, 0.05), asked.decibels
+        held = None if wanted is None else fmean(value >= wanted for value in values)
+        held_said = "" if held is None else f"; {held:.0%} hold {wanted:g} dB"
         say(
-            f"{said} beside the teacher: mean {fmean(values):.1f} dB, 95 % at least {low:.1f} dB{held_said}; "
+            f"{said} beside the teacher: mean {mean:.1f} dB, 95 % at least {low:.1f} dB{held_said}; "
             f"{scores.speed:.2f}x as fast"
         )
         if page is not None:
             say(f"report: {page}" if drawn else "no report: it needs pip install 'shortcutv2v[show]'")
-        numbers = {"mean": fmean(values), "low": low, "held": held, "speed": scores.speed}
-        return {**numbers, "start": first, "frames": count}
+        return {"mean": mean, "low": low, "held": held, "speed": scores.speed, "start": first, "frames": count}
 
-    def _scores(self, model: ShortcutV2V, adapter: Adapter, asked: Asked, page: Path | None) -> Scores:
+    def _scores(self, model: ShortcutV2V, asked: Asked, data: Mapping[str, Any], page: Path | None) -> Scores:
         """Measure, with a page or without."""
         frames = [self.part[number] for number in range(len(self.part))]
         if page is None:
-            return measure(model, adapter, frames, ["psnr"], lookahead=True, **asked.stream)
-        setting, goals = Setting(self.rate, adapter), {str(asked): asked.stream}
-        options: dict[str, Any] = {"title": self.title, "start": self.start + self.part.start, "goals": goals}
-        return write_report(model, adapter, frames, page, setting=setting, lookahead=True, **options).scores
+            return measure(model, self.adapter, frames, ["psnr"], lookahead=True, **asked.stream)
+        about: dict[str, Any] = {"title": self.title, "start": self.start + self.part.start, "extra": sections(data)}
+        about |= {"goals": {str(asked): asked.stream}, "setting": Setting(self.rate, self.adapter)}
+        return write_report(model, self.adapter, frames, page, lookahead=True, **about).scores
