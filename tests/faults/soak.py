@@ -63,7 +63,7 @@ def kills(*fleet: str, share: float = 1) -> Callable[[Path, argparse.Namespace],
 
     def case(folder: Path, options: argparse.Namespace) -> tuple[bool, str]:
         if "--ray" in fleet and importlib.util.find_spec("ray") is None:
-            return True, "skipped: needs Ray"
+            return True, 'skipped: needs Ray, pip install "shortcutv2v[ray]"'
         count = round(options.kills * share)
         line = [sys.executable, str(HERE / "kill_films.py"), str(folder), *fleet, "--kills", str(count)]
         run = subprocess.run(line, stdout=subprocess.PIPE, text=True, check=True, timeout=PATIENCE)
@@ -72,7 +72,7 @@ def kills(*fleet: str, share: float = 1) -> Callable[[Path, argparse.Namespace],
         whole = found["same"] and not found["incomplete"] and not any(found["codes"])
         return whole and found["kills"] == count and again <= found["lost"], (
             f"{found['films']} films in {found['seconds']:.0f} s, {found['kills']} kills that ended {found['lost']} "
-            f"workers, {again} of {found['segments']} segments done twice, {found['incomplete']} incomplete films, "
+            f"workers, {again} segments begun again (of {found['segments']}), {found['incomplete']} incomplete films, "
             f"packets {'identical' if found['same'] else 'DIFFER'}"
         )
 
