@@ -100,7 +100,7 @@ def faults(session: nox.Session) -> None:
 
 @nox.session
 def soak(session: nox.Session) -> None:
-    """Long streams, kills by the dozen, a full disk: print a table; under 20 minutes. `-- --clips`: real clips, and Ray."""
+    """Long streams, kills by the dozen, a full disk: print a table; under 20 minutes. `-- --clips`: real clips, Ray."""
     install(session)
     session.run(sys.executable, "tests/faults/soak.py", *session.posargs)
 
