@@ -18,10 +18,9 @@ from shortcutv2v import video
 from shortcutv2v.cli.adapters import find_adapter
 from shortcutv2v.cli.setup import frame_size
 from shortcutv2v.search.asked import NAME, Asked, Record, open_record
-from shortcutv2v.search.choose import tried
+from shortcutv2v.search.choose import trained, tried
 from shortcutv2v.search.contest import Entry, Search
 from shortcutv2v.search.decide import Worth
-from shortcutv2v.search.rounds import trained
 
 
 def main() -> None:
@@ -38,8 +37,7 @@ def main() -> None:
     record = open_record(place, adapter, [options.film], asked, [options.size, 0, None])
     search = Search(adapter, [clip], goal, asked, record)
     seconds = chosen["choice"].get("trained") or 30 * options.minutes
-    cuts = search.cuts()
-    reuse, blocks = search.entries(cuts)
+    reuse, blocks = search.entries()
     found: dict[Entry, Worth] = {entry: tried(search, entry) for entry in reuse}
     for entry in blocks:
         alone = trained(search, 1, entry, seconds, search.learn)

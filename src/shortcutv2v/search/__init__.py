@@ -5,8 +5,7 @@ shows what every choice is worth. Needs the extra `train`.
 """
 
 from shortcutv2v.search.decide import Goal, Worth
-from shortcutv2v.search.run import auto
+from shortcutv2v.search.run import auto, tune
 from shortcutv2v.search.table import Row
-from shortcutv2v.search.tuning import tune
 
 __all__ = ["Goal", "Row", "Worth", "auto", "tune"]

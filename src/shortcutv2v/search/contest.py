@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, astuple, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -35,10 +35,10 @@ LIFT = 6.0
 """dB that a block gains over reuse in minutes: 5.9 to 7.8 on the four clips of docs/quality.md."""
 _LEAST, _MOST = 60.0, 1800.0
 """Seconds of training, at least, and of a search, at most, if no time is given."""
-_CUTS, _TRAINED = 4, 3
-"""Cuts that are tried on the film, and cuts of which blocks are trained, at most."""
-_TRYING = 20
-"""Teacher frames that take as long as trying a cut, about."""
+_LEAST_CUTS, _CUTS, _TRAINED = 2, 4, 3
+"""Cuts that are tried on the film, at least and at most, and cuts of which blocks are trained, at most."""
+_TRYING = 10
+"""Teacher frames that take as long as trying one cut more, about: the held-out pictures are made once for all."""
 _ALONE, _GIVEN = 0.05, 0.25
 """Share of the teacher's time for the film, or of the minutes given, that trying cuts may take."""
 _WIDTHS = (2, 4)
@@ -124,59 +124,53 @@ class Search:
         seconds = timed(self.adapter, self.frame, {})["teacher"].teacher
         return {"seconds": seconds, "macs": cost(self.adapter.teacher, *args, **kwargs).macs}
 
-    def cuts(self) -> list[Candidate]:
+    def _cuts(self) -> list[Candidate]:
         """Return the cuts that are worth trying on the film, the one that runs least of the teacher first."""
         saved = self.record.once("cuts", lambda: [asdict(cut) for cut in cuts_of(self.adapter, self.frame)])
         found, minutes = [Candidate(**one) for one in saved], self.asked.minutes
         time = _ALONE * self.alone if minutes is None else _GIVEN * 60 * minutes
-        count = _CUTS if self.asked.steps else max(1, min(_CUTS, int(time / (_TRYING * self.teacher))))
+        count = _CUTS if self.asked.steps else max(_LEAST_CUTS, min(_CUTS, int(time / (_TRYING * self.teacher))))
         for number, cut in enumerate(found):
             reach = "" if cut.reach is None else f", the rest looks {cut.reach} pixels around a place"
             left = "" if number < count else f"; left out, {count} of {len(found)} are tried on such a film"
             say(f"cut {cut.name}: head and tail take {cut.kept:.0%} of the multiply-adds{reach}{left}")
         return found[:count]
 
-    def entries(self, cuts: Sequence[Candidate]) -> tuple[list[Entry], list[Entry]]:
-        """Measure cuts on the film: reuse of features on held-out frames, and times with each block.
+    def entries(self) -> tuple[list[Entry], list[Entry]]:
+        """Measure on held-out frames what needs no training, and the times of that and of blocks to train.
 
         Returns:
-            Reuse at each cut, and the untrained blocks, which have the curves of reuse.
+            The user's block and reuse at each cut; and the untrained blocks, which have the curves of reuse.
         """
-        blocks = [cut.block(DEFAULT_VARIANT, divide) for cut in cuts for divide in _WIDTHS]
-        seen = {cut.place: self.record.once(f"reuse at {cut.name}", partial(self._reuse, cut)) for cut in cuts}
-        times = self.record.once("times", lambda: self._times([*cuts, *blocks])) if cuts else {}
-        reuse = [Entry(cut, self._scaled(times[cut.name]), **seen[cut.place]) for cut in cuts]
-        for entry in reuse:
+        given = [] if self.asked.block is None else [Candidate("the given block", "", "", variant=GIVEN)]
+        ready = [*given, *self._cuts()]
+        blocks = {cut: [cut.block(DEFAULT_VARIANT, divide) for divide in _WIDTHS] for cut in ready[len(given) :]}
+        judged = {one: self.record.once(f"held out: {one.name}", partial(self._judged, one)) for one in ready}
+        every = [*ready, *(block for each in blocks.values() for block in each)]
+        saved = self.record.once("times", partial(self._times, every)) if every else {}
+        # In units of a teacher frame, because this machine may be busier than at the first look.
+        times = {name: Times(*(self.teacher / found[0] * value for value in found)) for name, found in saved.items()}
+        entries = [Entry(one, times[one.name], **judged[one]) for one in ready]
+        for entry in entries:
+            given_it, parts = entry.candidate.variant == GIVEN, entry.times
+            what = "its frames after a reference" if given_it else "features of the frame before"
             say(
-                f"cut {entry.candidate.name}: head {1e3 * entry.times.head:.3g} ms, tail {1e3 * entry.times.tail:.3g} "
-                f"ms, at most {entry.limit:.2f}x as fast; features of the frame before hold "
+                f"{'' if given_it else 'cut '}{entry.candidate.name}: head {1e3 * parts.head:.3g} ms, tail "
+                f"{1e3 * parts.tail:.3g} ms, at most {entry.limit:.2f}x as fast; {what} hold "
                 f"{mean_at(entry.curves, 1):.1f} dB"
             )
-        return reuse, [Entry(one, self._scaled(times[one.name]), seen[one.place]["curves"]) for one in blocks]
+        return entries, [
+            Entry(block, times[block.name], entry.curves)
+            for entry in entries
+            for block in blocks.get(entry.candidate, ())
+        ]
 
-    def given(self, block: str | Path) -> Entry:
-        """Measure a block that is trained already."""
-
-        def measured() -> dict[str, Any]:
-            model = checkpoint.load(block, self.adapter.teacher)
-            times = asdict(timed(self.adapter, self.frame, {"": model})[""])
-            return {"judged": self.held_out.judge(model), "times": times}
-
-        found = self.record.once("given block", measured)
-        candidate = Candidate("the given block", "", "", variant=GIVEN)
-        return Entry(candidate, self._scaled(found["times"]), **found["judged"])
-
-    def _scaled(self, times: Mapping[str, Any]) -> Times:
-        """Return times in units of this machine's pace at the first look: it may have been busier since."""
-        factor = self.teacher / times["teacher"]
-        return Times(**{name: factor * value for name, value in times.items() if name != "narrow"})
-
-    def _reuse(self, cut: Candidate) -> dict[str, Any]:
-        return self.held_out.judge(self.base(cut))
+    def _judged(self, candidate: Candidate) -> dict[str, Any]:
+        return self.held_out.judge(self.net(candidate))
 
     def _times(self, candidates: Sequence[Candidate]) -> dict[str, Any]:
-        models = {one.name: one.on(self.base(one)) for one in candidates}
-        return {name: asdict(times) for name, times in timed(self.adapter, self.frame, models).items()}
+        found = timed(self.adapter, self.frame, {one.name: self.net(one) for one in candidates})
+        return {name: astuple(times)[:-1] for name, times in found.items()}
 
     def base(self, candidate: Candidate) -> ShortcutV2V:
         """Return the model at the candidate's cut whose capture all blocks of that cut share."""
@@ -188,14 +182,17 @@ class Search:
         """Return the folder of a candidate's checkpoints and of its block."""
         return self.folder / re.sub(r"\W+", "-", candidate.name).strip("-")
 
+    def net(self, candidate: Candidate) -> ShortcutV2V:
+        """Return the model of a candidate: as it was given or trained; before training, with a block from seed 0."""
+        trained = Path(str(self.asked.block)) if candidate.variant == GIVEN else self.place(candidate) / BLOCK
+        if trained.exists() or candidate.variant == GIVEN:
+            return checkpoint.load(trained, self.adapter.teacher)
+        reuse = candidate.variant == ReuseBlock.variant
+        return self.base(candidate) if reuse else candidate.on(self.base(candidate))
+
     def model(self, entry: Entry) -> ShortcutV2V:
         """Return the model of a candidate, with its calibration on this film and the goal as its policy."""
-        if entry.candidate.variant == ReuseBlock.variant:
-            model = self.base(entry.candidate)
-        else:
-            given = entry.candidate.variant == GIVEN
-            source = Path(str(self.asked.block)) if given else self.place(entry.candidate) / BLOCK
-            model = checkpoint.load(source, self.adapter.teacher)
+        model = self.net(entry.candidate)
         known = Calibration.from_recipe(entry.calibration) or model.calibration or Calibration()
         model.calibration = known.with_look((entry.times.block + entry.times.tail) / entry.times.teacher)
         model.refresh = policy_for(model.refresh, model.horizon, model.calibration, **self.asked.stream)

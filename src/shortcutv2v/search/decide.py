@@ -18,7 +18,6 @@ __all__ = [
     "attainable",
     "budget",
     "dominated",
-    "field_size",
     "film_seconds",
     "halving",
     "hopeless",
@@ -64,14 +63,6 @@ class Goal:
         (0.2, 0.5)
         """
         return 1 / (1 + (2 if self.both else 1) * run)
-
-    def run(self, share: float) -> float:
-        """Return how many frames are predicted from a reference at a share of refreshes: the reverse of `share`.
-
-        >>> Goal(40.0).run(0.2)
-        2.0
-        """
-        return (1 / share - 1) / (2 if self.both else 1)
 
 
 @dataclass(frozen=True)
@@ -133,7 +124,8 @@ def worth(times: Times, curves: Curves, goal: Goal, frames: int, margin: float =
         refresh = times.reference + times.block + times.tail
         wanted = (times.teacher / (goal.speed or 1.0) - times.shortcut) / (refresh - times.shortcut)
         share = min(1.0, max(wanted, goal.share(goal.horizon)))
-        shown = [list(curve[: math.ceil(round(goal.run(share), 6))]) for curve in curves]
+        run = (1 / share - 1) / (2 if goal.both else 1)  # frames from a reference to the last that it predicts
+        shown = [list(curve[: math.ceil(round(run, 6))]) for curve in curves]
     seconds, held = film_seconds(frames, times, share), Spread.of(list(chain(*shown)))
     return Worth(seconds, -math.inf, share) if held is None else Worth(seconds, round(held.low, 6), share, held.mean)
 
@@ -197,32 +189,29 @@ def budget(frames: int, now: float, then: float, least: float, most: float) -> t
     return min(most, max(least, _SHARE * saved)) if frames >= pays else 0.0, pays
 
 
-def halving(field: int, amount: float) -> list[tuple[int, float]]:
+def halving(most: int, amount: float, shortest: float = 0.0) -> list[tuple[int, float]]:
     """Divide an amount of training: half among rounds of equal cost, each with half the field; the winner gets half.
+
+    Args:
+        most: candidates that could begin; as many do as the first round can train for `shortest` each.
+        amount: seconds, or steps, for all.
+        shortest: seconds, or steps, that a candidate needs to be judged.
 
     Returns:
         For each round the number of candidates that train in it, and the seconds, or steps, that each has had in all at
         its end.
 
-    >>> halving(4, 600), halving(1, 600)
-    ([(4, 37.5), (2, 112.5), (1, 412.5)], [(1, 600.0)])
+    >>> halving(4, 600), halving(4, 60, 20)
+    ([(4, 37.5), (2, 112.5), (1, 412.5)], [(1, 60.0)])
     """
-    count = math.ceil(math.log2(field)) if field > 1 else 0
+    count = math.ceil(math.log2(most))
     found, until = list[tuple[int, float]](), 0.0
-    for number in range(count):
-        kept = math.ceil(field / 2**number)
+    for kept in (math.ceil(most / 2**number) for number in range(count)):
         until += amount / 2 / count / kept
         found.append((kept, until))
+    if found and found[0][1] < shortest:
+        return halving(most - 1, amount, shortest)
     return [*found, (1, until + (amount / 2 if count else float(amount)))]
-
-
-def field_size(seconds: float, most: int, shortest: float) -> int:
-    """Return how many candidates can begin, so that the first round trains each for `shortest` seconds at least.
-
-    >>> field_size(60, 6, 20), field_size(300, 6, 20), field_size(1200, 6, 20)
-    (1, 3, 6)
-    """
-    return max((size for size in range(2, most + 1) if halving(size, seconds)[0][1] >= shortest), default=1)
 
 
 def lessons(afford: int, stretches: int, cuts: int) -> tuple[int, int]:
@@ -255,20 +244,14 @@ def dominated(points: Mapping[str, Sequence[float]]) -> dict[str, str]:
     return {name: max(others, key=lambda other: tuple(points[other])) for name, others in better.items() if others}
 
 
-def spread(frames: int, learn: int, held: int, most: int) -> list[tuple[int, int, int]]:
-    """Return places spread evenly over a film: (start, middle, stop), to learn from before the middle, to test after.
+def spread(frames: int, length: int, most: int) -> list[int]:
+    """Return where up to `most` stretches of a length begin, spread evenly over a film; one alone lies in its middle.
 
-    >>> spread(100, 16, 9, 3)
-    [(0, 16, 25), (38, 54, 63), (75, 91, 100)]
-    >>> spread(10, 16, 9, 3)
-    [(0, 7, 10)]
+    >>> spread(100, 25, 3), spread(100, 25, 9), spread(100, 25, 1)
+    ([0, 38, 75], [0, 25, 50, 75], [37])
     """
-    unit = learn + held
-    if frames < unit:
-        return [(0, frames - max(2, frames * held // unit), frames)]
-    count = max(1, min(most, frames // unit))
-    starts = [round(n * (frames - unit) / max(1, count - 1)) for n in range(count)]
-    return [(start, start + learn, start + unit) for start in starts]
+    count = max(1, min(most, frames // length))
+    return [round(n * (frames - length) / (count - 1)) for n in range(count)] if count > 1 else [(frames - length) // 2]
 
 
 def mean_at(curves: Curves, distance: int) -> float:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -23,7 +22,7 @@ from shortcutv2v.search.decide import spread
 from shortcutv2v.summary import psnr
 from shortcutv2v.translate import from_uint8
 
-__all__ = ["HELD", "LEARN", "HeldOut", "sample_of", "samples_of", "stretches"]
+__all__ = ["HELD", "LEARN", "HeldOut", "samples_of", "stretches"]
 
 LEARN, HELD = 16, 9
 """Frames of a stretch to learn from, and of the held-out frames after it: a reference and 8 predictions."""
@@ -32,17 +31,40 @@ _SAMPLE = 60
 
 
 def stretches(clips: Sequence[FrameSource], most: int) -> tuple[list[Part], list[Part]]:
-    """Choose at most `most` stretches, shared out by the clips' lengths and spread over each, which has one at least.
+    """Choose about `most` stretches, shared out by the clips' lengths and spread over each, which has one at least.
 
     Returns:
-        Parts to train on, and parts to judge and calibrate on, from which no candidate learns.
+        Parts to train on, and after each a part to judge and calibrate on, from which no candidate learns.
     """
-    total, learn, held = sum(map(len, clips)), list[Part](), list[Part]()
-    for clip in clips:
-        for start, middle, stop in spread(len(clip), LEARN, HELD, max(1, round(most * len(clip) / total))):
-            learn += [Part(clip, start, middle)] if middle - start > 1 else []
-            held.append(Part(clip, middle, stop))
+    learn, held = list[Part](), list[Part]()
+    for part in _spread(clips, LEARN + HELD, most):
+        middle = part.stop - max(2, len(part) * HELD // (LEARN + HELD))
+        learn += [Part(part.clip, part.start, middle)] if middle - part.start > 1 else []
+        held.append(Part(part.clip, max(part.start, middle), part.stop))
     return learn, held
+
+
+def samples_of(clips: Sequence[FrameSource], count: int | None = None) -> list[Part]:
+    """Return a quarter of the frames, but 16 at least and 60 at most, in stretches spread evenly over the clips.
+
+    Args:
+        clips: the film, or several.
+        count: number of stretches; default: such that each has 16 frames or a few more.
+    """
+    frames = sum(map(len, clips))
+    total = min(frames, max(LEARN, min(_SAMPLE, frames // 4)))
+    count = count or max(1, total // LEARN)
+    return _spread(clips, total // count, count)
+
+
+def _spread(clips: Sequence[FrameSource], length: int, most: int) -> list[Part]:
+    """Return parts of a length, or whole clips that are shorter: about `most`, but one of each clip."""
+    total = sum(map(len, clips))
+    return [
+        Part(clip, start, start + size)
+        for clip, size in ((clip, min(length, len(clip))) for clip in clips)
+        for start in spread(len(clip), size, max(1, round(most * len(clip) / total)))
+    ]
 
 
 @dataclass
@@ -96,28 +118,3 @@ class HeldOut:
             made = self.adapter.image(model.tail(carry, model.compose(reference, carry, predictions)))
             found.append((unexplained(predictions), float(psnr(made, picture))))
         return found
-
-
-def sample_of(clip: FrameSource) -> Part:
-    """Return the middle of a clip: a quarter of its frames, but 16 at least and 60 at most."""
-    count = _sampled(len(clip))
-    begin = (len(clip) - count) // 2
-    return Part(clip, begin, begin + count)
-
-
-def samples_of(clips: Sequence[FrameSource]) -> list[Part]:
-    """Return as many frames of all clips together, in stretches of 16 or a few more, spread evenly over them."""
-    ends = list(itertools.accumulate(map(len, clips)))
-    total = _sampled(ends[-1])
-    count, found = max(1, total // LEARN), list[Part]()
-    for number in range(count):
-        middle = ends[-1] * (2 * number + 1) // (2 * count)
-        clip, end = next((clip, end) for clip, end in zip(clips, ends, strict=True) if middle < end)
-        length = min(len(clip), total * (number + 1) // count - total * number // count)
-        start = min(len(clip) - length, max(0, middle - (end - len(clip)) - length // 2))
-        found.append(Part(clip, start, start + length))
-    return found
-
-
-def _sampled(frames: int) -> int:
-    return min(frames, max(LEARN, min(_SAMPLE, frames // 4)))

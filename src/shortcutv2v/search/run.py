@@ -1,9 +1,9 @@
-"""`auto()`: from a network and a film to a faster film."""
+"""`auto()`: from a network and a film to a faster film; `tune()`: what every choice is worth on some clips."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
@@ -16,7 +16,7 @@ from shortcutv2v.adapter import Adapter
 from shortcutv2v.adapter_check import check_adapter
 from shortcutv2v.bar import say
 from shortcutv2v.distill.checks import checked_folder, only_run_in
-from shortcutv2v.distill.clips import FrameSource, Part
+from shortcutv2v.distill.clips import FrameSource, Part, open_clips
 from shortcutv2v.errors import InputError
 from shortcutv2v.measure import Scores, Setting, measure
 from shortcutv2v.model import ShortcutV2V
@@ -24,12 +24,16 @@ from shortcutv2v.report import write_report
 from shortcutv2v.search.asked import Asked, open_record
 from shortcutv2v.search.choose import chosen_model, repeated, searched
 from shortcutv2v.search.decide import in_words
-from shortcutv2v.search.film import sample_of
-from shortcutv2v.search.table import drawable, sections, write_page
+from shortcutv2v.search.film import samples_of
+from shortcutv2v.search.table import HEADINGS, Row, drawable, sections, write_page
+from shortcutv2v.show.page import markdown
 from shortcutv2v.summary import percentile
 from shortcutv2v.translate import Translator, from_uint8
+from shortcutv2v.video import find_clips
 
-__all__ = ["auto"]
+__all__ = ["PAGE", "auto", "tune"]
+
+PAGE = "tune.html"
 
 
 def auto(
@@ -106,18 +110,69 @@ def auto(
         begun = time.perf_counter()
         translator = Translator(adapter, model, lookahead=True, **({} if model is None else asked.stream))
         video.convert(clip, out, translator, crf=crf, audio=audio)
-        data["film"] = _told(translator, Path(out), time.perf_counter() - begun)
-        if record is not None:
-            _tell_all(data, record.spent)
+        look, spent = data["steps"].get("look", {"seconds": 0.0}), 0.0 if record is None else record.spent
+        data["film"] = _told(translator, Path(out), time.perf_counter() - begun, look["seconds"], spent)
         page = checked_folder(place) / "report.html" if report else None
         if model is not None:
-            sample = _Sample(adapter, sample_of(frames), start, float(clip.rate), Path(film).name)
+            sample = _Sample(adapter, samples_of([frames], 1)[0], start, float(clip.rate), Path(film).name)
             data["film"]["sample"] = sample.compared(model, asked, data, page)
         if page is not None and (model is None or data["film"]["sample"] is None):
             write_page(Path(film).name, data, page)
         if record is not None:
             record.put()
     return data
+
+
+def tune(
+    teacher: Adapter | nn.Module,
+    clips: str | Path | Sequence[str | Path],
+    *,
+    quality: str | float | None = None,
+    speed: float | None = None,
+    minutes: float | None = 10.0,
+    steps: int | None = None,
+    folder: str | Path = "tuned",
+    size: int | tuple[int, int] | None = None,
+) -> list[Row]:
+    """Search as `auto` does, over several clips, and print what every choice is worth; nothing is translated.
+
+    Args:
+        teacher: the adapter, which needs no cut, or a network that takes and gives frames in [0, 1].
+        clips: video files, folders of videos, or folders of frames.
+        quality: candidates are judged by their time at this quality; default: 40 dB, if no speed is given.
+        speed: candidates are judged by their quality at this speed.
+        minutes: of the search.
+        steps: of training in all, instead of a time.
+        folder: where `auto.json`, the block of the best choice and `tune.html` go. `auto --plan` takes the file.
+        size: read clips at this size.
+
+    Returns:
+        One row per choice and interval, the fastest first. The table is printed, and drawn in `tune.html`.
+
+    Raises:
+        InputError: an argument is out of range, `folder` holds another search, or the teacher cannot be cut.
+        VideoError: no clip can be read.
+
+    Examples:
+        ```python
+        rows = shortcutv2v.tune(network, ["one.mp4", "other.mp4"], minutes=20)
+        best = [row for row in rows if not row.dominated]
+        ```
+    """
+    adapter = teacher if isinstance(teacher, Adapter) else Adapter(teacher)
+    asked = Asked(quality, speed, None if steps is not None else minutes, steps)
+    paths = find_clips([Path(clips)] if isinstance(clips, str | Path) else list(map(Path, clips)), min_frames=2)
+    opened = open_clips(list(paths), size)
+    check_adapter(adapter, from_uint8(opened[0][0], adapter.teacher))
+    with only_run_in(checked_folder(folder)):
+        record = open_record(Path(folder), adapter, paths, asked, [size, 0, None])
+        searched(adapter, opened, asked, record, memory=True)
+    rows = [Row(**row) for row in record.data.get("rows", ())]
+    if not rows:
+        raise InputError("there is nothing to tune: give a PSNR below lossless, and a teacher that can be cut")
+    say("\n".join(markdown([HEADINGS, *(row.cells() for row in rows)])))
+    write_page("tune", record.data, Path(folder) / PAGE)
+    return rows
 
 
 def _frames(film: Path, size: int | tuple[int, int] | None, start: int, stop: int | None) -> FrameSource:
@@ -127,29 +182,30 @@ def _frames(film: Path, size: int | tuple[int, int] | None, start: int, stop: in
     return frames if (start, end) == (0, len(frames)) else Part(frames, start, end)
 
 
-def _told(translator: Translator, out: Path, seconds: float) -> dict[str, Any]:
-    """Say how the translation went; return it as plain values."""
+def _told(translator: Translator, out: Path, seconds: float, teacher: float, spent: float) -> dict[str, Any]:
+    """Say how the translation went, and from how many frames on search and translation pay; return it as plain values.
+
+    Args:
+        translator: that made the film.
+        out: the film.
+        seconds: that it took.
+        teacher: seconds of a teacher frame.
+        spent: seconds of the search; 0 if there was none.
+    """
     found: dict[str, Any] = {"frames": translator.frames, "seconds": seconds, "speed": 1.0}
     if translator.stream is None:
         say(f"{out}: {translator.frames} frames in {in_words(seconds)}, all by the teacher")
         return found
-    say(f"{out}: {translator.stream.summary()}; {in_words(seconds)}")
     record = translator.stream.record
+    say(f"{out}: {translator.stream.summary()}; {in_words(seconds)}")
+    if spent and record.speed:
+        saved = teacher * (1 - 1 / record.speed)
+        pays = f"; all of it pays from {spent / saved:.0f} frames on" if saved > 0 else ""
+        say(
+            f"in all {in_words(spent + seconds)}, {in_words(spent)} of them for the search; the teacher alone "
+            f"{in_words(teacher * translator.frames)}{pays}"
+        )
     return {**found, "speed": record.speed, "refreshes": dict(record.refreshes)}
-
-
-def _tell_all(data: Mapping[str, Any], spent: float) -> None:
-    """Say what search and translation took, and from how many frames on they pay."""
-    film = data["film"]
-    if "refreshes" not in film or not film["speed"]:
-        return
-    teacher = data["steps"]["look"]["seconds"]
-    saved = teacher * (1 - 1 / film["speed"])
-    pays = f"; all of it pays from {spent / saved:.0f} frames on" if saved > 0 else ""
-    say(
-        f"in all {in_words(spent + film['seconds'])}, {in_words(spent)} of them for the search; the teacher alone "
-        f"{in_words(teacher * film['frames'])}{pays}"
-    )
 
 
 @dataclass(frozen=True)
