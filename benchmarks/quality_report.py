@@ -12,7 +12,7 @@ __all__ = ["RESULTS", "RUNS", "plot", "run_of", "save", "table"]
 
 RESULTS = Path(__file__).parent / "results" / "quality"
 MINUTES, COMPARED = (1, 5, 15), 5
-BLOCKS = dict.fromkeys(("paper", "flow", "flow_narrow", "last_flow", "last_narrow", "last_thin"), MINUTES)
+BLOCKS = dict.fromkeys(("paper", "flow", "flow_narrow", "last_wide", "last_flow", "last_narrow", "last_thin"), MINUTES)
 OTHERS = dict.fromkeys(("demosaicnet_flow", "demosaicnet_narrow", "demosaicnet_thin"), (5,))
 ABLATIONS = dict.fromkeys(("without_reference", "without_current", "single_stage", "without_blending", "full"), (5,))
 LEFT = ("residual", "delta", "old_flow", "old_flow_half")
@@ -33,6 +33,7 @@ class Run:
 _OTHER_THAN_THEIR_NAMES = {
     "full": Run(variant="paper"),
     "flow_narrow": Run(channels=16),
+    "last_wide": Run(cut="last", channels=48),
     "last_flow": Run(cut="last"),
     "last_narrow": Run(cut="last", channels=16),
     "last_thin": Run(cut="last", channels=8),
@@ -113,13 +114,13 @@ def plot() -> None:
 
 _GROUPS = {
     "Real-ESRGAN x2 at 320x180": {
-        ("now, cut last", "-o"): ("last_flow", "last_narrow", "last_thin"),
+        ("now, cut last", "-o"): ("last_wide", "last_flow", "last_narrow", "last_thin"),
         ("now, cut low", "-s"): ("paper", "flow", "flow_narrow"),
         ("before, cut low", "x"): LEFT,
     },
     "demosaicnet (Bayer) at 320x180": {("now, cut low", "-s"): tuple(OTHERS)},
 }
-_SPEEDS = {"narrow": ", half the width", "thin": ", a quarter of the width"}
+_SPEEDS = {"wide": ", 3/2 of the width", "narrow": ", half the width", "thin": ", a quarter of the width"}
 
 
 def frontier(name: str) -> tuple[float, float] | None:

@@ -103,11 +103,12 @@ def test_candidates_are_priced_with_their_blocks(model):
     assert best.speedup is None
 
 
-def test_pictures_and_leaks_are_no_candidates(model, unet):
+def test_leaks_are_no_candidates_and_a_cut_to_the_end_may_be_narrow(model, unet):
     wide = nn.Sequential(*(nn.Conv2d(i, o, 3, padding=1) for i, o in ((3, 16), (16, 16), (16, 16), (16, 3))))
     frame = torch.rand(1, 3, 8, 10)
     narrow = shortcutv2v.wrap(wide, "0", "1", example_inputs=(frame,), channels=1, max_interval=9)
-    assert [(c.enc_layer, c.dec_layer) for c in candidates(narrow, (frame,), {}, 9)] == [("0", "2")]  # not 0 -> 3
+    found = candidates(narrow, (frame,), {}, 9)
+    assert [(c.enc_layer, c.dec_layer, c.channels) for c in found] == [("0", "3", 1)]  # to the end: `f` may be narrow
     skips = shortcutv2v.wrap(unet.eval(), "down", "mid", example_inputs=(torch.rand(1, 3, 8, 8),), channels=1)
     for found in candidates(skips, (torch.rand(1, 3, 8, 8),), {}, 9):
         shortcutv2v.wrap(unet, found.enc_layer, found.dec_layer, example_inputs=(torch.rand(1, 3, 8, 8),))

@@ -162,6 +162,8 @@ class ClipData(pl.LightningDataModule):
             rank, processes = trainer.global_rank, trainer.world_size
             seen = trainer.global_step * trainer.accumulate_grad_batches
         plan = self.plan or Plan(self.batch_size, self.pairs.crop)
+        for step in range(2):  # a resumed run repeats crops that were not measured now
+            self.pairs.add_crop(plan.work(step).crop)
         batches = Batches(self.pairs, plan, rank, processes)
         return DataLoader(
             batches,

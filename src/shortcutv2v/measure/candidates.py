@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from shortcutv2v import graph
+from shortcutv2v.blocks import default_width
 from shortcutv2v.cuts import block_macs
 from shortcutv2v.errors import CaptureError, CutError
 from shortcutv2v.measure.cost import amortised, cost
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["Candidate", "candidates", "gain", "timed"]
 
 _NARROWEST = 4
-"""Feature maps with fewer channels than this share of the present cut's are nearly pictures, and no candidates."""
+"""Feature maps with fewer channels than this share of the present cut's are no candidates, but for an `f` at the end."""
 
 
 @dataclass(frozen=True)
@@ -85,12 +86,14 @@ def candidates(
         return []
     block = next(iter(model.blocks))
     narrowest = min(block.a_channels, block.f_channels) / _NARROWEST
+    share = block.channels / default_width(block.a_channels, block.f_channels)
     teacher = cost(model.teacher, *args, **kwargs).macs
     best: dict[tuple[int, ...], Candidate] = {}
     for cut in found:
-        if cut.leaks or min(cut.a_shape[1], cut.f_shape[1]) < narrowest:
+        a_channels, f_channels = cut.a_shape[1], cut.f_shape[1]
+        if cut.leaks or a_channels < narrowest or (f_channels < narrowest and not cut.to_the_end):
             continue
-        width = max(1, round(cut.f_shape[1] * block.channels / block.f_channels))
+        width = max(1, round(default_width(a_channels, f_channels) * share))
         state, predicted = block_macs(cut.a_shape, cut.f_shape, width, block.variant)
         bound = gain(teacher, teacher + state, teacher * (1 - cut.saved) + predicted, interval)
         size = cut.f_shape[2:]

@@ -62,7 +62,7 @@ class CachedFrames:
         Warns:
             UserWarning: a feature does not lie over the frame, so that samples are whole frames.
         """
-        if self._cache is not None:
+        if self._cache is not None and crop not in self._croppers:
             self._croppers[crop] = self._prepared(self._cache, crop)
 
     def __getstate__(self) -> dict[str, Any]:
