@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["Candidate", "candidates", "gain", "timed"]
 
 _NARROWEST = 4
-"""Feature maps with fewer channels than this share of the present cut's are no candidates, but for an `f` at the end."""
+"""Maps with fewer channels than this share of the present cut's are no candidates, but for an `f` at the end."""
 
 
 @dataclass(frozen=True)
