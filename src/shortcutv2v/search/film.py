@@ -20,7 +20,7 @@ from shortcutv2v.player import Inputs, Player
 from shortcutv2v.quality import unexplained
 from shortcutv2v.search.decide import spread
 from shortcutv2v.summary import psnr
-from shortcutv2v.translate import from_uint8
+from shortcutv2v.translate import from_uint8, to_uint8
 
 __all__ = ["HELD", "LEARN", "HeldOut", "samples_of", "stretches"]
 
@@ -102,10 +102,10 @@ class HeldOut:
         return {"curves": [[round(value, 3) for _, value in part] for part in found], "calibration": calibration}
 
     def _taught(self, part: FrameSource) -> list[tuple[Inputs, Tensor]]:
-        """Return the teacher's inputs and pictures on a part, without frames that the adapter opens with."""
+        """Return the teacher's inputs and pictures in 8 bits, without frames that the adapter opens with."""
         player = Player(self.adapter, self.adapter.teacher)
-        played = [player(from_uint8(part[number], self.adapter.teacher)) for number in range(len(part))]
-        return [((one.args, one.kwargs), self.adapter.image(one.output)) for one in played if not one.opening]
+        played = (player(from_uint8(part[number], self.adapter.teacher)) for number in range(len(part)))
+        return [((one.args, one.kwargs), to_uint8(self.adapter.image(one.output))) for one in played if not one.opening]
 
     def _predicted(self, model: ShortcutV2V, frames: Sequence[tuple[Inputs, Tensor]]) -> list[tuple[float, float]]:
         """Return the block's signal and the PSNR in dB of each frame but the first."""
@@ -115,6 +115,6 @@ class HeldOut:
         for (args, kwargs), picture in frames[1:]:
             carry = model.head(*args, **kwargs)
             predictions = model.analyse(reference, carry)
-            made = self.adapter.image(model.tail(carry, model.compose(reference, carry, predictions)))
-            found.append((unexplained(predictions), float(psnr(made, picture))))
+            made = to_uint8(self.adapter.image(model.tail(carry, model.compose(reference, carry, predictions))))
+            found.append((unexplained(predictions), float(psnr(made[None] / 255, picture[None] / 255))))
         return found
