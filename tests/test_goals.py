@@ -243,7 +243,9 @@ class TestStreams:
         assert policy_for(Every(3), 9, None, quality="lossless") == Every(1)
 
     def test_a_calibration_is_saved_with_the_block(self, model: shortcutv2v.ShortcutV2V, tmp_path: Path) -> None:
-        found = model.calibrate(moving(40, 1))
+        found = model.calibrate([*moving(40, 1)])  # a list of frames is a clip, too
+        assert found.slope == model.calibrate(moving(40, 1)).slope
+        found = model.calibration
         model.refresh = model.stream(quality=30).refresh
         model.save(tmp_path / "block")
         loaded = shortcutv2v.load(tmp_path / "block", model.teacher)

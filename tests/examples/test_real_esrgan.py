@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from examples.real_esrgan import teacher as teacher_module
-from examples.real_esrgan.adapter import RealESRGANAdapter, build_adapter
+from examples.real_esrgan.adapter import RealESRGANAdapter
 from examples.real_esrgan.teacher import NCNN_MODELS, build_teacher, infer_config, load_checkpoint, load_pretrained
 
 import shortcutv2v
@@ -81,13 +81,15 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
         load_pretrained("x")
     with pytest.raises(InputError, match="unknown arch None"):
         build_teacher({})
-    with pytest.raises(InputError, match="no cut 'tiny'"):
-        build_adapter(cut="tiny")
+    with pytest.raises(InputError, match="no cut 'tiny': expected last, low, medium, high"):
+        RealESRGANAdapter(build_teacher(COMPACT), "tiny")
+    with pytest.raises(InputError, match="no cut 'last': expected low, medium, high"):
+        RealESRGANAdapter(build_teacher(RRDB), "last")
 
 
 @pytest.mark.parametrize("config", [COMPACT, RRDB])
-@pytest.mark.parametrize("cut", ["low", "medium", "high"])
-def test_every_cut_splits_exactly(config: dict[str, object], cut: str) -> None:
+@pytest.mark.parametrize("cut", [None, "low", "medium", "high"])
+def test_every_cut_splits_exactly(config: dict[str, object], cut: str | None) -> None:
     adapter = RealESRGANAdapter(build_teacher(config), cut)
     frame = torch.rand(1, 3, 12, 10)
     model = adapter.wrap(frame)
