@@ -100,6 +100,9 @@ class TestQuality:
         assert looked * share <= 0.05 * 500  # 5 % slower at most
         assert most * 0.8 < looked <= most  # as often as that allows: cheap looks are more
         assert policy.note() == "60 dB cannot be held: one frame after a refresh the block reaches 43.6 dB"
+        policy.audit(look(1, 1e-4), 61.0)
+        assert "cannot be held in places" in policy.note()
+        assert policy.note().endswith("reaches 61.0 dB at best")
 
     def test_it_recovers_when_the_scene_comes_to_rest(self) -> None:
         shown = simulate(

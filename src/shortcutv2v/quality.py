@@ -221,10 +221,14 @@ class Quality(RefreshPolicy):
         self._open = []
 
     def note(self) -> str:
-        """Return the best quality that could be held, if the one asked for could not."""
+        """Return what the block reached, if frames got a full pass without a look because looks did not pay."""
         if self._waited <= _SLACK * self._frames or self._best is None:
             return ""
-        return f"{self.target:g} dB cannot be held: one frame after a refresh the block reaches {self._best:.1f} dB"
+        reached = f"one frame after a refresh the block reaches {self._best:.1f} dB"
+        if self._best < self.target:
+            return f"{self.target:g} dB cannot be held: {reached}"
+        places = f"in places ({self._waited} of {self._frames} frames)"
+        return f"{self.target:g} dB cannot be held {places}: {reached} at best"
 
 
 @dataclass

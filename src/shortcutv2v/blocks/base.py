@@ -25,14 +25,15 @@ _COMPILED = ("encode_reference", "predict", "analyse")
 def default_width(a_channels: int, f_channels: int) -> int:
     """Return a block's width h if none is given: half of `f`'s channels, as in the paper.
 
-    Where `f` is narrower than `a`, as after a teacher's last layer, it is half of `a`'s, up to 32: motion and
-    change are found in `a`, and there is as much of them.
+    Where `f` has less than half of `a`'s channels, as after a teacher's last layer, it is half of `a`'s, up to 32:
+    motion and change are found in `a`, and there is as much of them.
 
     Examples:
-        >>> default_width(128, 128), default_width(64, 3), default_width(256, 48)
-        (64, 32, 32)
+        >>> default_width(128, 128), default_width(128, 64), default_width(64, 3), default_width(256, 48)
+        (64, 32, 32, 32)
     """
-    return max(1, f_channels // 2, min(a_channels // 2, _LEAST_WIDTH))
+    narrow = 2 * f_channels < a_channels
+    return max(1, f_channels // 2, min(a_channels // 2, _LEAST_WIDTH) if narrow else 1)
 
 
 class Prediction(NamedTuple):
