@@ -4,19 +4,23 @@
     python benchmarks/windows.py                      # without a block: windows are kept or refreshed only
     python benchmarks/windows.py --height 180 --frames 12
     python benchmarks/windows.py latency --block folder
+    python benchmarks/windows.py rolling              # a teacher that is not local, with random weights; a minute
     python benchmarks/windows.py table                # the table of what has been measured
 
 Real-ESRGAN (anime-video, x2, cut low) on three clips: `static`, a figure cut from the bunny clip that walks over a
 still frame, with sensor noise of 1/255 on every frame; `slow`, the last 32 frames of the bunny clip; `bikes`, where
 everything moves. PSNR is to the teacher's own output, in dB. The first two frames of a run prepare the network and are
-left out of the times. `latency` plays the bunny clip at 320x180, with a refresh every 9 frames and with a rolling
-refresh of a ninth of the windows; neither is asked for a quality. Results lie in `benchmarks/results/windows/`.
+left out of the times. `latency` plays the bunny clip at 320x180, with a refresh every 9 frames, with a rolling
+refresh of a ninth of the windows, and with one of a quarter of the middle; none is asked for a quality. `rolling` plays
+noise at 256x128 through Unsup (cut medium, instance norm, random weights), with whole refreshes and with refreshes by
+parts. Results lie in `benchmarks/results/windows/`.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -27,6 +31,10 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # examples are no installed package
+
+from examples.unsup import teacher as unsup
 
 import shortcutv2v
 from shortcutv2v import Adapter, ShortcutV2V, Stream, video
@@ -40,12 +48,13 @@ from shortcutv2v.windows import Windows, WindowStream
 RESULTS = Path(__file__).parent / "results" / "windows"
 QUALITY, PREPARING, TAIL, STILL, WALKS = 40.0, 2, 32, 100, 62
 LATENCY_HEIGHT, LATENCY_FRAMES, INTERVAL = 180, 80, 9
+ROLLING_SIZE, ROLLING_FRAMES, ROLLING_INTERVALS = (128, 256), 60, (3, 6)
 CLIPS = ("static", "slow", "bikes")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", nargs="?", choices=["all", "speed", "latency", "table"], default="all")
+    parser.add_argument("what", nargs="?", choices=["all", "speed", "latency", "rolling", "table"], default="all")
     parser.add_argument("--block", type=Path, help="folder of a block, trained for an interval of 9; default: no block")
     parser.add_argument("--clips", nargs="*", choices=CLIPS, default=CLIPS)
     parser.add_argument("--height", type=int, default=360, help="of the frames (default: %(default)s)")
@@ -59,6 +68,8 @@ def main() -> None:
         speeds(options, adapter)
     if options.what in ("all", "latency"):
         save("latency", latency(make(adapter, options.block)))
+    if options.what in ("all", "rolling"):
+        save("rolling", rolling())
     report = "\n".join(table())
     (RESULTS / "table.md").write_text(report + "\n")
     print(report)
@@ -174,17 +185,38 @@ def latency(model: ShortcutV2V) -> dict[str, Any]:
     source = bunny(LATENCY_HEIGHT)
     frames = [from_uint8(source[number]) for number in range(LATENCY_FRAMES)]
     found: dict[str, Any] = {}
-    trained = model.trained_interval is not None
+    trained, truth = model.trained_interval is not None, [model.teacher(frame) for frame in frames]
     goals: dict[str, dict[str, Any]] = {
         f"interval {INTERVAL}": {"refresh": INTERVAL},
         "rolling": {"refresh": INTERVAL, "windows": Windows(rolling=1 / INTERVAL)},
+        f"by {INTERVAL // 2} parts": {"refresh": INTERVAL // 2, "rolling": True},
     }
     for name, goal in goals.items():
         if trained or name == "rolling":
             stream = model.stream(**goal)
-            found[name] = timed(stream, frames, [model.teacher(frame) for frame in frames]) | about(stream)
+            found[name] = timed(stream, frames, truth) | about(stream)
             del found[name]["outputs"]
             print(name, found[name]["p50_s"], found[name]["p99_s"], flush=True)
+    return found
+
+
+@torch.no_grad()
+def rolling() -> dict[str, Any]:
+    """Frames of a teacher that is not local, with whole refreshes and with refreshes by parts."""
+    frames = list(torch.rand(ROLLING_FRAMES, 1, 3, *ROLLING_SIZE, generator=torch.Generator().manual_seed(0)))
+    model = shortcutv2v.wrap(unsup.build_teacher({}), *unsup.published_cut())
+    found: dict[str, Any] = {}
+    for interval in ROLLING_INTERVALS:
+        for spread in (False, True):
+            name = f"interval {interval}{', rolling' if spread else ''}"
+            stream = model.stream(refresh=interval, rolling=spread)
+            found[name] = timed(stream, frames, []) | about(stream)
+            del found[name]["outputs"]
+            print(
+                f"{name}: {stream.summary()}",
+                f"p99 / p50 {found[name]['p99_s'] / found[name]['p50_s']:.2f}",
+                flush=True,
+            )
     return found
 
 
@@ -208,6 +240,9 @@ def table() -> Iterator[str]:
                 yield line(f"{name}, {size}", mode, row)
     for mode, row in load("latency").items():
         yield line(f"bunny, {LATENCY_FRAMES} frames, 320x{LATENCY_HEIGHT}", mode, row)
+    height, width = ROLLING_SIZE
+    for mode, row in load("rolling").items():
+        yield line(f"Unsup, {ROLLING_FRAMES} frames of noise, {width}x{height}", mode, row)
 
 
 def line(name: str, mode: str, row: dict[str, Any]) -> str:

@@ -26,6 +26,7 @@ RANKS = [
     {"goals"},
     {"runtime", "step"},
     {"stream"},
+    {"rolling"},
     {"lookahead", "streams", "windows"},
     {"model"},
     {"adapter_check"},

@@ -14,7 +14,9 @@ from typing import Any
 import torch
 
 from shortcutv2v.devices import synchronise
+from shortcutv2v.errors import InputError
 from shortcutv2v.graph import keep
+from shortcutv2v.rolling import RollingStream
 from shortcutv2v.step import Step
 from shortcutv2v.stream import Stream
 
@@ -36,6 +38,9 @@ class LookAhead:
         stream: decides, keeps the reference and records what happens: `stream.distance` and `stream.summary()` are
             those of the frame yielded last. A batch is one video.
 
+    Raises:
+        InputError: the stream refreshes by parts, see `RollingStream`.
+
     Examples:
         >>> import shortcutv2v
         >>> teacher = torch.nn.Sequential(*(torch.nn.Conv2d(3, 3, 3, padding=1) for _ in range(4)))
@@ -46,6 +51,10 @@ class LookAhead:
     """
 
     def __init__(self, stream: Stream) -> None:
+        if isinstance(stream, RollingStream):
+            raise InputError(
+                "rolling=True refreshes for the frames that follow: it cannot look ahead, leave one of them out"
+            )
         self.stream, self.model = stream, stream.model
 
     def play(self, inputs: Iterable[_Inputs]) -> Iterator[Any]:

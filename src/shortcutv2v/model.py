@@ -16,6 +16,7 @@ from shortcutv2v.lazy import BlockMaker
 from shortcutv2v.passes import Passes, placement
 from shortcutv2v.quality import Calibration
 from shortcutv2v.refresh import Look, RefreshPolicy
+from shortcutv2v.rolling import RollingStream
 from shortcutv2v.stream import Stream
 from shortcutv2v.streams import Streams
 from shortcutv2v.windows import Windows, WindowStream
@@ -108,6 +109,7 @@ class ShortcutV2V(Passes):
         speed: float | None = None,
         guarantee: int = 0,
         windows: bool | Windows = False,
+        rolling: bool = False,
     ) -> Stream:
         """Return a video stream with its own state.
 
@@ -123,10 +125,13 @@ class ShortcutV2V(Passes):
                 prediction would have been worth.
             windows: compute only the windows of a frame that need it; True, or settings. For local teachers, see
                 `windows.WindowStream`.
+            rolling: spread every refresh over the frames of an interval, so that all frames take about as long; the
+                references are older then. For teachers that are not local, see `rolling.RollingStream`; for others
+                there is `Windows(rolling=...)`, too.
 
         Raises:
-            InputError: more than one of `refresh`, `quality` and `speed` is given, one is out of range, or windows
-                are to be lossless.
+            InputError: more than one of `refresh`, `quality` and `speed` is given, one is out of range, windows
+                are to be lossless, or `rolling` is given with windows or without a fixed interval.
 
         Examples:
             ```python
@@ -139,6 +144,10 @@ class ShortcutV2V(Passes):
         show = self.show_shortcut if show_shortcut is None else show_shortcut
         goal: dict[str, Any] = {"refresh": refresh, "quality": quality, "speed": speed, "guarantee": guarantee}
         policy = policy_for(self.refresh, self.horizon, self.calibration, **goal)
+        if rolling and windows:
+            raise InputError("rolling=True is for whole frames: for windows, give windows=Windows(rolling=1/9) instead")
+        if rolling:
+            return RollingStream(self, policy, show, self.picture)
         if windows:
             if quality is not None and parse_quality(quality) is None:
                 raise InputError(f"quality={quality!r} and windows exclude each other: give a PSNR in dB, such as 45")
@@ -152,10 +161,10 @@ class ShortcutV2V(Passes):
         Args:
             n: videos to begin with.
             stagger: let the first refresh of some come early, so that they do not all refresh in the same step.
-            goal: `refresh`, `quality` and the others of `stream()`, except `windows`.
+            goal: `refresh`, `quality` and the others of `stream()`, except `windows` and `rolling`.
 
         Raises:
-            InputError: `goal` is refused by `stream()`, or names windows.
+            InputError: `goal` is refused by `stream()`, or names one of these two.
 
         Examples:
             ```python
@@ -165,6 +174,8 @@ class ShortcutV2V(Passes):
         """
         if goal.get("windows"):
             raise InputError("streams() runs whole frames, in one batch: leave windows= out, or use stream()")
+        if goal.get("rolling"):
+            raise InputError("streams() refreshes every video at once: leave rolling= out, or use stream()")
         return Streams(self, lambda: self.stream(**goal), n, stagger)
 
     def calibrate(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -85,6 +85,46 @@ class Passes(LazyBlocks):
             `f`, one (B, C_f, H, W) per branch; after them the leaking features kept by `on_leak="reuse"`.
         """
         return self.capture.of(carry).middle(carry)
+
+    def fine_head(self, *args: Any, **kwargs: Any) -> Carry:
+        """Run the head for `middle_in_parts()`: of a capture that looks into every module. Takes the teacher's inputs.
+
+        Raises:
+            InputError: the middle cannot run in parts, because the teacher is captured by hooks or compiled.
+        """
+        if self._compile_options is not None:
+            raise InputError(
+                "rolling=True runs the middle in parts, which compile() does not reach: leave one of them out"
+            )
+        if not self.materialised:
+            self.materialise(*args, **kwargs)
+        carry = self.capture.at(args, kwargs, fine=True).head(*args, **kwargs)
+        self.middle_in_parts(carry, 2)  # refused now, or not at all
+        return carry
+
+    def middle_in_parts(self, carry: Carry, count: int) -> Iterator[tuple[Tensor, ...]]:
+        """Run what `middle()` runs, in parts of about equal multiply-adds, one for every item that is asked for.
+
+        Args:
+            carry: as `fine_head()` returns it; with that of `head()`, no module that it runs as a whole is divided.
+            count: number of parts, which are steps of the recorded middle in their order.
+
+        Returns:
+            An iterator over `count` items: empty ones, then `f`, bit for bit as `middle(carry)` returns it.
+
+        Raises:
+            InputError: the teacher is captured by hooks.
+
+        Examples:
+            >>> import shortcutv2v
+            >>> teacher = nn.Sequential(*(nn.Conv2d(3, 3, 3, padding=1) for _ in range(6)))
+            >>> model, frame = shortcutv2v.wrap(teacher, "0", "4"), torch.rand(1, 3, 8, 8)
+            >>> carry = model.fine_head(frame)
+            >>> *_, f = model.middle_in_parts(carry, 3)
+            >>> torch.equal(f[0], model.middle(carry)[0])
+            True
+        """
+        return self.capture.of(carry).middle_in_parts(carry, count)
 
     def tail(self, carry: Carry, f: tuple[Tensor, ...]) -> Any:
         """Run what the output needs once `f` is given.

@@ -83,7 +83,7 @@ class Step:
         self._clock = time.perf_counter()
         self.model, self._inputs, self._alone = streams[0].model, inputs, len(streams) == 1
         args, kwargs = joined(inputs)
-        self.carry = self.model.head(*args, **kwargs)
+        self.carry = streams[0].head(*args, **kwargs)
         count = (rows or rows_of(self.carry)) if self._alone else len(streams)
         self.rows = [Row(streams[0 if self._alone else number]) for number in range(count)]
         self._all = list(range(count))
@@ -206,7 +206,7 @@ class Step:
         if 0 < len(due) < len(self.rows):
             inputs = self._inputs
             args, kwargs = select(inputs[0], len(self.rows), due) if self._alone else joined([inputs[i] for i in due])
-            carry = self.model.head(*args, **kwargs)
+            carry = self.rows[0].stream.head(*args, **kwargs)
             self.spend(due, block=True)
         return carry, self.model.middle(carry) if due else ()
 

@@ -150,6 +150,10 @@ class Stream:
         """Return the output for the next frame, in the teacher's own structure. Takes the teacher's inputs."""
         return Step([self], [(args, kwargs)])()[0]
 
+    def head(self, *args: Any, **kwargs: Any) -> Carry:
+        """Run the model's head on the next frame; takes the teacher's inputs."""
+        return self.model.head(*args, **kwargs)
+
     def own_policies(self, rows: int) -> list[RefreshPolicy]:
         """Return the stream's own copies of the policy for so many rows; new ones if there were more or fewer."""
         if len(self._policies) != rows:

@@ -134,6 +134,10 @@ class Record:
             self._shortcut.append(seconds)
         self._warn_without_gain()
 
+    def teacher_took(self, seconds: float) -> None:
+        """Note what a frame of the teacher would have taken, where its parts ran in several calls."""
+        self._teacher.append(seconds)
+
     @property
     def seconds(self) -> float:
         """Time of the latest frame; 0 before the first."""

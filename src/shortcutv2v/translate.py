@@ -25,8 +25,8 @@ class Translator:
         adapter: how frames become inputs, and outputs frames.
         model: the wrapped teacher; None sends every frame through the teacher itself.
         lookahead: predict frames from references on both sides where the whole video is at hand, see `play` and
-            `LookAhead`. A recurrent adapter cannot, nor can windows; then this is ignored.
-        goal: `quality`, `speed`, `guarantee`, `refresh` or `windows`, as `ShortcutV2V.stream()` takes them.
+            `LookAhead`. A recurrent adapter cannot, nor can windows or `rolling`; then this is ignored.
+        goal: `quality`, `speed`, `guarantee`, `refresh`, `windows` or `rolling`, as `ShortcutV2V.stream()` takes them.
 
     Attributes:
         stream: the model's stream; None if the teacher does every frame.
@@ -57,7 +57,8 @@ class Translator:
         if model is not None:
             model.picture = adapter.image
         self.stream: Stream | None = None if model is None else model.stream(**goal)
-        self.lookahead = lookahead and model is not None and not adapter.recurrent and not goal.get("windows")
+        alone = adapter.recurrent or goal.get("windows") or goal.get("rolling")
+        self.lookahead = lookahead and model is not None and not alone
         self._player = Player(adapter, adapter.teacher if self.stream is None else self.stream)
         self.frames = 0
 

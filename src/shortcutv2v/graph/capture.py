@@ -80,21 +80,28 @@ class Capture:
         if args is not None or kwargs is not None:
             self.at(tuple(args or ()), kwargs)
 
-    def at(self, args: tuple[Any, ...], kwargs: dict[str, Any] | None = None) -> Split:
-        """Return the split for the signature of these inputs; capture and verify it now if it is new."""
-        return self._at(*take_apart(args, kwargs or {}))
+    def at(self, args: tuple[Any, ...], kwargs: dict[str, Any] | None = None, *, fine: bool = False) -> Split:
+        """Return the split for the signature of these inputs; capture and verify it now if it is new.
+
+        Args:
+            args: positional inputs of the teacher.
+            kwargs: keyword inputs.
+            fine: return a split of its own that looks into every module, where that can be captured, so that its middle
+                can be divided anywhere.
+        """
+        return self._at(*take_apart(args, kwargs or {}), fine)
 
     def head(self, *args: Any, **kwargs: Any) -> Carry:
         """Run the head of the split for these inputs; takes the teacher's inputs."""
         tensors, structure = take_apart(args, kwargs)
         return self._at(tensors, structure).begin(tensors)
 
-    def _at(self, tensors: list[Tensor], structure: Structure) -> Split:
-        key = signature(self._modules, tensors, structure)
+    def _at(self, tensors: list[Tensor], structure: Structure, fine: bool = False) -> Split:
+        key = (signature(self._modules, tensors, structure), fine)
         split = self._find(key)
         if split is None:
             with capturing():  # another thread may have captured the same while this one waited
-                split = self._find(key) or self._add(key, [t.detach().clone() for t in tensors], structure)
+                split = self._find(key) or self._add(key, [t.detach().clone() for t in tensors], structure, fine)
         return split
 
     def _find(self, key: Hashable) -> Split | None:
@@ -106,14 +113,14 @@ class Capture:
                 return split
         return None
 
-    def _add(self, key: Hashable, tensors: list[Tensor], structure: Structure) -> Split:
+    def _add(self, key: Hashable, tensors: list[Tensor], structure: Structure, fine: bool) -> Split:
         known = self._known.get(key, ())
         name = (key, len(known)) if known else key
         try:
-            split = self._capture(Twin(self.teacher), tensors, structure, name)
+            split = self._capture(Twin(self.teacher), tensors, structure, name, fine)
         except (InputError, NeverCalledError):
             # Objects that cannot be copied may lead from the copy back into the teacher: run the teacher itself.
-            split = self._capture(Twin(self.teacher, copied=False), tensors, structure, name)
+            split = self._capture(Twin(self.teacher, copied=False), tensors, structure, name, fine)
         if self._compile is not None:
             split.compile(**self._compile)
         self._splits[name], self._known[key] = split, (split, *known)
@@ -148,13 +155,14 @@ class Capture:
             raise InputError("this carry was made by another model; pass what head() of this model returned")
         return split
 
-    def _capture(self, twin: Twin, tensors: list[Tensor], structure: Structure, key: Hashable) -> Split:
+    def _capture(self, twin: Twin, tensors: list[Tensor], structure: Structure, key: Hashable, fine: bool) -> Split:
         expected = expect(twin.teacher, tensors, structure)
         job = Job(twin, self.cut, tensors, structure, key, expected)
         tried: dict[str, str] = {}
         leaks: dict[str, LeakError] = {}
         wrong: CutError | None = None
-        for name in (self.forced,) if self.forced else STRATEGIES:
+        names = (self.forced,) if self.forced else STRATEGIES
+        for name in ("fine", *names) if fine and names[0] == "fx" else names:
             try:
                 return self._finished(attempt(name, job, "error"), job, tried)
             except LeakError as error:

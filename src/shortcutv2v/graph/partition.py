@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -13,7 +14,7 @@ from .info import info
 from .leaks import describe_leaks, leak_text
 from .traced import Traced
 
-__all__ = ["Partition", "Points", "check_order", "conditions", "find_leaks", "kept_by_head", "partition"]
+__all__ = ["Partition", "Points", "check_order", "conditions", "find_leaks", "kept_by_head", "partition", "shares"]
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,31 @@ def conditions(part: Partition, candidates: Sequence[Node]) -> list[int]:
     seen = {n for n in upstream(part.points.flat_a) if n.op == "placeholder"}
     sources = [{n for n in upstream([node]) if n.op == "placeholder"} for node in candidates]
     return [i for i, n in enumerate(candidates) if n in read and sources[i] and seen.isdisjoint(sources[i])]
+
+
+def shares(costs: Sequence[int], count: int) -> list[int]:
+    """Divide steps that follow one another into `count` parts, the dearest of which costs as little as can be.
+
+    What that leaves open makes the first parts cheap.
+
+    Returns:
+        For every step the number of its part, from 0.
+
+    Examples:
+        >>> shares([4, 0, 2, 2, 4, 1], 3), shares([1, 1], 5)
+        ([0, 1, 1, 1, 2, 2], [3, 4])
+    """
+
+    def filled(most: int) -> list[int]:
+        parts, spent = [count - 1], 0
+        for cost in reversed(costs):
+            full = spent + cost > most
+            parts.append(parts[-1] - full)
+            spent = cost if full else spent + cost
+        return parts[:0:-1]
+
+    low, high = max(costs, default=0), sum(costs)
+    return filled(low + bisect_left(range(low, high), True, key=lambda most: min(filled(most), default=0) >= 0))
 
 
 def downstream(roots: Iterable[Node], within: set[Node] | None = None) -> set[Node]:

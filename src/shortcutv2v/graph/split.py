@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,13 +12,15 @@ from torch.fx import Graph, Node
 from torch.fx.node import map_arg
 from torch.utils._pytree import tree_leaves
 
+from ..errors import InputError
 from ..types import Carry
 from .facts import Facts, graph_facts
 from .frozen import Frozen
 from .info import info
 from .layout import Layout
-from .partition import Partition, conditions, kept_by_head
+from .partition import Partition, conditions, kept_by_head, shares
 from .signature import take_apart
+from .structure import flatten, keep
 from .traced import Traced, compile_graph, memory
 
 __all__ = ["GraphSplit", "Maps", "Split"]
@@ -120,6 +122,17 @@ class Split:
         """Compute `f` per branch, then the leaking tensors."""
         raise NotImplementedError
 
+    def middle_in_parts(self, carry: Carry, count: int) -> Iterator[tuple[Tensor, ...]]:
+        """Compute what `middle` does, one of `count` parts for every item; all items are empty but the last.
+
+        Raises:
+            InputError: the strategy cannot.
+        """
+        raise InputError(
+            "the middle cannot run in parts, because the teacher was captured by hooks, which run its own code: "
+            "leave rolling=True out; print(model.cut) says why fx and export were passed over"
+        )
+
     def tail(self, carry: Carry, f: Sequence[Tensor]) -> Any:
         """Compute the teacher's output from `f` as `middle` returns it."""
         raise NotImplementedError
@@ -137,6 +150,7 @@ class GraphSplit(Split):
         kept = kept_by_head(traced, part)
         self._conditions = conditions(part, kept)
         self._eager = self._programs = _programs(traced, part, kept)
+        self._recorded, self._parts = (part, kept), dict[int, list[Callable[..., Any]]]()
         self.facts = graph_facts(teacher, traced, part, (maps.a_shapes, maps.f_shapes), kept)
 
     def compile(self, **options: Any) -> None:
@@ -157,6 +171,22 @@ class GraphSplit(Split):
         """See `Split.middle`."""
         f = self._programs.middle(self._teacher, *self.maps.outputs_of_a(carry.a), *carry.kept)
         return tuple(self.maps.f_of_outputs(_apart(f, carry.kept)))
+
+    def middle_in_parts(self, carry: Carry, count: int) -> Iterator[tuple[Tensor, ...]]:
+        """See `Split.middle_in_parts`. The parts run uncompiled."""
+        if count not in self._parts:
+            self._parts[count] = _parts(*self._recorded, count)
+        return self._run_parts(carry, self._parts[count])
+
+    def _run_parts(self, carry: Carry, programs: list[Callable[..., Any]]) -> Iterator[tuple[Tensor, ...]]:
+        values: Sequence[Any] = (*self.maps.outputs_of_a(carry.a), *carry.kept)
+        taken = {memory(tensor) for tensor in flatten(values)[0]}  # callers may overwrite it before the last part runs
+        for program in programs[:-1]:
+            made = program(self._teacher, *values)
+            values = [v if isinstance(v, Tensor) and memory(v) not in taken else keep(v) for v in made]
+            yield ()
+        f = programs[-1](self._teacher, *values)
+        yield tuple(self.maps.f_of_outputs(_apart(f, carry.kept)))
 
     def tail(self, carry: Carry, f: Sequence[Tensor]) -> Any:
         """See `Split.tail`."""
@@ -189,6 +219,22 @@ def _programs(traced: Traced, part: Partition, kept: list[Node]) -> _Programs:
         _program([*a, *kept], part.middle, part.injected),
         _program([*a, *kept, *part.injected], part.tail, tuple(traced.outputs)),
     )
+
+
+def _parts(part: Partition, kept: list[Node], count: int) -> list[Callable[..., Any]]:
+    """The middle as so many functions of the live teacher; each takes what the one before returns."""
+    given, place = [*part.points.flat_a, *kept], dict[Node, int]()
+    order = next(iter(part.injected)).graph.nodes
+    nodes = [n for n in order if n in part.middle and n.op != "get_attr"]
+    place.update(zip(nodes, shares([info(n).macs for n in nodes], count), strict=True))
+    programs = []
+    for number in range(count - 1):
+        known = {*given, *(n for n in nodes if place[n] == number)}
+        wanted = {*part.injected, *(i for n in nodes if place[n] > number for i in n.all_input_nodes)}
+        handed = [n for n in order if n in known and n in wanted]
+        programs.append(_program(given, known - {*given}, tuple(handed)))
+        given = handed
+    return [*programs, _program(given, {n for n in nodes if place[n] == count - 1}, part.injected)]
 
 
 def _program(inputs: Sequence[Node], nodes: set[Node], outputs: Any) -> Callable[..., Any]:

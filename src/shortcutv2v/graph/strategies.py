@@ -156,4 +156,4 @@ def _hooks(job: Job, on_leak: str) -> Split:
     return HookSplit(job.teacher, plan, part, maps, job.structure, job.key)
 
 
-_ATTEMPTS: dict[str, Callable[[Job, str], Split]] = {"export": _export, "hooks": _hooks}
+_ATTEMPTS: dict[str, Callable[[Job, str], Split]] = {"fine": _fine_fx, "export": _export, "hooks": _hooks}

@@ -155,7 +155,8 @@ def probe(teacher: nn.Module, call: Call, picture: Callable[[Any], Tensor], wind
     raise InputError(
         f"windows need a local teacher: the middle of a crop of {most}x{most} pixels is "
         f"{-decibels(worst):.0f} dB from the whole picture, expected {-decibels(_LOCAL):.0f} or more. "
-        "Instance norm, attention, global pooling and dropout are not local: use a stream without windows"
+        "Instance norm, attention, global pooling and dropout are not local: use a stream without windows; "
+        "stream(rolling=True) gives it constant latency"
     )
 
 
