@@ -9,6 +9,7 @@ from torch import nn
 import shortcutv2v
 from shortcutv2v.errors import InputError
 from shortcutv2v.refresh import Every
+from shortcutv2v.summary import Record
 
 
 @pytest.fixture
@@ -136,3 +137,15 @@ def test_interval_one_is_the_teacher(chain: nn.Module) -> None:
     model = shortcutv2v.wrap(chain, "1", "4", example_inputs=(torch.rand(1, 3, 8, 8),), max_interval=1)
     for frame in video(3):
         assert torch.equal(model(frame), chain(frame).detach())
+
+
+def test_the_first_full_pass_prepares_and_is_no_measure_of_the_teacher() -> None:
+    record = Record()
+    record.frame(["first"], 5.6, 5.5)
+    for _ in range(3):
+        record.frame([""], 0.1, None)
+    assert record.speed is None
+    record.frame(["distance"], 0.5, 0.4)
+    record.frame([""], 0.1, None)
+    assert record.speed == pytest.approx(0.4 / ((3 * 0.1 + 0.5) / 4))
+    assert record.times == (0.4, 0.1)

@@ -65,7 +65,7 @@ class Summary:
         estimated: PSNR to the teacher of the shortcut frames, as the policy estimated it; None if it does not.
         audited: PSNR that the prediction had at refreshes where it was measured; None without audits.
         p50, p99: time of a frame in seconds, median and 99th percentile; None before the first frame.
-        speed: how many times as fast as the teacher, whose time is measured at the refreshes; None before the first.
+        speed: how many times as fast as the teacher, whose time is measured at the refreshes; None before the second.
         note: what the policy has to say, such as a quality that the block cannot reach.
     """
 
@@ -145,17 +145,21 @@ class Record:
 
     @property
     def times(self) -> tuple[float | None, float | None]:
-        """Median seconds of a teacher frame and of a shortcut frame; None where there was none."""
-        return (median(self._teacher) if self._teacher else None, median(self._shortcut) if self._shortcut else None)
+        """Median seconds of a teacher frame and of a shortcut frame; None where there was none.
+
+        The first teacher frame is left out if there are more, because it prepares the network.
+        """
+        teacher = list(self._teacher)[1:] or self._teacher
+        return (median(teacher) if teacher else None, median(self._shortcut) if self._shortcut else None)
 
     @property
     def speed(self) -> float | None:
-        """Speed of the latest frames as a multiple of the teacher's, everything included.
+        """Speed of the latest frames as a multiple of the teacher's, all included; None before the second refresh.
 
-        The first full and the first shortcut frame are left out if there are more, because they prepare the network.
+        The first full and the first shortcut frame are left out, because they prepare the network.
         """
-        frames = self._steady or self._frames
-        return median(self._teacher) / fmean(frames) if self._teacher and frames else None
+        teacher, frames = self.times[0], self._steady
+        return teacher / fmean(frames) if teacher is not None and len(self._teacher) > 1 and frames else None
 
     def summary(self, note: str = "", estimates: Sequence[float] = ()) -> Summary:
         """Return the figures so far, with what the policy notes and the PSNR that it estimates."""
@@ -175,9 +179,8 @@ class Record:
     def _warn_without_gain(self) -> None:
         if self._warned or len(self._frames) != _WATCHED:
             return
-        speed = self.speed or 1.0
-        teacher, _ = self.times
-        if self.shortcuts and (speed >= _LEAST_GAIN or teacher is None or teacher < _TINY):
+        speed, (teacher, _) = self.speed, self.times
+        if self.shortcuts and (speed is None or speed >= _LEAST_GAIN or teacher is None or teacher < _TINY):
             return
         self._warned = True
         found = f"{speed:.2f}x the teacher's speed" if self.shortcuts else "not one shortcut frame"
