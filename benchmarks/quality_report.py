@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -99,8 +100,8 @@ def plot() -> None:
             points = [(name, *point) for name in names if (point := frontier(name))]
             axes.plot([x for _, x, _ in points], [y for _, _, y in points], style, label=label, markersize=9)
             for name, x, y in points:
-                text = name.removeprefix("old_").removeprefix("last_").removeprefix("demosaicnet_")
-                axes.annotate(text, (x, y), xytext=(6, 5), textcoords="offset points")
+                text = re.sub("^(old_|last_|demosaicnet_)|flow_(?=narrow)", "", name)
+                axes.annotate(text, (x, y), xytext=(6, 5 if "o" in style else -13), textcoords="offset points")
         axes.set(
             xlabel="a shortcut frame, times as fast as the teacher",
             ylabel="PSNR to the teacher in dB, fast part, distance 2",
@@ -115,10 +116,10 @@ def plot() -> None:
 _GROUPS = {
     "Real-ESRGAN x2 at 320x180": {
         ("now, cut last", "-o"): ("last_wide", "last_flow", "last_narrow", "last_thin"),
-        ("now, cut low", "-s"): ("paper", "flow", "flow_narrow"),
+        ("now, cut low", "s"): ("paper", "flow", "flow_narrow"),
         ("before, cut low", "x"): LEFT,
     },
-    "demosaicnet (Bayer) at 320x180": {("now, cut low", "-s"): tuple(OTHERS)},
+    "demosaicnet (Bayer) at 320x180": {("now, cut low", "-o"): tuple(OTHERS)},
 }
 _SPEEDS = {"wide": ", 3/2 of the width", "narrow": ", half the width", "thin": ", a quarter of the width"}
 

@@ -254,7 +254,7 @@ def _add_demo(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--out", type=Path, default=Path("demo_output"), help="folder (default: %(default)s)")
     verb.add_argument("--minutes", type=float, default=4.0, help="training time (default: %(default)s)")
     verb.add_argument("--variant", help="the block (default: flow)")
-    verb.add_argument("--cut", default="last", help="last, low, medium or high: how early the cut ends (default: last)")
+    verb.add_argument("--cut", default="low", help="last, low, medium or high: how late the cut ends (default: low)")
 
 
 def _lazily(command: str) -> Callable[[argparse.Namespace], int]:
