@@ -238,7 +238,7 @@ class TestRefusals:
             (["--minutes", "nan"], "--minutes nan: expected a time above 0"),
             (["--minutes", "inf"], "--minutes inf: expected a time above 0"),
             (["--variant", "x"], "--variant x: expected one of"),
-            (["--cut", "x"], "--cut x: expected one of low, medium, high"),
+            (["--cut", "x"], "--cut x: expected one of last, low, medium, high"),
         ],
     )
     def test_the_demo_refuses_before_it_loads_anything(

@@ -21,8 +21,8 @@ __all__ = ["bundled_examples", "find_adapter"]
 
 T = TypeVar("T")
 
-_WORDS = {"true": True, "false": False, "none": None}
-"""Values that are understood in any case: as text, "false" would count as true."""
+_WORDS = {"true": True, "false": False}
+"""Understood in any case: as text, "false" would count as true."""
 
 
 def find_adapter(spec: str, settings: Sequence[str] = ()) -> Adapter:
@@ -31,7 +31,7 @@ def find_adapter(spec: str, settings: Sequence[str] = ()) -> Adapter:
     Args:
         spec: a bundled example ("unsup"), a file ("my/adapter.py") or a module ("package.module"); it must define
             `build_adapter(**settings)`.
-        settings: "key=value" each; numbers, true, false and none are understood, anything else is text.
+        settings: "key=value" each; numbers, true, false and None are understood, anything else is text.
 
     Raises:
         InputError: there is no such adapter, its code fails, or it refuses the settings.

@@ -45,7 +45,7 @@ def suggest_cuts(
     >>> import torch
     >>> net = nn.Sequential(*[nn.Conv2d(3, 3, 3, padding=1) for _ in range(4)])
     >>> print(suggest_cuts(net, torch.zeros(1, 3, 8, 8))[0])
-     75.0%  0 -> 3  3 and 3 channels of 8x8 (1/1), reach 3 pixels or more, to the end
+     75.0%  0 -> 3  3 and 3 channels of 8x8 (1/1), reach 3 pixels or more, nearly a picture
     """
     require_module(teacher)
     args = (example_inputs,) if isinstance(example_inputs, Tensor) else tuple(example_inputs)

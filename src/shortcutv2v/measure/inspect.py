@@ -111,7 +111,7 @@ def inspect(adapter: Adapter, frames: Sequence[Tensor], *, count: int = 5, pairs
         >>> net = nn.Sequential(*[nn.Conv2d(c, d, 3, padding=1) for c, d in [(3, 64), (64, 64), (64, 64), (64, 3)]])
         >>> found = inspect(Adapter(net), torch.zeros(1, 3, 16, 16, dtype=torch.uint8))
         >>> found.recommended.suggestion.enc_layer, found.recommended.suggestion.dec_layer
-        ('0', '2')
+        ('0', '3')
     """
     if not len(frames):
         raise InputError("inspect needs a frame at least")
