@@ -1,6 +1,6 @@
 """Measure every block at equal training time, on two pretrained networks, on training clips and on held-out clips.
 
-    python benchmarks/quality.py                     # everything: about two hours on two cores
+    python benchmarks/quality.py                     # everything: about four hours on two cores
     python benchmarks/quality.py pace                # seconds per training step of every block, measured in turn
     python benchmarks/quality.py train flow paper    # these blocks only
     python benchmarks/quality.py table               # the Markdown table of what has been measured

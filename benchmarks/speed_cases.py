@@ -143,12 +143,7 @@ CASES: dict[str, Callable[[Setting], Case]] = {
 }
 
 
-WIDTHS = {
-    "flow": 1,
-    "flow, half the width": 1 / 2,
-    "flow, a quarter of the width": 1 / 4,
-    "flow, 3/2 of the width": 3 / 2,
-}
+WIDTHS = {"": 1, ", half the width": 1 / 2, ", a quarter of the width": 1 / 4, ", 3/2 of the width": 3 / 2}
 
 
 def case_work(case: Case, setting: Setting) -> dict[str, Work]:
@@ -182,7 +177,7 @@ def _models(case: Case) -> dict[str, ShortcutV2V]:
         models[f"{level}, paper"] = first
         (block,) = first.blocks
         for name, part in WIDTHS.items():
-            models[f"{level}, {name}"] = _sibling(first, max(1, int(block.channels * part)), "flow")
+            models[f"{level}, flow{name}"] = _sibling(first, max(1, int(block.channels * part)), "flow")
         if level == "medium":
             for part in (2, 4):
                 models[f"{level}, paper, width 1/{part}"] = _sibling(first, block.channels // part, "paper")

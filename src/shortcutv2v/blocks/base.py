@@ -17,8 +17,9 @@ __all__ = ["DEFAULT_VARIANT", "Prediction", "ShortcutBlock", "default_width"]
 DEFAULT_VARIANT = "flow"
 """The variant that measured best at equal training time; see docs/quality.md."""
 
-_LEAST_WIDTH = 32
-"""Channels that a block has at the end of a teacher, where `f` is few channels, if `a` is as many."""
+_WIDTH_AT_THE_END = 32
+"""Most channels that a block gets by default where `f` is narrow."""
+
 _COMPILED = ("encode_reference", "predict", "analyse")
 
 
@@ -33,7 +34,7 @@ def default_width(a_channels: int, f_channels: int) -> int:
         (64, 32, 32, 32)
     """
     narrow = 2 * f_channels < a_channels
-    return max(1, f_channels // 2, min(a_channels // 2, _LEAST_WIDTH) if narrow else 1)
+    return max(1, f_channels // 2, min(a_channels // 2, _WIDTH_AT_THE_END) if narrow else 1)
 
 
 class Prediction(NamedTuple):

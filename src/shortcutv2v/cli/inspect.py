@@ -81,7 +81,7 @@ def cut_table(cuts: tuple[Suggestion, ...]) -> list[str]:
     for cut in cuts:
         scale = f"1/{1 / cut.resolution:.3g}" if cut.resolution <= 1 else f"{cut.resolution:.3g}/1"
         reach = f"{cut.reach.pixels}{'+' if cut.reach.whole else ''} px" if cut.reach else "?"
-        remarks = [cut.remark] if cut.picture else []
+        remarks = [cut.remark] if cut.remark else []
         remarks += [f"leaks: {'; '.join(cut.leaks)}"] if cut.leaks else []
         channels = f"{cut.a_shape[1]} -> {cut.f_shape[1]}"
         rows.append((f"{cut.net:.1%}", cut.enc_layer, cut.dec_layer, channels, scale, reach, ", ".join(remarks)))

@@ -63,12 +63,12 @@ class Suggestion:
             f"of {size} ({scale})"
         )
         text += f", reach {self.reach}" if self.reach else ""
-        text += f", {self.remark}" if self.picture else ""
+        text += f", {self.remark}" if self.remark else ""
         return text + (f", leaks: {'; '.join(self.leaks)}" if self.leaks else "")
 
     @property
     def remark(self) -> str:
-        """What is special about the place, in words."""
+        """A remark on the place, for lists; empty if there is nothing special about it."""
         return ("to the end" if self.to_the_end else "nearly a picture") if self.picture else ""
 
 
