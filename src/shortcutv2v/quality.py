@@ -18,7 +18,6 @@ import math
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from statistics import fmean
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from shortcutv2v.decibels import decibels
@@ -36,13 +35,13 @@ _NEAR = 6.0
 """Audits farther from the asked quality than so many dB say nothing about frames that hold it."""
 _AGREE = 3.0
 """Levels farther apart than so many dB are not of one scene."""
-_STEP = 0.5
+_STEP = 0.2
 """Step of the margin in dB."""
 _LOOK, _ALL = 0.35, 0.95
 """Cost of a look where it was not measured; cost of a look and gain of a shortcut frame together: in teacher frames."""
 _KEPT = 10_000
 """Frames whose estimates are kept."""
-_CREDIT, _SLACK = 0.7, 0.03
+_CREDIT, _SLACK = 0.7, 0.02
 """Teacher frames that looks may cost at most without a gain: at once, and per frame of the video."""
 
 
@@ -141,19 +140,23 @@ class Quality(RefreshPolicy):
 
     def estimate(self, unexplained: float) -> float:
         """Return the expected PSNR in dB of a prediction, by the latest audits."""
-        level = fmean(self._seen) if self._seen else math.nan if self.level is None else self.level
-        return round(level + self._part(unexplained), 6)
+        return round((_recent(self._seen) if self._seen else self._calibrated) + self._part(unexplained), 6)
+
+    @property
+    def _calibrated(self) -> float:
+        """The level before the first audit."""
+        return math.nan if self.level is None else self.level
 
     def _part(self, unexplained: float) -> float:
         """The signal's share of the estimate, in dB."""
         return self.slope * decibels(unexplained)
 
     def _level(self) -> float:
-        """The mean of the last audits' levels; the lowest if they disagree: right after a flash one may mislead."""
+        """What the last audits say; the lowest of them if the newest disagrees: right after a flash one may mislead."""
         if not self._levels:
-            return math.nan if self.level is None else self.level
-        low, high = min(self._levels), max(self._levels)
-        return fmean(self._levels) if high - low < _AGREE else low
+            return self._calibrated
+        near = [level for level in self._levels if abs(level - self._levels[-1]) < _AGREE]
+        return _recent(near) if len(near) > 1 or len(self._levels) == 1 else min(self._levels)
 
     def __call__(self, look: Look) -> str:
         """Return "estimate", "cut", "audit", "unreachable", or nothing if the frame may be a shortcut frame."""
@@ -205,14 +208,14 @@ class Quality(RefreshPolicy):
         if self._levels and counts:
             self._margin = max(0.0, self._margin + _STEP * (missed - (1 - self.share)))
         if self._seen:  # the frames since the last audit lie between two audits: take the mean of what both say
-            self._settle((psnr - part - fmean(self._seen)) / 2)
+            self._settle((psnr - part - _recent(self._seen)) / 2)
         self._seen = [*self._seen, psnr - part][-_LEVELS:]
         if not self._levels and abs(psnr - part - self._former) < _AGREE:
             self._needed = 1  # after a cut, one audit will do if it finds the level of before
         if counts or len(self._levels) < self._needed:
             self._levels = [*self._levels, psnr - part][-_LEVELS:]
         if psnr - self._margin >= self.target:
-            self._lost = 0.0  # it would have held: looking pays here
+            self._lost = max(0.0, self._lost - _LOOK)  # it would have held: looking pays here
         if look.distance == 1:
             self._best = psnr if self._best is None else max(self._best, psnr)
 
@@ -266,7 +269,7 @@ class Speed(RefreshPolicy):
         signal = decibels(unexplained(look.predictions))
         self._threshold = signal if self._threshold is None else self._threshold
         due = look.distance >= self.interval or signal > self._threshold
-        self._threshold += (due - share) * 2 * _STEP  # so that a share of the frames lies above it
+        self._threshold += due - share  # so that a share of the frames lies above it
         return "budget" if due else ""
 
     def _share(self, teacher: float | None, shortcut: float | None) -> float:
@@ -275,6 +278,12 @@ class Speed(RefreshPolicy):
             return 1 / self.interval
         full = teacher + shortcut  # the policy looks at every frame
         return min(1.0, max(0.0, (teacher / self.target - shortcut) / (full - shortcut)))
+
+
+def _recent(levels: Sequence[float]) -> float:
+    """The mean of some levels, in which each counts twice as much as the one before it."""
+    weights = [2**place for place in range(len(levels))]
+    return sum(level * weight for level, weight in zip(levels, weights, strict=True)) / sum(weights)
 
 
 def unexplained(predictions: Iterable[Prediction]) -> float:
