@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from tests.policies import Unexplained
 from torch import Tensor, nn
 
@@ -51,6 +52,54 @@ def test_a_fixed_interval_is_the_nearer_reference(model: shortcutv2v.ShortcutV2V
     found = play(model.stream(refresh=interval), clip)
     assert [distance for _, distance in found] == [distance for _, distance in expected]
     assert all(torch.equal(a, b) for (a, _), (b, _) in zip(found, expected, strict=True))
+
+
+@pytest.mark.parametrize("interval", [1, 2, 3, 4])
+@pytest.mark.parametrize("length", [1, 2, 4, 6, 7, 13])
+@torch.no_grad()
+def test_two_references_are_mixed_by_what_each_leaves_unexplained(
+    model: shortcutv2v.ShortcutV2V, interval: int, length: int
+) -> None:
+    clip, gap = torch.rand(length, 1, 3, 24, 40), 2 * interval - 1
+    places = list(range(0, length, gap))
+    if length - 1 - places[-1] >= interval:
+        places.append(length - 1)
+    references = {place: model.reference(clip[place])[1] for place in places}
+    found = play(model.stream(refresh=shortcutv2v.BothSides(interval)), clip)
+    assert len(found) == length
+    for t, (output, distance) in enumerate(found):
+        around = [references[max(p for p in places if p <= t)], *(references[p] for p in places if p > t)][:2]
+        if distance == 0:
+            assert t in places
+            assert torch.equal(output, model.teacher(clip[t]))
+        elif len(around) == 1:
+            assert torch.equal(output, model.shortcut(around[0], clip[t]))
+        else:
+            carry = model.head(clip[t])
+            after, before = (model.analyse(reference, carry)[0] for reference in reversed(around))
+            wrong = [
+                F.avg_pool2d(
+                    F.avg_pool2d((p.f_hat - p.f_star)[..., ::2, ::2].square().mean(1, keepdim=True), 4, ceil_mode=True),
+                    3,
+                    stride=1,
+                    padding=1,
+                    count_include_pad=False,
+                )
+                for p in (after, before)
+            ]
+            share = F.interpolate(wrong[1] / sum(wrong), size=(24, 40), mode="bilinear")
+            expected = model.tail(carry, (share * after.f_hat + (1 - share) * before.f_hat,))
+            assert torch.allclose(output, expected, atol=1e-5)
+            assert not torch.equal(output, model.shortcut(around[0], clip[t]))
+
+
+@torch.no_grad()
+def test_of_two_references_the_right_one_counts(model: shortcutv2v.ShortcutV2V) -> None:
+    """A scene cut between two references: every frame has one of its own scene, whose prediction is exact."""
+    scenes = [torch.rand(1, 3, 64, 64) for _ in range(2)]
+    clip = torch.stack([scenes[t >= 3] for t in range(7)])
+    for (output, _), frame in zip(play(model.stream(refresh=shortcutv2v.BothSides(4)), clip), clip, strict=True):
+        assert torch.allclose(output, model.teacher(frame), atol=1e-4)
 
 
 @pytest.mark.parametrize("limit", [0.0, 0.004, 0.006, 0.01, 1e9])

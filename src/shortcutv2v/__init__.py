@@ -19,7 +19,7 @@ if TYPE_CHECKING or importlib.util.find_spec("torch"):
     from shortcutv2v.cuts import suggest_cuts
     from shortcutv2v.errors import ShortcutError
     from shortcutv2v.model import ShortcutV2V
-    from shortcutv2v.refresh import Every, Look, RefreshPolicy
+    from shortcutv2v.refresh import BothSides, Every, Look, RefreshPolicy
     from shortcutv2v.stream import Stream
     from shortcutv2v.types import Carry, Reference
     from shortcutv2v.wrap import wrap
@@ -27,6 +27,7 @@ if TYPE_CHECKING or importlib.util.find_spec("torch"):
 
 __all__ = [
     "Adapter",
+    "BothSides",
     "Carry",
     "Every",
     "Look",

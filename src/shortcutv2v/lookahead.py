@@ -19,6 +19,7 @@ from shortcutv2v.graph import keep
 from shortcutv2v.rolling import RollingStream
 from shortcutv2v.step import Step
 from shortcutv2v.stream import Stream
+from shortcutv2v.types import Reference
 
 __all__ = ["LookAhead"]
 
@@ -31,8 +32,9 @@ class LookAhead:
     From a reference on, frames are predicted forwards until the policy refuses one, or half of its `gap` is reached.
     The next reference lies as far again after that frame, and the frames between are predicted backwards from it. A
     frame that is refused from both sides gets a full pass, and serves the frames before it as a reference. With a
-    fixed interval n, references lie 2n - 1 frames apart, and every frame is predicted from the nearer one: no frame is
-    farther from its reference than in a causal stream. At most `gap` frames are held.
+    fixed interval n, references lie 2n - 1 frames apart, and every frame is predicted from the nearer one, or from both
+    if the policy is `BothSides`: no frame is farther from its reference than in a causal stream. At most `gap` frames
+    are held.
 
     Args:
         stream: decides, keeps the reference and records what happens: `stream.distance` and `stream.summary()` are
@@ -95,7 +97,11 @@ class LookAhead:
         if not serves:
             self._full(buffer[0], self.stream.stale(buffer[0].carry))
             return 1
-        ends = len(serves) < self.stream.policies[0].interval  # only where the video, its size or a condition does
+        policy = self.stream.policies[0]
+        ends = len(serves) < policy.interval  # only where the video, its size or a condition does
+        if policy.both and not ends:
+            self._from_both(serves)
+            return len(serves)
         limit = len(serves) if ends else len(serves) // 2
         reached = self._forwards(serves[:limit])
         if reached == len(serves):
@@ -127,10 +133,22 @@ class LookAhead:
             distance += 1
         self.stream.reference = last
 
-    def _look(self, frame: Step, distance: int, ask: bool = True) -> None:
+    def _from_both(self, frames: list[Step]) -> None:
+        """Make the last frame a reference, and predict the others from it and from the one before them all."""
+        before, count = self.stream.reference, len(frames)
+        self._full(frames[-1], "distance")
+        after = self.stream.reference
+        for number, frame in enumerate(frames[:-1]):
+            self.stream.reference = after
+            self._look(frame, min(number + 1, count - 1 - number), ask=False, also=before if after else None)
+            if not frame.attempt():
+                self._full(frame, frame.rows[0].reason)
+        self.stream.reference = after
+
+    def _look(self, frame: Step, distance: int, ask: bool = True, also: Reference | None = None) -> None:
         self.stream.distances = (distance - 1,)
         frame.resume()
-        frame.look(ask)
+        frame.look(ask, also)
 
     def _predict(self, frame: Step, distance: int) -> bool:
         """Predict a frame; return False, with the reason in its row, if it needs a full pass instead."""

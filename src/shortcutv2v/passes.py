@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from shortcutv2v.blocks import Prediction, ShortcutBlock
+from shortcutv2v.blocks import Prediction, ShortcutBlock, from_both
 from shortcutv2v.blocks.alignment import laid_out_like
 from shortcutv2v.errors import InputError
 from shortcutv2v.graph import Capture, Cut, keep
@@ -169,8 +169,13 @@ class Passes(LazyBlocks):
         )
         return predicted + reference.f[len(predicted) :]
 
-    def analyse(self, reference: Reference, carry: Carry) -> tuple[Prediction, ...]:
-        """Predict as `predict` does; return a full `Prediction` per branch, for losses, policies and pictures."""
+    def analyse(self, reference: Reference, carry: Carry, also: Reference | None = None) -> tuple[Prediction, ...]:
+        """Predict as `predict` does; return a full `Prediction` per branch, for losses, policies and pictures.
+
+        With another reference, `also`, the block runs twice, and the predictions are mixed, see `blocks.from_both`.
+        """
+        if also is not None:
+            return tuple(map(from_both, self.analyse(reference, carry), self.analyse(also, carry)))
         _check_fits(reference, carry)
         made = [block.analyse(reference.state[i], block.own_dtype(carry.a[i])) for i, block in enumerate(self.blocks)]
         return tuple(

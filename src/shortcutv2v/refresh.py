@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 from shortcutv2v.errors import InputError, check_number, near_matches
 from shortcutv2v.look import Look
 
-__all__ = ["Every", "Function", "Look", "RefreshPolicy", "as_policy", "from_recipe", "to_recipe"]
+__all__ = ["BothSides", "Every", "Function", "Look", "RefreshPolicy", "as_policy", "from_recipe", "to_recipe"]
 
 DEFAULT_INTERVAL = 3
 
@@ -57,6 +57,8 @@ class RefreshPolicy(ABC):
     """True if the policy itself sees when a frame is too far from its reference, so that no warning is needed."""
     audits: ClassVar[bool] = False
     """True if the policy wants to know what the predictions of refreshed frames, at which it looked, were worth."""
+    both: ClassVar[bool] = False
+    """True if look-ahead makes every frame of both references around it, instead of asking about the nearer one."""
     interval: int
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -118,6 +120,25 @@ class Every(RefreshPolicy):
     def __call__(self, look: Look) -> bool:
         """Return whether the distance has reached the interval."""
         return look.distance >= self.interval
+
+
+@dataclass
+class BothSides(Every):
+    """Predict every frame from the references before and after it, where the whole video is at hand.
+
+    The references lie 2 `interval` - 1 frames apart, as `LookAhead` places them for `Every(interval)`. The block runs
+    twice for a frame, and the two predictions are mixed, see `blocks.from_both`. A causal stream has no reference after
+    a frame: there, this is `Every(interval)`.
+
+    Raises:
+        InputError: `interval` is no whole number of at least 1.
+
+    Examples:
+        >>> BothSides(4).gap
+        7
+    """
+
+    both: ClassVar[bool] = True
 
 
 @dataclass

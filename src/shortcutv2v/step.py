@@ -16,7 +16,7 @@ from shortcutv2v.graph import keep
 from shortcutv2v.refresh import Look, reason_of
 from shortcutv2v.rows import finite, joined, rows_of, select
 from shortcutv2v.summary import psnr
-from shortcutv2v.types import Carry
+from shortcutv2v.types import Carry, Reference
 
 if TYPE_CHECKING:
     from shortcutv2v.stream import Stream
@@ -90,6 +90,7 @@ class Step:
         self._groups = [self._all] if self._alone else [[number] for number in self._all]
         self.outputs: list[Any] = [None] * len(streams)
         self._repeated: list[int] = []
+        self._both = False
         self.spend(self._all)
 
     def __call__(self) -> list[Any]:
@@ -100,16 +101,20 @@ class Step:
         self.count()
         return self.outputs
 
-    def look(self, ask: bool = True) -> None:
-        """Find the rows whose reference serves, make their looks, and ask their policies unless told not to."""
+    def look(self, ask: bool = True, also: Reference | None = None) -> None:
+        """Find the rows whose reference serves, make their looks, and ask their policies unless told not to.
+
+        Predictions are made from another reference, `also`, too, if one is given.
+        """
         rows, n, model, a = self.rows, len(self.rows), self.model, Carry(self.carry.a, (), self.carry.signature)
         for group in self._groups:
             reason = rows[group[0]].stream.stale(select(self.carry, n, group))
             for number in group:
                 rows[number].look, rows[number].reason = None, reason
         known = [number for number in self._all if not rows[number].reason]
+        self._both = also is not None and bool(known)
         refer = self._references(known)  # none of this leads back to the step: no cycle keeps its memory
-        self._analyse = cache(lambda: model.analyse(refer(), select(a, n, known)))
+        self._analyse = cache(lambda: model.analyse(refer(), select(a, n, known), also))
         self.spend(self._all)
         for place, number in enumerate(known):
             row, own = rows[number], number if self._alone else 0
@@ -195,7 +200,7 @@ class Step:
         """`f` as the block predicts it, of the rows that are shown; of all rows if the block has run for a look."""
         rows, n, a = self.rows, len(self.rows), Carry(self.carry.a, (), self.carry.signature)
         known = [number for number in chosen if rows[number].look]
-        if any(rows[number].looked(audit) for number in known):
+        if self._both or any(rows[number].looked(audit) for number in known):
             return known, self.model.compose(self._references(known)(), select(a, n, known), self._analyse())
         shown = [number for number in known if rows[number].predicted]
         return shown, self.model.predict(self._references(shown)(), select(a, n, shown)) if shown else ()

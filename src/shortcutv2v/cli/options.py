@@ -147,8 +147,7 @@ def parse(parser: ArgumentParser, argv: Sequence[str]) -> Any:
             raise InputError(f"unknown option {name}{hint}; see {parser.prog} --help")
     try:
         options = parser.parse_args(list(argv))
-        make = getattr(parser, "instantiate", None) or parser.instantiate_classes  # renamed in jsonargparse 4.49
-        return options, make(options)
+        return options, parser.instantiate(options)
     except (argparse.ArgumentError, ValueError) as error:
         said = _innermost(error) or f"{' '.join(str(error).split())}; see {parser.prog} --help"
         raise InputError(said) from error
