@@ -98,6 +98,9 @@ def test_the_end_says_how_fast(adapter: str, clip: Path, tmp_path: Path, capsys:
     assert rate == pytest.approx(20 / seconds, rel=0.2)
     assert slowest >= 200 > short
     assert 1.3 < speed < 5
+    assert main(["translate", str(clip), str(tmp_path / "both.mp4"), *options, *block, "--both"]) == 0
+    assert "both.mp4: 20 frames: 15 shortcut, 5 full (first 1, distance 4)" in capsys.readouterr().out
+    assert (tmp_path / "both.mp4").read_bytes() != (tmp_path / "out.mp4").read_bytes()
 
 
 @pytest.mark.parametrize(
@@ -107,6 +110,8 @@ def test_the_end_says_how_fast(adapter: str, clip: Path, tmp_path: Path, capsys:
         (["--speed", "0.5"], "speed must be a number above 1"),
         (["--speed", "2", "--quality", "40"], "give one of --quality, --speed"),
         (["--quality", "40", "--interval", "2"], "give one of --interval, --quality"),
+        (["--both"], "--both goes with --interval"),
+        (["--both", "--interval", "2", "--no-lookahead"], "without --live, --windows and --no-lookahead"),
     ],
 )
 def test_goals_that_are_refused(

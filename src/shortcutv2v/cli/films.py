@@ -67,12 +67,12 @@ def _job(options: argparse.Namespace, goal: dict[str, Any]) -> Job:
     adapter, goal = open_adapter(options), dict(goal)
     settings = {
         **goal,
-        **{name: getattr(options, name) for name in ("adapter", "cut", "size", "crf", "tone_map", "dtype")},
+        **{name: getattr(options, name) for name in ("adapter", "cut", "size", "crf", "tone_map", "dtype", "both")},
     }
     settings |= {"set": options.set, "lookahead": options.lookahead, "audio": not options.no_audio, "block": None}
     model = None
     if options.block:
-        model = load_model(options.block, adapter, goal.pop("interval", None))
+        model = load_model(options.block, adapter, goal.pop("interval", None), options.both)
         settings["block"] = json.loads((options.block / "shortcut.json").read_text())["weights"]
     player = functools.partial(Translator, adapter, model, lookahead=options.lookahead, **goal)
     stream = player().stream

@@ -159,6 +159,11 @@ def _add_translate(verb: argparse.ArgumentParser) -> None:
     )
     verb.add_argument("--speed", type=float, help="times as fast as the teacher, at the best quality that allows")
     verb.add_argument(
+        "--both",
+        action="store_true",
+        help="with --interval: predict every frame from the references before and after it; dearer and better",
+    )
+    verb.add_argument(
         "--no-lookahead",
         dest="lookahead",
         action="store_false",

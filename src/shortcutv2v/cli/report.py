@@ -63,7 +63,7 @@ def report_run(options: argparse.Namespace, model: ShortcutV2V, adapter: Adapter
     """Write the page about a run of `translate`: the same clip, goal and direction of time, beside the teacher."""
     goal = {name: value for name in ("quality", "speed") if (value := getattr(options, name)) is not None}
     shown = [f"{name} {value}" for name, value in {"interval": options.interval, **goal}.items() if value is not None]
-    goals = {", ".join(shown) or "the block's own policy": goal}
+    goals = {", ".join([*shown, *(["from both sides"] if options.both else [])]) or "the block's own policy": goal}
     setting = Setting(float(clip.rate), adapter)
     write(options.report, model, clip, start, setting, goals=goals, lookahead=options.lookahead)
 

@@ -16,7 +16,7 @@ from shortcutv2v.bar import say
 from shortcutv2v.cli.adapters import find_adapter
 from shortcutv2v.errors import InputError, near_matches
 from shortcutv2v.model import ShortcutV2V
-from shortcutv2v.refresh import Every
+from shortcutv2v.refresh import BothSides, Every
 
 _LARGEST = 16384
 """Pixels of a side; no codec of ours writes larger pictures."""
@@ -61,13 +61,17 @@ def _set_precision(adapter: Adapter, name: str | None, frames: Iterable[Tensor] 
         precision.cast(adapter, name)
 
 
-def load_model(folder: Path, adapter: Adapter, interval: int | None = None) -> ShortcutV2V:
+def load_model(folder: Path, adapter: Adapter, interval: int | None = None, both: bool = False) -> ShortcutV2V:
     """Return the model saved in `folder`, around the adapter's teacher."""
     model = checkpoint.load(folder, adapter.teacher)
     if interval is not None:
         if not 1 <= interval <= LONGEST:
             raise InputError(f"--interval {interval}: expected a whole number from 1 to {LONGEST}")
-        model.refresh = Every(interval)
+        if both and adapter.recurrent:
+            raise InputError(
+                "--both: this teacher reads its last outputs, so no frame can be made before those before it"
+            )
+        model.refresh = BothSides(interval) if both else Every(interval)
     return model
 
 

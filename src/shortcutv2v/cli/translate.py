@@ -35,6 +35,8 @@ def run(options: argparse.Namespace) -> None:
     check_report(options)
     if len(goal) > 1:
         raise InputError(f"give one of {', '.join(f'--{name}' for name in goal)}")
+    if options.both and ("interval" not in goal or options.live or options.windows or not options.lookahead):
+        raise InputError("--both goes with --interval, and without --live, --windows and --no-lookahead")
     if options.live:
         from shortcutv2v.cli import live
 
@@ -77,7 +79,7 @@ def _translate(options: argparse.Namespace, goal: dict[str, Any], source: Any, t
     size, raw = frame_size(options.size), options.raw if isinstance(source, video.StandardInput) else None
     with video.open(source, size=size, start=start, stop=stop, tone_map=options.tone_map, raw=raw) as clip:
         adapter = open_adapter(options, clip if again else None)
-        model = load_model(options.block, adapter, goal.pop("interval", None)) if options.block else None
+        model = load_model(options.block, adapter, goal.pop("interval", None), options.both) if options.block else None
         if options.windows:
             model, goal["windows"] = model or _untrained(adapter), True
         translator = Translator(adapter, model, lookahead=options.lookahead, **goal)
