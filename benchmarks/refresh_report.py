@@ -23,7 +23,8 @@ def save(name: str, found: Any) -> None:
 def table() -> Iterator[str]:
     """All results as Markdown."""
     found = load("modes")
-    for name, modes in found.items():
+    narrow = {f"{name}, half the width": modes for name, modes in load("narrow").items()}
+    for name, modes in {**found, **narrow}.items():
         yield f"\n**{name}**, {next(iter(modes.values()))['frames']} frames\n"
         yield "| mode | full passes | mean dB | 5 % below | worst | estimated | times as fast | held |"
         yield "|---|---:|---:|---:|---:|---:|---:|---:|"
@@ -36,20 +37,23 @@ def table() -> Iterator[str]:
     splices = load("splices")
     if splices:
         yield f"\n**{len(splices)} splices**, {SPLICED:g} dB asked for\n"
-        yield "| kind | splices | shortcut frames | held | ghosts | most needless refreshes |"
-        yield "|---|---:|---:|---:|---:|---:|"
+        yield "| kind | splices | shortcut frames | held | ghosts | most needless at the splice | in the clip |"
+        yield "|---|---:|---:|---:|---:|---:|---:|"
         for kind in ("cut", "fade", "flash"):
             these = [each for each in splices if each["kind"] == kind]
             values = [value for each in these for value in each["psnr"]]
             share = f"{fmean(value >= SPLICED for value in values):.0%}" if values else ""
-            counts = f"{sum(each['ghosts'] for each in these)} | {max(each['needless'] for each in these)}"
-            yield f"| {kind} | {len(these)} | {len(values)} | {share} | {counts} |"
+            most = (str(max(each[count] for each in these)) for count in ("needless", "needless everywhere"))
+            ghosts = sum(each["ghosts"] for each in these)
+            yield f"| {kind} | {len(these)} | {len(values)} | {share} | {ghosts} | {' | '.join(most)} |"
+        within = sum(each["needless"] <= 2 for each in splices)
+        yield f"\nAt most two needless refreshes at the splice: {within} of {len(splices)}"
 
 
 def _fewer(found: dict[str, Any]) -> Iterator[str]:
     yield "\nFull passes of a mode, and of the best fixed interval whose 5th percentile is as high. For a mode with"
-    yield "references on both sides that is the best of all intervals, causal or not. Often none but 1 is as good, the"
-    yield "teacher on every frame.\n"
+    yield "references on both sides that is the best of all intervals, causal or not, without those whose frames are"
+    yield "made of two predictions. Often none but 1 is as good, the teacher on every frame.\n"
     yield "| clip | mode | fixed interval | mode | fewer |"
     yield "|---|---|---:|---:|---:|"
     saved: dict[str, list[float]] = {"causal": [], "both sides": []}
@@ -69,7 +73,8 @@ def _fewer(found: dict[str, Any]) -> Iterator[str]:
 
 def alike(modes: dict[str, Any], about: dict[str, Any], both: bool) -> int:
     """Fewest full passes of a fixed interval whose 5th percentile is as high."""
-    fixed = [each for mode, each in modes.items() if mode.startswith("interval") and (both or "both" not in mode)]
+    unlike = "from both" if both else "both"
+    fixed = [each for mode, each in modes.items() if mode.startswith("interval") and unlike not in mode]
     return min([each["full"] for each in fixed if each["low"] >= about["low"]], default=int(about["frames"]))
 
 
@@ -97,7 +102,8 @@ def plot() -> None:
     FigureCanvasAgg(figure)
     kinds = {
         "fixed interval": ("o-", lambda mode: mode.startswith("interval") and "both" not in mode),
-        "fixed interval, both sides": ("s-", lambda mode: mode.startswith("interval") and "both" in mode),
+        "fixed interval, both sides": ("s-", lambda mode: mode.startswith("interval") and "both sides" in mode),
+        "fixed interval, from both": ("v-", lambda mode: mode.startswith("interval") and "from both" in mode),
         "quality": ("^--", lambda mode: mode.startswith("quality") and "both" not in mode),
         "quality, both sides": ("D--", lambda mode: mode.startswith("quality") and "both" in mode),
         "reuse at 3": ("x", lambda mode: mode.startswith("reuse")),
