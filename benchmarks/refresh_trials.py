@@ -35,7 +35,7 @@ from benchmarks.refresh_report import RESULTS
 
 import shortcutv2v
 from shortcutv2v import ShortcutV2V
-from shortcutv2v.blocks import Prediction, from_both
+from shortcutv2v.blocks import Prediction
 from shortcutv2v.cli.adapters import find_adapter
 from shortcutv2v.quality import Calibration
 from shortcutv2v.summary import psnr
@@ -101,7 +101,8 @@ def both_sides(clip: Clip) -> Iterator[list[str]]:
                 before, after = t // gap * gap, t // gap * gap + gap
                 a, b = (clip.predict(clip.references[at], t) for at in (before, after))
                 nearer.append(clip.quality((a if t - before <= after - t else b).f_hat, t))
-                both.append(clip.quality(from_both(a, b).f_hat, t))
+                (mixed,) = clip.model.analyse(clip.references[before], clip.carries[t], clip.references[after])
+                both.append(clip.quality(mixed.f_hat, t))
         yield [str(gap), *(f"{fmean(values):.2f} / {min(values):.2f}" for values in (nearer, both))]
 
 

@@ -57,9 +57,8 @@ def test_a_fixed_interval_is_the_nearer_reference(model: shortcutv2v.ShortcutV2V
 @pytest.mark.parametrize("interval", [1, 2, 3, 4])
 @pytest.mark.parametrize("length", [1, 2, 4, 6, 7, 13])
 @torch.no_grad()
-def test_two_references_are_mixed_by_what_each_leaves_unexplained(
-    model: shortcutv2v.ShortcutV2V, interval: int, length: int
-) -> None:
+def test_two_references_are_mixed_by_what_each_leaves_unexplained(chain: nn.Module, interval: int, length: int) -> None:
+    model = shortcutv2v.wrap(chain.eval(), "1", "4", variant="paper", example_inputs=(torch.rand(1, 3, 24, 40),)).eval()
     clip, gap = torch.rand(length, 1, 3, 24, 40), 2 * interval - 1
     places = list(range(0, length, gap))
     if length - 1 - places[-1] >= interval:

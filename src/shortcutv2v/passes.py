@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from shortcutv2v.blocks import Prediction, ShortcutBlock, from_both
+from shortcutv2v.blocks import Prediction, ShortcutBlock
 from shortcutv2v.blocks.alignment import laid_out_like
 from shortcutv2v.errors import InputError
 from shortcutv2v.graph import Capture, Cut, keep
@@ -172,12 +172,16 @@ class Passes(LazyBlocks):
     def analyse(self, reference: Reference, carry: Carry, also: Reference | None = None) -> tuple[Prediction, ...]:
         """Predict as `predict` does; return a full `Prediction` per branch, for losses, policies and pictures.
 
-        With another reference, `also`, the block runs twice, and the predictions are mixed, see `blocks.from_both`.
+        With another reference, `also`, predictions are made of both, see `ShortcutBlock.analyse_both`.
         """
-        if also is not None:
-            return tuple(map(from_both, self.analyse(reference, carry), self.analyse(also, carry)))
+        inputs = [block.own_dtype(a) for block, a in zip(self.blocks, carry.a, strict=True)]
         _check_fits(reference, carry)
-        made = [block.analyse(reference.state[i], block.own_dtype(carry.a[i])) for i, block in enumerate(self.blocks)]
+        if also is None:
+            made = [block.analyse(*x) for block, *x in zip(self.blocks, reference.state, inputs, strict=True)]
+        else:
+            _check_fits(also, carry)
+            states = reference.state, also.state
+            made = [block.analyse_both(*x) for block, *x in zip(self.blocks, *states, inputs, strict=True)]
         return tuple(
             one._replace(f_hat=_cast(one.f_hat, reference, carry, i), f_star=_cast(one.f_star, reference, carry, i))
             for i, one in enumerate(made)

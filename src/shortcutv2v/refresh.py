@@ -126,8 +126,8 @@ class Every(RefreshPolicy):
 class BothSides(Every):
     """Predict every frame from the references before and after it, where the whole video is at hand.
 
-    The references lie 2 `interval` - 1 frames apart, as `LookAhead` places them for `Every(interval)`. The block runs
-    twice for a frame, and the two predictions are mixed, see `blocks.from_both`. A causal stream has no reference after
+    The references lie 2 `interval` - 1 frames apart, as `LookAhead` places them for `Every(interval)`. They are
+    mixed place by place, see `ShortcutBlock.analyse_both`; a frame takes longer. A causal stream has no reference after
     a frame: there, this is `Every(interval)`.
 
     Raises:

@@ -9,7 +9,6 @@ from shortcutv2v.blocks.ablations import (
 from shortcutv2v.blocks.alignment import GlobalAlignment, OffsetGenerator
 from shortcutv2v.blocks.base import DEFAULT_VARIANT, Prediction, ShortcutBlock, default_width
 from shortcutv2v.blocks.blend import AdaBD
-from shortcutv2v.blocks.both import from_both
 from shortcutv2v.blocks.flow import FlowBlock, MotionGenerator
 from shortcutv2v.blocks.hetconv import HetConv2d
 from shortcutv2v.blocks.paper import PaperBlock
@@ -30,5 +29,4 @@ __all__ = [
     "WithoutCurrentBlock",
     "WithoutReferenceBlock",
     "default_width",
-    "from_both",
 ]

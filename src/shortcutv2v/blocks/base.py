@@ -10,6 +10,8 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from shortcutv2v.blocks.alignment import resize
+from shortcutv2v.blocks.both import share_of_second
 from shortcutv2v.errors import InputError
 
 __all__ = ["DEFAULT_VARIANT", "Prediction", "ShortcutBlock", "default_width"]
@@ -20,7 +22,10 @@ DEFAULT_VARIANT = "flow"
 _WIDTH_AT_THE_END = 32
 """Most channels that a block gets by default where `f` is narrow."""
 
-_COMPILED = ("encode_reference", "predict", "analyse")
+_COMPILED = ("encode_reference", "predict", "analyse", "analyse_both")
+
+_CELL = 8
+"""Pixels of the cells in which two references are weighed."""
 
 
 def default_width(a_channels: int, f_channels: int) -> int:
@@ -202,6 +207,25 @@ class ShortcutBlock(nn.Module, metaclass=_Choice):
         """Predict as `predict` does, and return the intermediate results, too."""
         raise NotImplementedError
 
+    def analyse_both(self, first: Any, second: Any, a_t: Tensor) -> Prediction:
+        """Predict from two references, each of which counts where it leaves less unexplained.
+
+        Here, `analyse` runs for each, and `f_hat` is mixed by the sizes of `f_hat - f_star`; variants may do it in one.
+
+        Args:
+            first: the state of one reference, from `encode_reference`.
+            second: that of the other.
+            a_t: (B, C_a, H, W).
+
+        Returns:
+            The mixed `f_hat`, and the rest of one of them.
+        """
+        one, other = self.analyse(first, a_t), self.analyse(second, a_t)
+        share = share_of_second(one.f_hat - one.f_star, other.f_hat - other.f_star, _CELL)
+        return one._replace(
+            f_hat=torch.lerp(one.f_hat, other.f_hat, resize(share, (one.f_hat.shape[-2], one.f_hat.shape[-1])))
+        )
+
     def own_dtype(self, x: Tensor) -> Tensor:
         """Return a feature map in the dtype of the block's weights; under autocast as it is.
 
@@ -217,7 +241,7 @@ class ShortcutBlock(nn.Module, metaclass=_Choice):
         return self.predict(self.encode_reference(f_ref, a_ref), a_t)
 
     def compile(self, **options: Any) -> None:
-        """Compile `encode_reference`, `predict` and `analyse` with `torch.compile(**options)`.
+        """Compile `encode_reference`, `predict`, `analyse` and `analyse_both` with `torch.compile(**options)`.
 
         A copy or a pickle of the block is not compiled.
         """

@@ -23,9 +23,12 @@ from shortcutv2v.blocks.alignment import (
     resize,
 )
 from shortcutv2v.blocks.base import Prediction, ShortcutBlock
+from shortcutv2v.blocks.both import share_of_second
 from shortcutv2v.blocks.hetconv import HetConv2d, is_plain
 
 _Layer = TypeVar("_Layer", nn.Conv2d, nn.ConvTranspose2d)
+_CELL = 4
+"""Pixels, of half the resolution, of the cells in which two references are weighed."""
 
 __all__ = ["FlowBlock", "FlowState", "MotionGenerator", "stay_inside"]
 
@@ -42,6 +45,16 @@ class FlowState(NamedTuple):
     halves: Tensor
     reduced_a: Tensor
     a_down: Tensor
+
+
+class _Aligned(NamedTuple):
+    """Motion, and a reference warped along it: `halves`, `f` and the detail of `a` as in `FlowState`."""
+
+    global_offset: Tensor
+    local_offset: Tensor
+    halves: Tensor
+    f: Tensor
+    detail: Tensor
 
 
 class MotionGenerator(nn.Module):
@@ -131,19 +144,40 @@ class FlowBlock(ShortcutBlock):
         """See the base class; `f_star` is the warped reference."""
         a_t = channels_last(a_t)
         current = self.reduce_a(a_t)
+        return self._corrected(self._align(state, current), current, a_t)
+
+    def analyse_both(self, first: FlowState, second: FlowState, a_t: Tensor) -> Prediction:
+        """See the base class: both references are aligned and mixed by `d`; motion runs twice, the correction once."""
+        a_t = channels_last(a_t)
+        current = self.reduce_a(a_t)
+        one, other = (self._align(state, current) for state in (first, second))
+        share = share_of_second(*(current - warped.halves.chunk(2, 1)[1] for warped in (one, other)), _CELL)
+        small, large = (resize(share, (x.shape[-2], x.shape[-1])) for x in (current, a_t))
+        mixed = one._replace(
+            halves=torch.lerp(one.halves, other.halves, small),
+            f=torch.lerp(one.f, other.f, large),
+            detail=torch.lerp(one.detail, other.detail, large),
+        )
+        return self._corrected(mixed, current, a_t)
+
+    def _align(self, state: FlowState, current: Tensor) -> _Aligned:
+        """Find the motion, and warp the reference along it."""
         global_offset, local_offset, motion = self._motion(state, current)
-        aligned, detail = self._warp(state, motion)
-        f_ref, a_ref = ops.warp(state.halves, motion).chunk(2, 1)
+        return _Aligned(global_offset, local_offset, ops.warp(state.halves, motion), *self._warp(state, motion))
+
+    def _corrected(self, reference: _Aligned, current: Tensor, a_t: Tensor) -> Prediction:
+        """Add what motion does not explain."""
+        f_ref, a_ref = reference.halves.chunk(2, 1)
         gate, linear = self.change(current - a_ref).chunk(2, 1)
         context = F.relu(self.context(torch.cat((current, f_ref), 1)))
-        changed = self.detail(a_t) - detail
+        changed = self.detail(a_t) - reference.detail
         changed = torch.cat((changed, changed * _crop(_doubled(self.detail_gate, context), changed)), 1)
         f_hat = _sum(
-            _crop(_doubled(self.reconstruct, context * gate + linear), aligned),
+            _crop(_doubled(self.reconstruct, context * gate + linear), reference.f),
             self.reconstruct_detail(changed),
-            aligned,
+            reference.f,
         )
-        return Prediction(f_hat, aligned, global_offset, local_offset, None)
+        return Prediction(f_hat, reference.f, reference.global_offset, reference.local_offset, None)
 
     def _motion(self, state: FlowState, current: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return `dp_g`, `dp_l`, and the motion that they add up to, (B, 2, H/2, W/2), in pixels of that size."""

@@ -169,13 +169,13 @@ def bars(values: Mapping[str, Mapping[str, float]], unit: str, label: str, width
     """Draw one stacked bar per row: row -> part -> value."""
     parts = list(dict.fromkeys(part for row in values.values() for part in row))
     with style(width, 0.9 + 0.5 * len(values)) as (figure, axes):
-        for row, found in values.items():
+        for number, (row, found) in enumerate(values.items()):
             left = 0.0
             for part, value in found.items():
                 colour = COLOURS[f"c{parts.index(part) % 6}"]
                 axes.barh(row, value, left=left, color=colour, height=0.62)
                 left += value
-            axes.annotate(f"{left:.3g}", (left, row), (4, 0), textcoords="offset points", va="center", fontsize=9)
+            axes.annotate(f"{left:.3g}", (left, number), (4, 0), textcoords="offset points", va="center", fontsize=9)
         for part in parts:
             axes.barh(next(iter(values)), 0, color=COLOURS[f"c{parts.index(part) % 6}"], label=part)
         axes.invert_yaxis()
