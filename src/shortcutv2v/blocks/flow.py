@@ -151,7 +151,8 @@ class FlowBlock(ShortcutBlock):
         a_t = channels_last(a_t)
         current = self.reduce_a(a_t)
         one, other = (self._align(state, current) for state in (first, second))
-        share = share_of_second(*(current - warped.halves.chunk(2, 1)[1] for warped in (one, other)), _CELL)
+        left, right = (current - warped.halves.chunk(2, 1)[1] for warped in (one, other))
+        share = share_of_second(left, right, _CELL)
         small, large = (resize(share, (x.shape[-2], x.shape[-1])) for x in (current, a_t))
         mixed = one._replace(
             halves=torch.lerp(one.halves, other.halves, small),
