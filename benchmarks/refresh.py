@@ -124,7 +124,7 @@ def figures(stream: shortcutv2v.Stream) -> dict[str, Any]:
 MODES: dict[str, Mode] = {
     **{f"interval {n}": mode(refresh=n) for n in (2, 3, 4, 6, 9)},
     **{f"interval {n}, both sides": mode(True, refresh=n) for n in (2, 3, 4)},
-    **{f"interval {n}, from both": mode(True, refresh=BothSides(n)) for n in (3, 4, 5)},
+    **{f"interval {n}, from both": mode(True, refresh=BothSides(n)) for n in (3, 4)},
     **{f"quality {q}": mode(quality=q) for q in TARGETS},
     **{f"quality {q}, both sides": mode(True, quality=q) for q in TARGETS},
     "speed 2": mode(speed=2.0),

@@ -98,10 +98,10 @@ class LookAhead:
             self._full(buffer[0], self.stream.stale(buffer[0].carry))
             return 1
         policy = self.stream.policies[0]
-        ends = len(serves) < policy.interval  # only where the video, its size or a condition does
-        if policy.both and not ends:
+        if policy.both and len(serves) > policy.interval // 2:
             self._from_both(serves)
             return len(serves)
+        ends = len(serves) < policy.interval  # only where the video, its size or a condition does
         limit = len(serves) if ends else len(serves) // 2
         reached = self._forwards(serves[:limit])
         if reached == len(serves):

@@ -19,6 +19,7 @@ def test_demo_writes_all_it_promises(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert "| average video frame |" in out
     assert out.split("To the teacher's output")[1].strip().startswith(", mean over shortcut frames at interval 3")
     assert out.count("| quality 40 dB, references on both sides |") == 2
+    assert out.count("| interval 4, every frame from both references |") == 2
     scores = json.loads((tmp_path / "frames.json").read_text())
     assert [len(part) for part in scores.values()] == [20, 32]
     assert {frame["distance"] for part in scores.values() for frame in part} == {0, 1, 2}

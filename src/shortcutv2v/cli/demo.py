@@ -29,6 +29,7 @@ from shortcutv2v.cli.measure import quality_table, time_table
 from shortcutv2v.errors import InputError
 from shortcutv2v.measure import Pictures, Scores, Setting, compare, macs
 from shortcutv2v.model import ShortcutV2V
+from shortcutv2v.refresh import BothSides
 from shortcutv2v.report import write_report
 from shortcutv2v.show import contact_sheet
 from shortcutv2v.show.page import markdown
@@ -38,12 +39,13 @@ from shortcutv2v.wheels import wheel_file
 
 __all__ = ["FAST", "HEIGHT", "HELD_OUT_TAIL", "INTERVAL", "LAST_TRAINED", "run"]
 
-HEIGHT, INTERVAL = 180, 3
+HEIGHT, INTERVAL, WIDER = 180, 3, 4
 ASKED = 40
 """Quality asked for in the table of modes, in dB."""
 MODES: dict[str, tuple[bool, dict[str, Any]]] = {
     f"interval {INTERVAL}": (False, {"refresh": INTERVAL}),
     f"interval {INTERVAL}, references on both sides": (True, {"refresh": INTERVAL}),
+    f"interval {WIDER}, every frame from both references": (True, {"refresh": BothSides(WIDER)}),
     f"quality {ASKED} dB": (False, {"quality": ASKED}),
     f"quality {ASKED} dB, references on both sides": (True, {"quality": ASKED}),
 }
