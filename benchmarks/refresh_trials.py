@@ -8,7 +8,7 @@
 * signals: PSNR from the block's correction alone, and from five signals together (also the change of `a`, the motion,
   the change of `f` and the distance): straight lines fitted on the other clips, with the level of the clip itself.
   Beside each other: the standard deviation of what they leave.
-* head: a small network that reads six signals in cells of 8x8 pixels and predicts the error of every cell, trained on
+* head: a small network that reads five signals in cells of 8x8 pixels and predicts the error of every cell, trained on
   the clip that the block was trained on. Beside it: the line that streams use.
 
 Prints tables, writes `benchmarks/results/refresh/trials.md`.
