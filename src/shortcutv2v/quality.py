@@ -282,7 +282,7 @@ class Speed(RefreshPolicy):
 
 def _recent(levels: Sequence[float]) -> float:
     """The mean of some levels, in which each counts twice as much as the one before it."""
-    weights = [2**place for place in range(len(levels))]
+    weights = [2.0**place for place in range(len(levels))]
     return sum(level * weight for level, weight in zip(levels, weights, strict=True)) / sum(weights)
 
 
