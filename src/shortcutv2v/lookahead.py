@@ -140,8 +140,8 @@ class LookAhead:
         after = self.stream.reference
         for number, frame in enumerate(frames[:-1]):
             self.stream.reference = after
-            self._look(frame, min(number + 1, count - 1 - number), ask=False, also=before if after else None)
-            if not frame.attempt():
+            distance = min(number + 1, count - 1 - number)
+            if not self._predict(frame, distance, ask=False, also=before if after else None):
                 self._full(frame, frame.rows[0].reason)
         self.stream.reference = after
 
@@ -150,9 +150,9 @@ class LookAhead:
         frame.resume()
         frame.look(ask, also)
 
-    def _predict(self, frame: Step, distance: int) -> bool:
+    def _predict(self, frame: Step, distance: int, ask: bool = True, also: Reference | None = None) -> bool:
         """Predict a frame; return False, with the reason in its row, if it needs a full pass instead."""
-        self._look(frame, distance)
+        self._look(frame, distance, ask, also)
         return not frame.rows[0].reason and frame.attempt()
 
     def _full(self, frame: Step, reason: str, audit: bool = False) -> None:

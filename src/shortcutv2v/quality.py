@@ -144,7 +144,7 @@ class Quality(RefreshPolicy):
 
     @property
     def _calibrated(self) -> float:
-        """The level before the first audit."""
+        """Level before the first audit."""
         return math.nan if self.level is None else self.level
 
     def _part(self, unexplained: float) -> float:
@@ -152,7 +152,7 @@ class Quality(RefreshPolicy):
         return self.slope * decibels(unexplained)
 
     def _level(self) -> float:
-        """What the last audits say; the lowest of them if the newest disagrees: right after a flash one may mislead."""
+        """Return the last audits' level; the lowest if the newest disagrees: right after a flash one may mislead."""
         if not self._levels:
             return self._calibrated
         near = [level for level in self._levels if abs(level - self._levels[-1]) < _AGREE]
@@ -281,7 +281,7 @@ class Speed(RefreshPolicy):
 
 
 def _recent(levels: Sequence[float]) -> float:
-    """The mean of some levels, in which each counts twice as much as the one before it."""
+    """Return the mean of some levels, in which each counts twice as much as the one before it."""
     weights = [2.0**place for place in range(len(levels))]
     return sum(level * weight for level, weight in zip(levels, weights, strict=True)) / sum(weights)
 

@@ -89,8 +89,7 @@ class Step:
         self._all = list(range(count))
         self._groups = [self._all] if self._alone else [[number] for number in self._all]
         self.outputs: list[Any] = [None] * len(streams)
-        self._repeated: list[int] = []
-        self._both = False
+        self._repeated, self._both = list[int](), False
         self.spend(self._all)
 
     def __call__(self) -> list[Any]:
