@@ -187,7 +187,7 @@ f, weight, offset = torch.zeros(1, 2, 4, 5), torch.zeros(3, 2, 3, 3), torch.zero
 with FlopCounterMode(display=False) as counter:
     {call}
 counted, expected = counter.get_total_flops(), 2 * 4 * 5 * 3 * 2 * 9
-assert expected <= counted < expected + 5, counted  # torch 2.6 counts 4 for the sums of something else
+assert counted - expected in (0, 4), counted  # torch 2.6 counts 4 for the sums of something else
 """
 OURS = "ops.deform(f, offset, weight, implementation={!r})"
 THEIRS = "torchvision.ops.deform_conv2d(f, offset, weight, padding=1)"

@@ -61,7 +61,7 @@ def test_ssim_and_ms_ssim() -> None:
     assert values("ms_ssim", teacher, teacher)[0] == [pytest.approx(1.0, abs=1e-4)]
     assert values("ms_ssim", made, teacher)[0] == [pytest.approx(float(reference(made, teacher, data_range=1.0)))]
     other = float(structural_similarity_index_measure(made, teacher, data_range=1.0, kernel_size=11, sigma=1.5))
-    assert values("ssim", made, teacher)[0] == [pytest.approx(other, abs=0.02)]  # borders are treated in another way
+    assert values("ssim", made, teacher)[0] == [pytest.approx(other, abs=0.012)]  # borders are treated in another way
     assert "176x176" in missing("ms_ssim", teacher[..., :175], teacher[..., :175])
     assert "6x6" in missing("ssim", teacher[..., :5], teacher[..., :5])
 
