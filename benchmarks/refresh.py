@@ -39,6 +39,7 @@ from shortcutv2v.cli.adapters import find_adapter
 from shortcutv2v.cli.demo import FAST, HEIGHT, HELD_OUT_TAIL, LAST_TRAINED
 from shortcutv2v.distill import Part
 from shortcutv2v.lookahead import LookAhead
+from shortcutv2v.memory import keep_freed_memory
 from shortcutv2v.quality import Calibration
 from shortcutv2v.summary import percentile, psnr
 from shortcutv2v.translate import from_uint8
@@ -57,6 +58,7 @@ def main() -> None:
     options = parser.parse_args()
     RESULTS.mkdir(parents=True, exist_ok=True)
     if options.what != "table":
+        keep_freed_memory()  # as the command line does
         adapter = find_adapter("real_esrgan", ["cut=last"])
         width = NARROW if options.what == "narrow" else None
         model = shortcutv2v.load(options.block, adapter.teacher) if options.block else trained(adapter, width)
@@ -124,7 +126,7 @@ def figures(stream: shortcutv2v.Stream) -> dict[str, Any]:
 MODES: dict[str, Mode] = {
     **{f"interval {n}": mode(refresh=n) for n in (2, 3, 4, 6, 9)},
     **{f"interval {n}, both sides": mode(True, refresh=n) for n in (2, 3, 4)},
-    **{f"interval {n}, from both": mode(True, refresh=BothSides(n)) for n in (3, 4)},
+    **{f"interval {n}, from both": mode(True, refresh=BothSides(n)) for n in (2, 3, 4)},
     **{f"quality {q}": mode(quality=q) for q in TARGETS},
     **{f"quality {q}, both sides": mode(True, quality=q) for q in TARGETS},
     "speed 2": mode(speed=2.0),

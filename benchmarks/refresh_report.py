@@ -52,8 +52,8 @@ def table() -> Iterator[str]:
 
 def _fewer(found: dict[str, Any]) -> Iterator[str]:
     yield "\nFull passes of a mode, and of the best fixed interval whose 5th percentile is as high. For a mode with"
-    yield "references on both sides that is the best of all intervals, causal or not, without those whose frames are"
-    yield "made of two predictions. Often none but 1 is as good, the teacher on every frame.\n"
+    yield "references on both sides that is the best of all intervals, causal or not. Often none but 1 is as good, the"
+    yield "teacher on every frame.\n"
     yield "| clip | mode | fixed interval | mode | fewer |"
     yield "|---|---|---:|---:|---:|"
     saved: dict[str, list[float]] = {"causal": [], "both sides": []}
@@ -73,8 +73,7 @@ def _fewer(found: dict[str, Any]) -> Iterator[str]:
 
 def alike(modes: dict[str, Any], about: dict[str, Any], both: bool) -> int:
     """Fewest full passes of a fixed interval whose 5th percentile is as high."""
-    unlike = "from both" if both else "both"
-    fixed = [each for mode, each in modes.items() if mode.startswith("interval") and unlike not in mode]
+    fixed = [each for mode, each in modes.items() if mode.startswith("interval") and (both or "both" not in mode)]
     return min([each["full"] for each in fixed if each["low"] >= about["low"]], default=int(about["frames"]))
 
 

@@ -28,6 +28,7 @@ class Look:
         row: the row of the batch that the video is.
         carry: what the head made of the current frame, of batch size 1; compare `carry.a` with `reference.a`.
         times: median seconds of a teacher frame and of a shortcut frame in this stream, None where there was none.
+        both: whether the prediction is made of the references on both sides, see `LookAhead`.
         reason: why the frame is refreshed; empty if it is not, or not yet known.
         estimate: PSNR in dB that the policy expects of this frame's prediction, if it does; policies set it.
 
@@ -48,7 +49,7 @@ class Look:
         self.distance, self.carry, self.row = distance, carry, row
         self.times: tuple[float | None, float | None] = (None, None)
         self.estimate: float | None = None
-        self.reason = ""
+        self.both, self.reason = False, ""
         self._refer, self._predict = refer, predict
 
     @cached_property

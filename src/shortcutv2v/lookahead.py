@@ -7,11 +7,15 @@ needs about half as many references for the same quality.
 from __future__ import annotations
 
 import itertools
+import math
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
+from statistics import median
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from shortcutv2v.devices import synchronise
 from shortcutv2v.errors import InputError
@@ -23,6 +27,12 @@ from shortcutv2v.types import Reference
 
 __all__ = ["LookAhead"]
 
+_FIRST, _LEAST, _WIDER = 5, 2, 1.5
+"""Frames from one reference to the next where one reference fails: at first, at least, and how many times as many after
+a gap in which no frame was refused."""
+_SCENE = 4.0
+"""A scene begins where features change so many times as much as they usually do."""
+
 _Inputs = tuple[tuple[Any, ...], dict[str, Any]]
 
 
@@ -32,9 +42,15 @@ class LookAhead:
     From a reference on, frames are predicted forwards until the policy refuses one, or half of its `gap` is reached.
     The next reference lies as far again after that frame, and the frames between are predicted backwards from it. A
     frame that is refused from both sides gets a full pass, and serves the frames before it as a reference. With a
-    fixed interval n, references lie 2n - 1 frames apart, and every frame is predicted from the nearer one, or from both
-    if the policy is `BothSides`: no frame is farther from its reference than in a causal stream. At most `gap` frames
-    are held.
+    fixed interval n, references lie 2n - 1 frames apart, and every frame is predicted from the nearer one: no frame is
+    farther from its reference than in a causal stream. At most `gap` frames are held.
+
+    `RefreshPolicy.from_both` allows another way: the next reference comes first, and the frames between are predicted
+    from the references on both sides, the middle one first. A frame that is refused becomes a reference itself. That
+    takes longer per frame, and less often needs a full pass. `BothSides` always does so. `Quality` does so where one
+    reference fails within two frames; the references then lie as far apart as frames were not refused, farther each
+    time, up to the horizon, where one may serve again. Before a new scene one reference serves, so that the policy sees
+    where that begins.
 
     Args:
         stream: decides, keeps the reference and records what happens: `stream.distance` and `stream.summary()` are
@@ -63,9 +79,11 @@ class LookAhead:
         """Yield the output for every frame's inputs, in order."""
         source, buffer = iter(inputs), list[Step]()
         self.stream.reference = None
-        self.stream.own_policies(1)[0].reset()
+        policy = self.stream.own_policies(1)[0]
+        policy.reset()
+        self._gap, self._unchecked = policy.gap if policy.from_both == "always" else 0, False
         while True:
-            self._fill(buffer, itertools.islice(source, self.stream.policies[0].gap - len(buffer)))
+            self._fill(buffer, itertools.islice(source, policy.gap - len(buffer)))
             if not buffer:
                 return
             with torch.no_grad():
@@ -98,9 +116,10 @@ class LookAhead:
             self._full(buffer[0], self.stream.stale(buffer[0].carry))
             return 1
         policy = self.stream.policies[0]
-        if policy.both and len(serves) > policy.interval // 2:
-            self._from_both(serves)
-            return len(serves)
+        between = serves[: self._gap]
+        if between and len(serves) > policy.interval // 2 and not self._scene_begins(serves):
+            self._from_both(between)
+            return len(between)
         ends = len(serves) < policy.interval  # only where the video, its size or a condition does
         limit = len(serves) if ends else len(serves) // 2
         reached = self._forwards(serves[:limit])
@@ -108,6 +127,8 @@ class LookAhead:
             return reached
         refused = serves[reached].rows[0].reason if reached < limit else ""
         place = min(2 * reached, len(serves) - 1) if refused else len(serves) - 1
+        if refused == "estimate" and reached == 0 and policy.from_both == "refused":
+            self._gap, self._unchecked = min(_FIRST, policy.gap), False
         if refused and place == reached:
             self._full(serves[place], refused)
             return place + 1
@@ -134,25 +155,69 @@ class LookAhead:
         self.stream.reference = last
 
     def _from_both(self, frames: list[Step]) -> None:
-        """Make the last frame a reference, and predict the others from it and from the one before them all."""
-        before, count = self.stream.reference, len(frames)
-        self._full(frames[-1], "distance")
-        after = self.stream.reference
-        for number, frame in enumerate(frames[:-1]):
-            self.stream.reference = after
-            distance = min(number + 1, count - 1 - number)
-            if not self._predict(frame, distance, ask=False, also=before if after else None):
-                self._full(frame, frame.rows[0].reason)
-        self.stream.reference = after
+        """Make the last frame a reference, and predict the others from the references around them, the middle first."""
+        policy = self.stream.policies[0]
+        last, left, refused = len(frames) - 1, list(range(len(frames) - 1)), list[int]()
+        kept = {-1: self.stream.kept}
+        if self._unchecked and policy.audits:
+            self._look(frames[last], last + 1, ask=False)
+        self._full(frames[last], "distance", audit=True)
+        kept[last], self._unchecked = self.stream.kept, True
+        while left:
+            low, high = max(p for p in kept if p < left[0]), min(p for p in kept if p > left[0])
+            kept = {place: each for place, each in kept.items() if place >= low}
+            number = min((n for n in left if n < high), key=lambda n: abs(2 * n - low - high))
+            left.remove(number)
+            around = [place for place in (high, low) if kept[place][0] is not None]
+            also = partial(self._encoded, kept, low) if len(around) == 2 else None
+            self.stream.kept = kept[around[0]] if around else (None, True)
+            if not self._predict(frames[number], min(number - low, high - number), also):
+                reason = frames[number].rows[0].reason
+                self._full(frames[number], reason)
+                kept[number] = self.stream.kept
+                refused += [number] if reason != "audit" else []
+                self._unchecked = False
+            elif around:
+                kept[around[0]] = self.stream.kept  # by now, the block has seen it
+        self.stream.kept = kept[last]
+        if policy.from_both == "refused":
+            self._widen(len(frames), [-1, *sorted(refused), last])
 
-    def _look(self, frame: Step, distance: int, ask: bool = True, also: Reference | None = None) -> None:
+    def _encoded(self, kept: dict[int, Any], place: int) -> Reference | None:
+        """Return one of the references that were kept, after the block has seen it."""
+        stream = self.stream
+        now, stream.kept = stream.kept, kept[place]
+        reference = stream.reference
+        kept[place], stream.kept = stream.kept, now
+        return reference
+
+    def _widen(self, frames: int, references: Sequence[int]) -> None:
+        """Place the next reference as far away as frames were not refused, or farther if none was."""
+        if len(references) > 2:
+            self._gap = max(_LEAST, *(b - a for a, b in itertools.pairwise(references)))
+        elif frames >= self.stream.policies[0].interval:
+            self._gap = 0  # one reference may serve again
+        else:
+            self._gap = min(math.ceil(_WIDER * frames), self.stream.policies[0].interval)
+
+    def _scene_begins(self, frames: list[Step]) -> bool:
+        """Whether a scene begins before the next reference: the policy shall see where, and audit it anew."""
+        reference = self.stream.kept[0]
+        if self.stream.policies[0].from_both == "always" or reference is None:
+            return False
+        maps = [reference.a, *(frame.carry.a for frame in frames)]
+        changes = [_change(before, after) for before, after in itertools.pairwise(maps)]
+        usual = median([change for change in changes if change > 0] or [math.inf])
+        return any(change > _SCENE * usual for change in changes[: self._gap])
+
+    def _look(self, frame: Step, distance: int, also: Callable[[], Reference | None] | None = None, ask: bool = True) -> None:
         self.stream.distances = (distance - 1,)
         frame.resume()
         frame.look(ask, also)
 
-    def _predict(self, frame: Step, distance: int, ask: bool = True, also: Reference | None = None) -> bool:
+    def _predict(self, frame: Step, distance: int, also: Callable[[], Reference | None] | None = None) -> bool:
         """Predict a frame; return False, with the reason in its row, if it needs a full pass instead."""
-        self._look(frame, distance, ask, also)
+        self._look(frame, distance, also)
         return not frame.rows[0].reason and frame.attempt()
 
     def _full(self, frame: Step, reason: str, audit: bool = False) -> None:
@@ -160,3 +225,9 @@ class LookAhead:
         frame.resume()
         frame.rows[0].reason = reason
         frame.attempt(audit=audit)
+
+
+def _change(before: Sequence[Tensor], after: Sequence[Tensor]) -> float:
+    """Return the mean square of what changes in the features, of every second row and column."""
+    parts = [x[..., ::2, ::2].float() - y[..., ::2, ::2].float() for x, y in zip(before, after, strict=True)]
+    return float(sum(part.square().mean() for part in parts))

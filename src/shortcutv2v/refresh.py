@@ -11,7 +11,7 @@ import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from shortcutv2v.errors import InputError, check_number, near_matches
 from shortcutv2v.look import Look
@@ -57,8 +57,9 @@ class RefreshPolicy(ABC):
     """True if the policy itself sees when a frame is too far from its reference, so that no warning is needed."""
     audits: ClassVar[bool] = False
     """True if the policy wants to know what the predictions of refreshed frames, at which it looked, were worth."""
-    both: ClassVar[bool] = False
-    """True if look-ahead makes every frame of both references around it, instead of asking about the nearer one."""
+    from_both: ClassVar[Literal["never", "refused", "always"]] = "never"
+    """Whether look-ahead predicts frames from the references before and after them instead of the nearer one: where
+    the policy refuses what is made of one with the word "estimate", or always."""
     interval: int
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -138,7 +139,7 @@ class BothSides(Every):
         7
     """
 
-    both: ClassVar[bool] = True
+    from_both: ClassVar[Literal["never", "refused", "always"]] = "always"
 
 
 @dataclass

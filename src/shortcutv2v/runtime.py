@@ -131,7 +131,8 @@ class Runner:
         run = functools.cache(functools.partial(self._programs["shortcut"], {**given, **self._reference}))
         look = Look(self.distance + 1, None, predict=lambda: self._predictions(run()))  # type: ignore[arg-type]
         look.times = tuple(median(times) if times else None for times in self._times)  # type: ignore[assignment]
-        reason, show = self._reason(look, run), self.manifest["show_shortcut"]
+        reason = self._reason(look, run)
+        show = self.manifest["show_shortcut"] and not self.policy.guarded and reason != "condition"
         found = run() if show or look.looked or not reason else {}
         if not reason and self._finite(found):
             self.distance += 1

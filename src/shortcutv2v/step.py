@@ -49,7 +49,7 @@ class Row:
     @property
     def predicted(self) -> bool:
         """True if the block's prediction is shown."""
-        return self.look is not None and (not self.reason or self.stream.show_shortcut)
+        return self.look is not None and (not self.reason or self.stream.shows_refused)
 
     def looked(self, audit: bool) -> bool:
         """Return whether the block has run for the look, or shall run for an audit."""
@@ -100,10 +100,10 @@ class Step:
         self.count()
         return self.outputs
 
-    def look(self, ask: bool = True, also: Reference | None = None) -> None:
+    def look(self, ask: bool = True, also: Callable[[], Reference | None] | None = None) -> None:
         """Find the rows whose reference serves, make their looks, and ask their policies unless told not to.
 
-        Predictions are made from another reference, `also`, too, if one is given.
+        Predictions are made from another reference, too, if `also` gives one.
         """
         rows, n, model, a = self.rows, len(self.rows), self.model, Carry(self.carry.a, (), self.carry.signature)
         for group in self._groups:
@@ -113,14 +113,14 @@ class Step:
         known = [number for number in self._all if not rows[number].reason]
         self._both = also is not None and bool(known)
         refer = self._references(known)  # none of this leads back to the step: no cycle keeps its memory
-        self._analyse = cache(lambda: model.analyse(refer(), select(a, n, known), also))
+        self._analyse = cache(lambda: model.analyse(refer(), select(a, n, known), also() if also else None))
         self.spend(self._all)
         for place, number in enumerate(known):
             row, own = rows[number], number if self._alone else 0
             predict = partial(_row, self._analyse, len(known), place)
             carry, distance = select(self.carry, n, [number]), row.stream.distances[own] + 1
             row.look = Look(distance, carry, self._references([number]), predict, own)
-            row.look.times = row.stream.record.times
+            row.look.times, row.look.both = row.stream.record.times, self._both
             if ask:
                 row.reason = reason_of(row.stream.own_policies(n if self._alone else 1)[own], row.look)
         self.spend(known, block=True)
@@ -199,9 +199,9 @@ class Step:
         """`f` as the block predicts it, of the rows that are shown; of all rows if the block has run for a look."""
         rows, n, a = self.rows, len(self.rows), Carry(self.carry.a, (), self.carry.signature)
         known = [number for number in chosen if rows[number].look]
-        if self._both or any(rows[number].looked(audit) for number in known):
-            return known, self.model.compose(self._references(known)(), select(a, n, known), self._analyse())
         shown = [number for number in known if rows[number].predicted]
+        if (self._both and shown) or any(rows[number].looked(audit) for number in known):
+            return known, self.model.compose(self._references(known)(), select(a, n, known), self._analyse())
         return shown, self.model.predict(self._references(shown)(), select(a, n, shown)) if shown else ()
 
     def _middle(self, due: list[int]) -> tuple[Carry, tuple[Tensor, ...]]:
@@ -229,7 +229,7 @@ class Step:
             return
         due, target = passes.due, (passes.rows, passes.output)
         made = due, self.model.tail(passes.part, _merged(due, (asking, _of(passes.block, asking)), (due, passes.f)))
-        if any(rows[number].stream.show_shortcut for number in asking):
+        if any(rows[number].stream.shows_refused for number in asking):
             target = due, self.model.tail(passes.part, passes.f)
         for number in asking:
             stream, look = rows[number].stream, rows[number].look

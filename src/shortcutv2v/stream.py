@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["Stream"]
 
 _Features = tuple[Tensor, ...]
+_Kept = tuple[Reference | None, bool]
 
 
 class Stream:
@@ -41,7 +42,8 @@ class Stream:
         refresh: decides when to refresh, see `RefreshPolicy`. The stream works with copies.
         show_shortcut: show the block's prediction at reference frames too, once there is an earlier reference,
             instead of the teacher's own output: no visible "pop" at refreshes (the paper does so for Unsup).
-            It costs one more run of the block per refresh.
+            It costs one more run of the block per refresh. A policy that sees when a prediction is poor
+            (`RefreshPolicy.guarded`, a quality or a speed) refreshes for that reason: there the teacher's is shown.
         picture: returns the picture (B, C, H, W), values in [0, 1], in the teacher's output, as `Adapter.image` does;
             needed for audits. Default: the first tensor of the output.
 
@@ -95,6 +97,11 @@ class Stream:
             )
 
     @property
+    def shows_refused(self) -> bool:
+        """True if frames that get a full pass show the block's prediction, see `show_shortcut`."""
+        return self.show_shortcut and not self._policy.guarded
+
+    @property
     def policies(self) -> tuple[RefreshPolicy, ...]:
         """The stream's own copies of the policy, one per row of the batch."""
         return tuple(self._policies)
@@ -110,6 +117,15 @@ class Stream:
     @reference.setter
     def reference(self, reference: Reference | None) -> None:
         self._reference, self._encoded = reference, True
+
+    @property
+    def kept(self) -> _Kept:
+        """The reference as it lies there, and whether blocks have seen it; assign what was read to take it up again."""
+        return self._reference, self._encoded
+
+    @kept.setter
+    def kept(self, kept: _Kept) -> None:
+        self._reference, self._encoded = kept
 
     @property
     def distance(self) -> int:

@@ -342,7 +342,8 @@ def test_goals_that_the_programs_cannot_serve_are_refused(tmp_path: Path) -> Non
         Runner(tmp_path, quality="good")
 
 
-def test_a_condition_that_changes_refreshes(tmp_path: Path) -> None:
+@pytest.mark.parametrize("show", [False, True])
+def test_a_condition_that_changes_refreshes(tmp_path: Path, show: bool) -> None:
     class Styled(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -352,7 +353,8 @@ def test_a_condition_that_changes_refreshes(tmp_path: Path) -> None:
             return self.out(self.dec(self.mid(self.enc(x)) * style[:, :, None, None]))
 
     given = torch.rand(1, 3, 8, 12), torch.rand(1, 3)
-    model = randomised(shortcutv2v.wrap(Styled(), "enc", "dec", example_inputs=given, max_interval=4))
+    model = shortcutv2v.wrap(Styled(), "enc", "dec", example_inputs=given, max_interval=4, show_shortcut=show)
+    randomised(model)
     shortcutv2v.export(model, given, tmp_path, format="torch")
     runner, stream = Runner(tmp_path), model.stream()
     styles = torch.rand(3, 1, 3)
