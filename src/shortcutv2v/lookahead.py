@@ -34,6 +34,7 @@ _SCENE = 4.0
 """A scene begins where features change so many times as much as they usually do."""
 
 _Inputs = tuple[tuple[Any, ...], dict[str, Any]]
+_Other = Callable[[], Reference | None] | None
 
 
 class LookAhead:
@@ -48,7 +49,7 @@ class LookAhead:
     `RefreshPolicy.from_both` allows another way: the next reference comes first, and the frames between are predicted
     from the references on both sides, the middle one first. A frame that is refused becomes a reference itself. That
     takes longer per frame, and less often needs a full pass. `BothSides` always does so. `Quality` does so where one
-    reference fails within two frames; the references then lie as far apart as frames were not refused, farther each
+    reference fails at the next frame; the references then lie as far apart as frames were not refused, farther each
     time, up to the horizon, where one may serve again. Before a new scene one reference serves, so that the policy sees
     where that begins.
 
@@ -156,35 +157,34 @@ class LookAhead:
 
     def _from_both(self, frames: list[Step]) -> None:
         """Make the last frame a reference, and predict the others from the references around them, the middle first."""
-        policy = self.stream.policies[0]
-        last, left, refused = len(frames) - 1, list(range(len(frames) - 1)), list[int]()
-        kept = {-1: self.stream.kept}
+        policy, last = self.stream.policies[0], len(frames) - 1
         if self._unchecked and policy.audits:
             self._look(frames[last], last + 1, ask=False)
+        kept = {-1: self.stream.kept}  # the references by place
         self._full(frames[last], "distance", audit=True)
         kept[last], self._unchecked = self.stream.kept, True
+        left, refused = list(range(last)), list[int]()
         while left:
             low, high = max(p for p in kept if p < left[0]), min(p for p in kept if p > left[0])
             kept = {place: each for place, each in kept.items() if place >= low}
             number = min((n for n in left if n < high), key=lambda n: abs(2 * n - low - high))
             left.remove(number)
-            around = [place for place in (high, low) if kept[place][0] is not None]
-            also = partial(self._encoded, kept, low) if len(around) == 2 else None
-            self.stream.kept = kept[around[0]] if around else (None, True)
-            if not self._predict(frames[number], min(number - low, high - number), also):
+            near, *far = [place for place in (high, low) if kept[place][0] is not None] or [low]
+            self.stream.kept = kept[near]
+            also = partial(self._encoded, kept, low) if far else None
+            predicted = self._predict(frames[number], min(number - low, high - number), also)
+            kept[near] = self.stream.kept  # by now, the block may have seen it
+            if not predicted:
                 reason = frames[number].rows[0].reason
                 self._full(frames[number], reason)
-                kept[number] = self.stream.kept
+                kept[number], self._unchecked = self.stream.kept, False
                 refused += [number] if reason != "audit" else []
-                self._unchecked = False
-            elif around:
-                kept[around[0]] = self.stream.kept  # by now, the block has seen it
         self.stream.kept = kept[last]
         if policy.from_both == "refused":
             self._widen(len(frames), [-1, *sorted(refused), last])
 
     def _encoded(self, kept: dict[int, Any], place: int) -> Reference | None:
-        """Return one of the references that were kept, after the block has seen it."""
+        """Return one of the references after the block has seen it."""
         stream = self.stream
         now, stream.kept = stream.kept, kept[place]
         reference = stream.reference
@@ -210,12 +210,12 @@ class LookAhead:
         usual = median([change for change in changes if change > 0] or [math.inf])
         return any(change > _SCENE * usual for change in changes[: self._gap])
 
-    def _look(self, frame: Step, distance: int, also: Callable[[], Reference | None] | None = None, ask: bool = True) -> None:
+    def _look(self, frame: Step, distance: int, also: _Other = None, ask: bool = True) -> None:
         self.stream.distances = (distance - 1,)
         frame.resume()
         frame.look(ask, also)
 
-    def _predict(self, frame: Step, distance: int, also: Callable[[], Reference | None] | None = None) -> bool:
+    def _predict(self, frame: Step, distance: int, also: _Other = None) -> bool:
         """Predict a frame; return False, with the reason in its row, if it needs a full pass instead."""
         self._look(frame, distance, also)
         return not frame.rows[0].reason and frame.attempt()
