@@ -32,7 +32,7 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # benchmarks are no installed package
 
-from benchmarks.refresh_report import RESULTS, SPLICED, plot, save, table
+from benchmarks.refresh_report import RESULTS, SPLICED, load, plot, save, table
 
 import shortcutv2v
 from shortcutv2v import Adapter, BothSides, ShortcutV2V, video
@@ -57,6 +57,7 @@ def main() -> None:
     parser.add_argument("what", nargs="?", choices=[*PARTS, "all", "table"], default="all")
     parser.add_argument("--block", type=Path, help="folder of a trained block; default: train one")
     parser.add_argument("--frames", type=int, default=100, help="frames of the clips that the block has not seen")
+    parser.add_argument("--only", help="measure modes on this clip only, and keep what is known of the others")
     options = parser.parse_args()
     RESULTS.mkdir(parents=True, exist_ok=True)
     if options.what != "table":
@@ -70,7 +71,9 @@ def main() -> None:
         look = model.calibrate(Part(bunny(), 0, 12), adapter).look
         model.calibration = Calibration().with_look(look)
         if options.what in ("all", "modes"):
-            save("modes", {name: measure(model, adapter, frames) for name, frames in clips(options.frames)})
+            chosen = [clip for clip in clips(options.frames) if options.only in (None, clip[0])]
+            known = load("modes") if options.only else {}
+            save("modes", known | {name: measure(model, adapter, frames) for name, frames in chosen})
         if options.what == "narrow":
             fixed = {name: run for name, run in MODES.items() if name.startswith("interval")}
             save("narrow", {name: measure(model, adapter, frames, fixed) for name, frames in clips(options.frames)})

@@ -8,7 +8,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-__all__ = ["RESULTS", "SPLICED", "plot", "save", "table"]
+__all__ = ["RESULTS", "SPLICED", "load", "plot", "save", "table"]
 
 RESULTS = Path(__file__).parent / "results" / "refresh"
 SPLICED = 38.0
