@@ -111,6 +111,19 @@ class TestQuality:
         assert all(found is None for found in shown[:200])
         assert sum(found is not None for found in shown[200:]) > 120
 
+    def test_after_two_needless_refusals_a_frame_is_shown(self) -> None:
+        answers = {}
+        for reason in ("distance", "estimate"):
+            policy = Quality(30.0, level=10.0, margin=1.0)
+            policy.audit(look(1, 1e-4), 30.0)
+            for _ in range(2):
+                refused = look(1, 1e-4)
+                assert policy(refused) == "estimate"
+                refused.reason = reason
+                policy.audit(refused, 31.0)
+            answers[reason] = policy(look(1, 1.15e-4))
+        assert answers == {"distance": "estimate", "estimate": ""}
+
     def test_a_prediction_from_both_references_is_worth_a_little_more(self) -> None:
         policy, seen = Quality(30.0, level=10.0), [look(1, 1e-4) for _ in range(2)]
         policy.audit(look(1, 1e-4), 40.0)

@@ -35,9 +35,10 @@ _NEAR = 6.0
 """Audits farther from the asked quality than so many dB say nothing about frames that hold it."""
 _AGREE = 3.0
 """Levels farther apart than so many dB are not of one scene."""
+_WASTED = 1.0
+"""A refusal was needless if its prediction holds so many dB more than asked."""
 _BOTH = 0.2
-"""dB by which a prediction from the references on both sides is at least better than one from one, if both leave as
-much unexplained: 0.2 to 0.7 on four clips."""
+"""dB by which a prediction from both sides is at least better than one from one that leaves as much unexplained."""
 _STEP = 0.2
 """Step of the margin in dB."""
 _LOOK, _ALL = 0.35, 0.95
@@ -140,7 +141,7 @@ class Quality(RefreshPolicy):
         self._best: float | None = None
         self._last = -math.inf
         self._cut, self._needed, self._former = False, 1, math.nan
-        self._asleep = False
+        self._wasted, self._begin = 0, math.nan if self.level is None else self.level
 
     def estimate(self, unexplained: float) -> float:
         """Return the expected PSNR in dB of a prediction, by the latest audits."""
@@ -149,30 +150,28 @@ class Quality(RefreshPolicy):
     @property
     def _scene(self) -> float:
         """Level of the estimates: that of the latest audits."""
-        return _recent(self._seen) if self._seen else self._calibrated
-
-    @property
-    def _calibrated(self) -> float:
-        """Level before the first audit."""
-        return math.nan if self.level is None else self.level
+        return _recent(self._seen) if self._seen else self._begin
 
     def _part(self, look: Look) -> float:
         """The signal's share of the estimate, in dB."""
         return self.slope * decibels(unexplained(look.predictions)) + _BOTH * look.both
 
     def _level(self) -> float:
-        """Return the last audits' level; the lowest if the newest disagrees: right after a flash one may mislead."""
+        """Return the last audits' level; the lowest if the newest disagrees: right after a flash one may mislead.
+
+        After two needless refusals in a row the newest counts more, until the next audit.
+        """
         if not self._levels:
-            return self._calibrated
+            return self._begin
         near = [level for level in self._levels if abs(level - self._levels[-1]) < _AGREE]
-        return _recent(near) if len(near) > 1 or len(self._levels) == 1 else min(self._levels)
+        level = _recent(near) if len(near) > 1 or len(self._levels) == 1 else min(self._levels)
+        return min(self._levels[-1], level + _WASTED / 2) if self._wasted > 1 else level
 
     def __call__(self, look: Look) -> str:
         """Return "estimate", "cut", "audit", "unreachable", or nothing if the frame may be a shortcut frame."""
         self._frames += 1
         if self._lost + self.look > _CREDIT + _SLACK * self._frames:
             self._waited += 1
-            self._asleep = True
             return "unreachable"
         part = self._part(look)
         look.estimate = round(self._scene + part, 6)
@@ -183,15 +182,15 @@ class Quality(RefreshPolicy):
         return reason
 
     def _reason(self, distance: int, expected: float) -> str:
-        if len(self._levels) < self._needed or self._asleep:
-            self._asleep = False  # the scene may have changed meanwhile
+        if len(self._levels) < self._needed:
             return "audit"
         before, self._last = self._last, expected
-        falls = expected - self._margin < self.target
+        falls = expected - (self._margin / 2 if self._wasted > 1 else self._margin) < self.target
         if falls and before - expected > _NEAR:
             # Another scene: its level is another, which this frame, predicted from the old scene, says nothing of.
             self._settle(0.0)
-            self._former, self._levels, self._seen, self._cut, self._needed = self._level(), [], [], True, 2
+            self._former, self._levels, self._seen, self._cut = self._level(), [], [], True
+            self._needed, self._wasted = 2, 0
             return "cut"
         if distance >= self.interval:
             return "distance"
@@ -213,6 +212,7 @@ class Quality(RefreshPolicy):
         part = self._part(look)
         expected = self._level() + part - self._margin
         missed = expected > psnr
+        self._wasted = self._wasted + 1 if look.reason == "estimate" and psnr >= self.target + _WASTED else 0
         counts = abs(psnr - self.target) < _NEAR or psnr < self.target <= expected
         if self._levels and counts:
             self._margin = max(0.0, self._margin + _STEP * (missed - (1 - self.share)))
