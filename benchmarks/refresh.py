@@ -57,7 +57,7 @@ def main() -> None:
     parser.add_argument("what", nargs="?", choices=[*PARTS, "all", "table"], default="all")
     parser.add_argument("--block", type=Path, help="folder of a trained block; default: train one")
     parser.add_argument("--frames", type=int, default=100, help="frames of the clips that the block has not seen")
-    parser.add_argument("--only", help="measure modes on this clip only, and keep what is known of the others")
+    parser.add_argument("--only", default="", help='measure modes with this text in "clip, mode" and keep the others')
     options = parser.parse_args()
     RESULTS.mkdir(parents=True, exist_ok=True)
     if options.what != "table":
@@ -71,9 +71,12 @@ def main() -> None:
         look = model.calibrate(Part(bunny(), 0, 12), adapter).look
         model.calibration = Calibration().with_look(look)
         if options.what in ("all", "modes"):
-            chosen = [clip for clip in clips(options.frames) if options.only in (None, clip[0])]
             known = load("modes") if options.only else {}
-            save("modes", known | {name: measure(model, adapter, frames) for name, frames in chosen})
+            for name, frames in clips(options.frames):
+                modes = {mode: run for mode, run in MODES.items() if options.only in f"{name}, {mode}"}
+                if modes:
+                    known[name] = known.get(name, {}) | measure(model, adapter, frames, modes)
+            save("modes", known)
         if options.what == "narrow":
             fixed = {name: run for name, run in MODES.items() if name.startswith("interval")}
             save("narrow", {name: measure(model, adapter, frames, fixed) for name, frames in clips(options.frames)})

@@ -137,10 +137,10 @@ def _modes_table(
             for made, true in zip(translator.play(frames), truth, strict=True):
                 if stream.distance:
                     values.append(float(psnr(made[None] / 255, true[None] / 255)))
-            full, found = len(frames) - len(values), [math.nan] * 2 if not values else [fmean(values), min(values)]
             held = f"{fmean(value >= ASKED for value in values):.0%}" if values else ""
-            cells = [f"{found[0]:.2f}", f"{found[1]:.2f}", held, f"{stream.record.speed:.2f}"]
-            rows.append([part, mode, f"{full} of {len(frames)}", *cells])
+            found = [f"{fmean(values):.2f}", f"{min(values):.2f}"] if values else ["", ""]
+            full = f"{len(frames) - len(values)} of {len(frames)}"
+            rows.append([part, mode, full, *found, held, f"{stream.record.speed:.2f}"])
     return markdown(rows, names=2)
 
 
