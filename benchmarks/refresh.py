@@ -57,6 +57,7 @@ def main() -> None:
     parser.add_argument("what", nargs="?", choices=[*PARTS, "all", "table"], default="all")
     parser.add_argument("--block", type=Path, help="folder of a trained block; default: train one")
     parser.add_argument("--frames", type=int, default=100, help="frames of the clips that the block has not seen")
+    parser.add_argument("--look", type=float, help="cost of a look in teacher frames; default: measured")
     parser.add_argument("--only", default="", help='measure modes with this text in "clip, mode" and keep the others')
     options = parser.parse_args()
     RESULTS.mkdir(parents=True, exist_ok=True)
@@ -68,7 +69,7 @@ def main() -> None:
         adapter = find_adapter("real_esrgan", ["cut=last"])
         width = NARROW if options.what == "narrow" else None
         model = shortcutv2v.load(options.block, adapter.teacher) if options.block else trained(adapter, bunny(), width)
-        look = model.calibrate(Part(bunny(), 0, 12), adapter).look
+        look = options.look or model.calibrate(Part(bunny(), 0, 12), adapter).look
         model.calibration = Calibration().with_look(look)
         if options.what in ("all", "modes"):
             known = load("modes") if options.only else {}

@@ -51,7 +51,7 @@ def table() -> Iterator[str]:
         ahead = [value for each in splices for value in each.get("both sides", {"psnr": []})["psnr"]]
         if ahead:
             held_by = fmean(value >= SPLICED for value in ahead)
-            yield f"\nWith references on both sides: {len(ahead)} shortcut frames, {held_by:.0%} held, "
+            yield f"\nWith references on both sides: {len(ahead)} shortcut frames, {held_by:.0%} held,"
             yield f"the worst has {min(ahead):.1f} dB"
 
 
