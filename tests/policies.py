@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 from shortcutv2v import Look, RefreshPolicy
+from shortcutv2v.refresh import FromBoth
 
 __all__ = ["Alternating", "EitherSide", "Unexplained", "every_second"]
 
@@ -50,7 +51,7 @@ class EitherSide(RefreshPolicy):
     interval: int = 8
     alone: float = 0.0
     limit: float = 0.0
-    from_both: ClassVar[Literal["never", "refused", "always"]] = "refused"
+    from_both: ClassVar[FromBoth] = "refused"
 
     def __call__(self, look: Look) -> str:
         left = float(look.predictions[0].unexplained)

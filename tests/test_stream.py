@@ -68,13 +68,12 @@ def test_shows_the_blocks_output_at_reference_frames(model: shortcutv2v.Shortcut
 
 @pytest.mark.parametrize("goal", [{"quality": 60}, {"speed": 1.5}])
 def test_what_a_goal_refuses_is_not_shown(model: shortcutv2v.ShortcutV2V, goal: dict[str, float]) -> None:
-    stream, shown = model.stream(show_shortcut=True, **goal), set[bool]()
+    stream = model.stream(show_shortcut=True, **goal)
     with torch.no_grad():
         for frame in torch.rand(12, 1, 3, 8, 8):
             output = stream(frame)
             assert stream.distance or torch.equal(output, model.teacher(frame))
-            shown.add(stream.distance == 0)
-    assert True in shown
+    assert stream.refreshes.total() > 1
 
 
 def test_a_new_size_refreshes(model: shortcutv2v.ShortcutV2V) -> None:

@@ -201,7 +201,7 @@ class LookAhead:
             self._gap = min(math.ceil(_WIDER * frames), self.stream.policies[0].interval)
 
     def _scene_begins(self, frames: list[Step]) -> bool:
-        """Whether a scene begins before the next reference: the policy shall see where, and audit it anew."""
+        """Return whether a scene begins before the next reference: the policy shall see where, and audit it anew."""
         reference = self.stream.kept[0]
         if self.stream.policies[0].from_both == "always" or reference is None:
             return False

@@ -18,11 +18,11 @@ import math
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from shortcutv2v.decibels import decibels
 from shortcutv2v.errors import InputError, check_number
-from shortcutv2v.refresh import Look, RefreshPolicy
+from shortcutv2v.refresh import FromBoth, Look, RefreshPolicy
 
 if TYPE_CHECKING:
     from shortcutv2v.blocks import Prediction
@@ -110,7 +110,7 @@ class Quality(RefreshPolicy):
 
     guarded: ClassVar[bool] = True
     audits: ClassVar[bool] = True
-    from_both: ClassVar[Literal["never", "refused", "always"]] = "refused"
+    from_both: ClassVar[FromBoth] = "refused"
 
     target: float
     share: float = 0.95

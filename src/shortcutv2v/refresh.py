@@ -16,9 +16,21 @@ from typing import Any, ClassVar, Literal
 from shortcutv2v.errors import InputError, check_number, near_matches
 from shortcutv2v.look import Look
 
-__all__ = ["BothSides", "Every", "Function", "Look", "RefreshPolicy", "as_policy", "from_recipe", "to_recipe"]
+__all__ = [
+    "BothSides",
+    "Every",
+    "FromBoth",
+    "Function",
+    "Look",
+    "RefreshPolicy",
+    "as_policy",
+    "from_recipe",
+    "to_recipe",
+]
 
 DEFAULT_INTERVAL = 3
+
+FromBoth = Literal["never", "refused", "always"]
 
 
 class RefreshPolicy(ABC):
@@ -57,9 +69,9 @@ class RefreshPolicy(ABC):
     """True if the policy itself sees when a frame is too far from its reference, so that no warning is needed."""
     audits: ClassVar[bool] = False
     """True if the policy wants to know what the predictions of refreshed frames, at which it looked, were worth."""
-    from_both: ClassVar[Literal["never", "refused", "always"]] = "never"
-    """Whether look-ahead predicts frames from the references before and after them instead of the nearer one: where
-    the policy refuses what is made of one with the word "estimate", or always."""
+    from_both: ClassVar[FromBoth] = "never"
+    """Frames that look-ahead predicts from the references before and after them instead of the nearer one: those near
+    which the policy refuses what is made of one, with the word "estimate", or all."""
     interval: int
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -139,7 +151,7 @@ class BothSides(Every):
         7
     """
 
-    from_both: ClassVar[Literal["never", "refused", "always"]] = "always"
+    from_both: ClassVar[FromBoth] = "always"
 
 
 @dataclass
